@@ -1,0 +1,1 @@
+"""A set of images in; a reproducible variational auto-encoder and self-contained ONNX files out."""

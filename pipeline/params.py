@@ -1,0 +1,245 @@
+"""params.yaml, checked: the only reader of YAML, and the only place where a value's range is written down.
+
+There are no defaults here: every value stands once, in params.yaml.
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+Device = Literal["auto", "cpu", "cuda"]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class PrepareParams(Section):
+    """Which images, and how they become arrays."""
+
+    source: Literal[
+        "mnist-5k", "mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", "celeba", "images", "array"
+    ]
+    """A set by name, or `images` (a folder) or `array` (a .npy or .npz file) at `path`."""
+    root: Annotated[str, Field(min_length=1)]
+    """Where torchvision's sets lie, or are downloaded to. A relative path starts at the repository's root."""
+    path: Annotated[str, Field(min_length=1)]
+    """The folder of images, or the array file. DVC watches it: a changed file prepares anew."""
+    image_size: Annotated[tuple[Positive, Positive], Field(strict=False)] | None
+    """[height, width] in pixels to resize to; null keeps the size, which must then be one for all."""
+    color: Literal["keep", "grey", "rgb"]
+    """How many channels: as found, 1, or 3."""
+    on_bad_image: Literal["stop", "skip"]
+    """What a file that cannot be decoded does: end the stage, or be counted and listed in meta.json."""
+    val_fraction: Fraction
+    """Share of the images (of the training split where the set has a test split) for validation."""
+    test_fraction: Fraction
+    """Share of the images for testing; unused where the set has a test split of its own."""
+    seed: Seed
+    """Seeds the hash of an image's bytes that draws its split."""
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> "PrepareParams":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"prepare.val_fraction + prepare.test_fraction is {self.val_fraction + self.test_fraction:g}; "
+                "expected less than 1"
+            )
+        return self
+
+
+class ModelParams(Section):
+    """What the model is."""
+
+    network: Literal["mlp", "conv"]
+    """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back."""
+    hidden: Annotated[tuple[Positive, ...], Field(strict=False)]
+    """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image."""
+    activation: Literal["tanh", "relu", "silu"]
+    latent_dim: Positive
+    likelihood: Literal["bernoulli", "gaussian"]
+    """p(x|z) of a pixel in [0, 1]."""
+    sigma: Annotated[float, Field(gt=0)] | Literal["learned"]
+    """The Gaussian's standard deviation, in units of the pixel range; `learned`: one, shared by all pixels."""
+
+
+class TrainParams(Section):
+    """How the model is trained."""
+
+    objective: Literal["elbo", "autoencoder"]
+    """`autoencoder`: no noise and no KL, to see what the variational part changes."""
+    beta: Annotated[float, Field(ge=0)]
+    """Weight of the KL in the objective. What is reported always has beta = 1."""
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    """Epochs over which beta rises linearly from 0."""
+    binarize: Literal["none", "static", "dynamic"]
+    """Pixels as they are; drawn once as 0 or 1 with the grey value as probability; or drawn at every step."""
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "cosine"]
+    """The learning rate over the run; `cosine` falls to 0 at the last step."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the exponential moving average of the weights that is validated and saved; 0 turns it off."""
+    early_stopping_epochs: Positive | None
+    """Stop after so many epochs without a better validation score; null never stops early."""
+    precision: Literal["fp32", "bf16"]
+    device: Device
+    seed: Seed
+    """Seeds the weights, the order of the images and all noise."""
+
+
+class EvaluateParams(Section):
+    """What is measured on the test split."""
+
+    importance_samples: Positive
+    """K of the importance-weighted bound."""
+    batch_log_weights: Positive
+    """How many log-weights are held at once; bounds the memory, does not change the result."""
+    seed: Seed
+    """Seeds the test split's binarisation, the importance samples and the samples in the figures."""
+
+
+class ExportParams(Section):
+    """What the ONNX files must satisfy."""
+
+    max_parity_error: Annotated[float, Field(gt=0)]
+    """Largest absolute difference between onnxruntime and torch that is accepted."""
+
+
+class Params(Section):
+    """The whole of params.yaml, one section for each stage and one for the model."""
+
+    prepare: PrepareParams
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+
+    @model_validator(mode="after")
+    def _combinations_make_sense(self) -> "Params":
+        if self.model.likelihood == "gaussian" and self.train.binarize != "none":
+            raise ValueError(
+                f"train.binarize is {self.train.binarize!r} while model.likelihood is 'gaussian'; "
+                "expected train.binarize: none, or model.likelihood: bernoulli"
+            )
+        if self.model.network == "conv" and not self.model.hidden:
+            raise ValueError("model.hidden is []; expected at least one stage of channels for model.network: conv")
+        return self
+
+    def digest(self) -> str:
+        """sha256 of all values in a canonical form, as 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def flatten(section: BaseModel, prefix: str) -> dict[str, Any]:
+    """`{"train.beta": 1.0, ...}` of one section: the form in which MLflow shows params."""
+    return {f"{prefix}.{name}": value for name, value in section.model_dump(mode="json").items()}
+
+
+def load_params(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: the file is missing or not YAML, a name is unknown or missing, or a value is out of range.
+    """
+    return check_params(read_yaml(path), path)
+
+
+def check_params(content: dict[str, Any], source: Path | str) -> Params:
+    """Check `content`; errors name `source`.
+
+    Raises:
+        UserError: a name is unknown or missing, or a value is out of range.
+    """
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_describe(error.errors()[0])}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping, as DVC reads it (`1e-3` is a number, a repeated key is an error).
+
+    Raises:
+        UserError: the file is missing, is not YAML, or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found in {Path.cwd()}; expected the pipeline's params") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = (error.problem or error.context or "unreadable").splitlines()[0]
+        raise UserError(f"{path}: YAML syntax error at {place}: {problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: YAML error: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}; expected sections such as 'train:'")
+    return content
+
+
+def _describe(error: ErrorDetails) -> str:
+    """One pydantic error as 'train.beta is -1.0; expected a number >= 0'."""
+    # Past section and field, pydantic's path names the branch of a union that it tried; only list indices help.
+    location = (*error["loc"][:2], *(part for part in error["loc"][2:] if isinstance(part, int)))
+    name = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not a known param; {_suggestion(name)}"
+    if error["type"] == "missing":
+        return f"{name} is missing; expected a value (a list may be too short)"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return f"{name} is {error['input']!r}; expected {_expectation(error)}"
+
+
+def _expectation(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    if "expected" in context:
+        return f"one of {context['expected']}".replace("'", "")
+    bounds = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    for key, sign in bounds.items():
+        if key in context:
+            return f"a number {sign} {context[key]:g}"
+    expectations = {
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "string_type": "text",
+        "string_too_short": "some text",
+        "tuple_type": "a list",
+        "too_long": "fewer entries",
+        "model_type": "a section of named params",
+    }
+    return expectations.get(error["type"], error["msg"])
+
+
+def _suggestion(unknown: str) -> str:
+    sections = {name: field.annotation for name, field in Params.model_fields.items()}
+    known = list(sections)
+    for name, section in sections.items():
+        if unknown.startswith(f"{name}.") and section is not None:
+            known = [f"{name}.{field}" for field in section.model_fields]
+    near = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
