@@ -1,0 +1,50 @@
+"""Batches of whole tensors: the stored uint8 pixels, in a shuffled order, as the model wants to see them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.dataset.noise import stream_key, uniform_16_bits
+
+_STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of 0..count-1 that depends on (seed, epoch) alone; int64 [count]."""
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
+
+
+def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Split `order` into batches; the last one may be smaller."""
+    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [0, 1]."""
+    return pixels.to(torch.float32) / 255
+
+
+def binarize(pixels: Tensor, examples: Tensor, seed: int, epoch: int = _STATIC) -> Tensor:
+    """Draw each pixel as 1 with its grey value as probability (to 2^-16), else 0; float32, shaped as `pixels`.
+
+    Args:
+        pixels: uint8 [batch, C, H, W].
+        examples: int64 [batch], on the same device: the noise of an example depends on (seed, epoch, example).
+        seed: of the split's noise.
+        epoch: 1, 2, ... draws anew in every epoch; the default draws the same binary image every time.
+    """
+    noise = uniform_16_bits(stream_key(seed, epoch), examples, pixels[0].numel())
+    draws = pixels.flatten(1).to(torch.int32) * 65536 > noise * 255
+    return draws.view_as(pixels).to(torch.float32)
+
+
+def model_input(pixels: Tensor, examples: Tensor, mode: str, seed: int, epoch: int = _STATIC) -> Tensor:
+    """What the model sees of stored pixels under params.yaml's `train.binarize`; float32 in [0, 1].
+
+    Under `static` the epoch is ignored; measurements leave it out, so that a split is the same every time.
+    """
+    if mode == "none":
+        return to_unit(pixels)
+    return binarize(pixels, examples, seed, epoch if mode == "dynamic" else _STATIC)

@@ -1,0 +1,55 @@
+"""Lower bounds of log p(x): the ELBO and the importance-weighted bound. One value per example, in nats."""
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.vae.model import VAE, reparameterize
+
+
+class Bound(NamedTuple):
+    """The ELBO and its two terms, `elbo = recon - kl`, each [batch], in nats."""
+
+    elbo: Tensor
+    recon: Tensor
+    kl: Tensor
+
+
+def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
+    """The ELBO with the analytic KL (arXiv 1312.6114, equation 10), from one z per example.
+
+    `x` is [batch, C, H, W]; `eps` is standard-normal noise [batch, latent_dim]. Zeros for `eps` put z at the
+    posterior's mean, which makes `recon` that of a plain auto-encoder.
+    """
+    mu, logvar = model.encode(x)
+    return elbo_at_posterior(model, x, mu, logvar, eps)
+
+
+def elbo_at_posterior(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> Bound:
+    """The ELBO of `elbo`, for a q(z|x) that is already known: `mu` and `logvar` are [batch, latent_dim]."""
+    recon = model.likelihood.log_prob(x, model.decode(reparameterize(mu, logvar, eps)))
+    kl = gaussian_kl_per_dimension(mu, logvar).sum(1)
+    return Bound(recon - kl, recon, kl)
+
+
+def log_weights(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """log_w = log p(x|z) + log p(z) - log q(z|x) for K samples of z per example.
+
+    `x` is [batch, C, H, W], `mu` and `logvar` are [batch, latent_dim], `eps` is [batch, K, latent_dim];
+    returns [batch, K], in nats.
+    """
+    batch, samples, _ = eps.shape
+    mu, logvar, repeated = (value.repeat_interleave(samples, 0) for value in (mu, logvar, x))
+    z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * K, latent_dim)
+    log_joint = model.likelihood.log_prob(repeated, model.decode(z)) + model.prior.log_prob(z)
+    return (log_joint - gaussian_log_prob(z, mu, logvar)).view(batch, samples)
+
+
+def iw_bound(log_w: Tensor) -> Tensor:
+    """log (1/K) sum_k w_k (Burda et al., arXiv 1509.00519, equation 8): [batch, K] -> [batch], in nats.
+
+    Its expectation rises with K from the ELBO towards log p(x).
+    """
+    return log_w.logsumexp(1) - math.log(log_w.shape[1])

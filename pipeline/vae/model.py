@@ -1,0 +1,82 @@
+"""The variational auto-encoder of Kingma and Welling, arXiv 1312.6114."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.vae.likelihoods import make_likelihood
+from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
+from pipeline.vae.priors import StandardNormal
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """All that is needed to rebuild a model; the values' meaning is that of params.yaml's `model` section."""
+
+    image_shape: tuple[int, int, int]
+    network: str
+    hidden: tuple[int, ...]
+    activation: str
+    latent_dim: int
+    likelihood: str
+    sigma: float | str
+
+    def __post_init__(self) -> None:
+        for name, known in {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS)}.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Rebuild from the JSON form of `dataclasses.asdict`.
+
+        Raises:
+            UserError: a field is missing or unknown.
+        """
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise UserError(f"not a model's config: {error}") from None
+
+
+class VAE(nn.Module):
+    """q(z|x), p(z) and p(x|z), with x in [0, 1] of shape [batch, C, H, W] and z of shape [batch, latent_dim].
+
+    Raises:
+        UserError: the network does not fit the images.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        layout = (config.image_shape, config.hidden, config.activation)
+        self.encoder = ENCODERS[config.network](*layout, 2 * config.latent_dim)
+        self.decoder = DECODERS[config.network](*layout, config.latent_dim)
+        self.prior = StandardNormal(config.latent_dim)
+        self.likelihood = make_likelihood(config.likelihood, config.sigma)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """q(z|x) as mu and logvar (the log of the variance), each [batch, latent_dim]."""
+        # Under autocast the network gives bfloat16; densities want the precision of their input.
+        mu, logvar = self.encoder(x).to(x.dtype).chunk(2, dim=1)  # (batch, 2 * latent_dim)
+        return mu, logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The likelihood's parameters (logits, or means of the Gaussian), [batch, C, H, W]."""
+        parameters: Tensor = self.decoder(z).to(z.dtype)
+        return parameters
+
+    def mean(self, z: Tensor) -> Tensor:
+        """Pixel means E[x|z], clipped to [0, 1], [batch, C, H, W]."""
+        return self.likelihood.mean(self.decode(z)).clamp(0, 1)
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """z = mu + sigma * eps (arXiv 1312.6114, section 2.4); shapes broadcast."""
+    return mu + torch.exp(0.5 * logvar) * eps

@@ -1,0 +1,108 @@
+"""Encoders from images to features, decoders from z to the likelihood's parameters."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+SMALLEST_CONV_IMAGE = 8
+
+
+class Centre(nn.Module):
+    """Pixels in [0, 1] -> [-1, 1]: inputs of both signs train faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape and meaning of the pixels stay."""
+        return 2 * x - 1
+
+
+class Resize(nn.Module):
+    """Nearest-neighbour resizing to one fixed size.
+
+    Resize + convolution instead of a transposed convolution: no checkerboard, and it survives every ONNX runtime.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, C, h, w] -> [batch, C, H, W]."""
+        return nn.functional.interpolate(x, size=self.size, mode="nearest")
+
+
+def mlp_encoder(
+    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, outputs: int
+) -> nn.Sequential:
+    """[batch, C, H, W] in [0, 1] -> [batch, outputs]; without hidden layers it is affine."""
+    widths = [math.prod(image_shape), *hidden]
+    return nn.Sequential(nn.Flatten(), Centre(), *_dense(widths, activation), nn.Linear(widths[-1], outputs))
+
+
+def mlp_decoder(
+    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
+) -> nn.Sequential:
+    """[batch, latent_dim] -> [batch, C, H, W]; without hidden layers it is affine."""
+    widths = [latent_dim, *reversed(hidden)]
+    last = nn.Linear(widths[-1], math.prod(image_shape))
+    return nn.Sequential(*_dense(widths, activation), last, nn.Unflatten(1, image_shape))
+
+
+def conv_encoder(
+    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, outputs: int
+) -> nn.Sequential:
+    """[batch, C, H, W] in [0, 1] -> [batch, outputs]; each stage halves the image, rounding up."""
+    sizes = _stage_sizes(image_shape, hidden)
+    layers: list[nn.Module] = [Centre()]
+    for before, after in pairwise([image_shape[0], *hidden]):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden[-1] * math.prod(sizes[-1]), outputs))
+
+
+def conv_decoder(
+    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
+) -> nn.Sequential:
+    """[batch, latent_dim] -> [batch, C, H, W], back through the sizes of the encoder's stages."""
+    sizes = _stage_sizes(image_shape, hidden)
+    smallest = (hidden[-1], *sizes[-1])
+    layers: list[nn.Module] = [
+        nn.Linear(latent_dim, math.prod(smallest)),
+        ACTIVATIONS[activation](),
+        nn.Unflatten(1, smallest),
+    ]
+    channels = [*reversed(hidden), hidden[0]]
+    for (before, after), size in zip(pairwise(channels), reversed(sizes[:-1]), strict=True):
+        layers += [Resize(size), nn.Conv2d(before, after, 3, padding=1), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, nn.Conv2d(hidden[0], image_shape[0], 3, padding=1))
+
+
+ENCODERS = {"mlp": mlp_encoder, "conv": conv_encoder}
+DECODERS = {"mlp": mlp_decoder, "conv": conv_decoder}
+
+
+def _dense(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    return [
+        layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), ACTIVATIONS[activation]())
+    ]
+
+
+def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:
+    """Height and width before the first stage and after each: [(28, 28), (14, 14), (7, 7)]."""
+    _, height, width = image_shape
+    if min(height, width) < SMALLEST_CONV_IMAGE:
+        raise UserError(
+            f"images are {height}x{width}; expected at least {SMALLEST_CONV_IMAGE}x{SMALLEST_CONV_IMAGE} "
+            "for model.network: conv (prepare.image_size resizes, model.network: mlp takes any size)"
+        )
+    most = int(math.log2(min(height, width)))
+    if len(hidden) > most:
+        raise UserError(f"model.hidden has {len(hidden)} stages; expected at most {most} for {height}x{width} images")
+    sizes = [(height, width)]
+    for _ in hidden:
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    return sizes
