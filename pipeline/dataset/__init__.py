@@ -1,0 +1,1 @@
+"""Where images come from, how they are stored between the stages, and how training draws them in batches."""

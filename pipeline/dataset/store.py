@@ -1,0 +1,97 @@
+"""The prepared data as it lies on disk: uint8 [n, C, H, W] for train, val and test, and meta.json beside them.
+
+`pipeline.dataset.writer` writes this folder; here it is opened.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+
+SPLITS = ("train", "val", "test")
+META_FILE = "meta.json"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, uint8 [n, C, H, W], and their class indices, int64 [n]; both memory-mapped."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The three splits and what meta.json says of them."""
+
+    train: Split
+    val: Split
+    test: Split
+    meta: dict[str, Any]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        channels, height, width = self.meta["shape"]
+        return channels, height, width
+
+    @property
+    def sha256(self) -> str:
+        """One hash over all images and labels of the three splits."""
+        return str(self.meta["sha256"])
+
+
+def images_file(split: str) -> str:
+    """Name of the file with a split's images."""
+    return f"{split}.npy"
+
+
+def labels_file(split: str) -> str:
+    """Name of the file with a split's labels; absent where the set has no classes."""
+    return f"{split}_labels.npy"
+
+
+def open_prepared(folder: Path | str) -> PreparedData:
+    """Open what the prepare stage wrote, without reading or hashing the images.
+
+    Raises:
+        UserError: a file is missing, truncated, or other than meta.json says.
+    """
+    folder = Path(folder)
+    meta = read_json(folder / META_FILE)
+    try:
+        shape, labelled = tuple(meta["shape"]), meta["classes"] is not None
+        counts = {split: meta["splits"][split]["count"] for split in SPLITS}
+        meta["sha256"], meta["values"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
+    splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in SPLITS}
+    return PreparedData(**splits, meta=meta)
+
+
+def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool) -> Split:
+    images = _open_array(folder / images_file(split), np.dtype(np.uint8), shape)
+    labels = _open_array(folder / labels_file(split), np.dtype(np.int64), shape[:1]) if labelled else None
+    return Split(images, labels)
+
+
+def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected a file that the prepare stage writes") from None
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not readable as .npy, or truncated ({reason}); run the prepare stage again") from None
+    if array.dtype != dtype or array.shape != shape:
+        raise UserError(
+            f"{path}: holds {array.dtype} {list(array.shape)}; expected {dtype} {list(shape)} as meta.json says"
+        )
+    if not math.prod(shape):
+        raise UserError(f"{path}: is empty; expected at least one image")
+    return array
