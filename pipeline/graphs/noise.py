@@ -1,0 +1,126 @@
+"""The noise of `pipeline.runtime.noise` as an ONNX graph of plain arithmetic, which every runtime has.
+
+Inside the graph a tensor is [pairs, n]: a value per row then broadcasts over long runs of memory, not over a few
+dimensions at a time. uint64 arithmetic wraps, so that a 32-bit rotation is a division plus a product; bitwise
+operators would be shorter, but have no CUDA kernels. Divisions are what costs, hence none is spent on cutting bits off.
+"""
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper
+
+from pipeline.errors import UserError
+from pipeline.graphs.nodes import Nodes
+from pipeline.runtime.noise import (
+    HALF,
+    KEY_FACTOR,
+    KEY_OFFSET,
+    KEY_SHIFT,
+    PAIRS_PER_INDEX,
+    SMALLEST_SQUARE,
+    WORD_TO_ANGLE,
+    WORD_TO_UNIT,
+)
+
+OPSET = 18
+IR_VERSION = 10
+
+
+def noise_model(latent_dim: int, with_bits: bool = True) -> ModelProto:
+    """`seed` int64 [n], `index` int64 [n] -> `eps` float32 [n, latent_dim], standard normal.
+
+    With `with_bits` there is a second output, `bits` uint64 [n, 2 * ceil(latent_dim / 2)]: the generator's words, as
+    `pipeline.runtime.noise.random_integers` gives them.
+
+    Raises:
+        UserError: latent_dim is outside 1 .. 2 * PAIRS_PER_INDEX.
+    """
+    nodes = Nodes("noise/")
+    fourth, fifth = words(nodes, "seed", "index", latent_dim)
+    normals(nodes, fourth, fifth, latent_dim, output="eps")
+    outputs = [helper.make_tensor_value_info("eps", TensorProto.FLOAT, ["n", latent_dim])]
+    if with_bits:
+        nodes("Transpose", nodes("Concat", fourth, fifth, axis=0), perm=[1, 0], output="bits")
+        draws = 2 * _pairs(latent_dim)
+        outputs.append(helper.make_tensor_value_info("bits", TensorProto.UINT64, ["n", draws]))
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["n"]) for name in ("seed", "index")]
+    graph = helper.make_graph(nodes.nodes, "noise", inputs, outputs, list(nodes.constants.values()))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def add_noise(nodes: Nodes, seed: str, index: str, latent_dim: int) -> str:
+    """Append the nodes from seed and index, int64 [n], to standard normal float32 [n, latent_dim].
+
+    Raises:
+        UserError: latent_dim is outside 1 .. 2 * PAIRS_PER_INDEX.
+    """
+    return normals(nodes, *words(nodes, seed, index, latent_dim), latent_dim)
+
+
+def words(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, str]:
+    """The states of Squares after four and after five rounds, each uint64 [pairs, n]."""
+    pairs = _pairs(latent_dim)
+    key = _seed_key(nodes, seed)
+    first = nodes("Mul", _to_uint64(nodes, index), _word(nodes, "stride", PAIRS_PER_INDEX))
+    pair = nodes.constant("pair", np.arange(pairs, dtype=np.uint64)[:, None])
+    y = nodes("Mul", nodes("Add", pair, first), key)  # [pairs, n]
+    z = nodes("Add", y, key)
+    state = y
+    for summand in (y, z, y):
+        state = _swap_halves(nodes, _square_plus(nodes, state, summand))
+    fourth = _square_plus(nodes, state, z)
+    fifth = _square_plus(nodes, _swap_halves(nodes, fourth), y)
+    return fourth, fifth
+
+
+def normals(nodes: Nodes, fourth: str, fifth: str, latent_dim: int, output: str = "") -> str:
+    """Box and Muller's normals, float32 [n, latent_dim], from two words a pair, uint64 [pairs, n]."""
+    unit = nodes("Mul", _to_signed_float(nodes, fourth), nodes.constant("word_to_unit", np.array(WORD_TO_UNIT)))
+    smallest = nodes.constant("smallest_square", np.array(SMALLEST_SQUARE))
+    square = nodes("Max", nodes("Mul", unit, unit), smallest)
+    radius = nodes("Sqrt", nodes("Neg", nodes("Log", square)))
+    angle = nodes("Mul", _to_signed_float(nodes, fifth), nodes.constant("word_to_angle", np.array(WORD_TO_ANGLE)))
+    cosines = nodes("Mul", radius, nodes("Cos", angle))
+    sines = nodes("Mul", radius, nodes("Sin", angle))
+    both = nodes("Concat", cosines, sines, axis=0)  # [2 * pairs, n]
+    if latent_dim % 2:
+        zero, end = (nodes.constant(name, np.array([at])) for name, at in (("zero", 0), ("end", latent_dim)))
+        both = nodes("Slice", both, zero, end, zero)
+    return nodes("Transpose", both, perm=[1, 0], output=output)
+
+
+def _seed_key(nodes: Nodes, seed: str) -> str:
+    factor = _word(nodes, "key_factor", KEY_FACTOR)
+    offset = _word(nodes, "key_offset", KEY_OFFSET)
+    odd = nodes("Add", nodes("Mul", _to_uint64(nodes, seed), factor), offset)
+    even = nodes("Mul", odd, nodes("Add", odd, _word(nodes, "key_shift", KEY_SHIFT)))
+    low = nodes("Div", even, _word(nodes, "half", HALF))
+    swapped = nodes("Add", low, nodes("Mul", even, _word(nodes, "half_of_half", HALF // 2)))
+    return nodes("Add", nodes("Mul", swapped, factor), offset)
+
+
+def _square_plus(nodes: Nodes, state: str, summand: str) -> str:
+    return nodes("Add", nodes("Mul", state, state), summand)
+
+
+def _swap_halves(nodes: Nodes, state: str) -> str:
+    half = _word(nodes, "half", HALF)
+    return nodes("Add", nodes("Div", state, half), nodes("Mul", state, half))
+
+
+def _to_uint64(nodes: Nodes, value: str) -> str:
+    return nodes("Cast", value, to=TensorProto.UINT64)
+
+
+def _to_signed_float(nodes: Nodes, words: str) -> str:
+    # Read as signed first: that is free of the branch that an unsigned 64-bit cast to float takes on many CPUs.
+    return nodes("Cast", nodes("Cast", words, to=TensorProto.INT64), to=TensorProto.FLOAT)
+
+
+def _word(nodes: Nodes, name: str, value: int) -> str:
+    return nodes.constant(name, np.array(value, dtype=np.uint64))
+
+
+def _pairs(latent_dim: int) -> int:
+    if not 1 <= latent_dim <= 2 * PAIRS_PER_INDEX:
+        raise UserError(f"latent_dim is {latent_dim}; expected a whole number from 1 to {2 * PAIRS_PER_INDEX}")
+    return (latent_dim + 1) // 2

@@ -1,0 +1,73 @@
+"""`sampler.onnx`: noise, prior, decoder and pixel conversion in one graph; a seed goes in, pixels come out."""
+
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+
+from pipeline.graphs.nodes import Nodes
+from pipeline.graphs.noise import IR_VERSION, add_noise
+
+LARGEST_PIXEL = 255
+
+
+def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
+    """Put the noise and the prior before a decoder and the pixel conversion behind it.
+
+    Args:
+        decoder: `z` float32 [n, latent_dim], and `label` int64 [n] if conditional -> `x` float32 [n, C, H, W],
+            means in [0, 1].
+        latent_dim: of the decoder.
+
+    Returns:
+        `seed` int64 [n], `index` int64 [n], `temperature` float32 [n] (and the decoder's `label`) -> `images` uint8
+        [n, H, W, C] and `z` float32 [n, latent_dim]. Each row stands alone. Metadata is left to the caller.
+
+    Raises:
+        UserError: latent_dim is more than the generator has counters for.
+    """
+    noise, prior, pixels = Nodes("noise/"), Nodes("prior/"), Nodes("pixels/")
+    prior_transform(prior, add_noise(noise, "seed", "index", latent_dim), "temperature", output="z")
+    to_pixels(pixels, "x", output="images")
+    parts = [noise, prior, pixels]
+    nodes = [*noise.nodes, *prior.nodes, *decoder.graph.node, *pixels.nodes]
+    constants = [constant for part in parts for constant in part.constants.values()]
+    inputs, outputs = _inputs(decoder.graph), _outputs(decoder.graph, latent_dim)
+    graph = helper.make_graph(nodes, "sampler", inputs, outputs, [*constants, *decoder.graph.initializer])
+    return helper.make_model(
+        graph, opset_imports=decoder.opset_import, functions=decoder.functions, ir_version=IR_VERSION
+    )
+
+
+def prior_transform(nodes: Nodes, eps: str, temperature: str, output: str) -> str:
+    """From standard normal eps, float32 [n, latent_dim], to z of the same shape; here the prior is N(0, 1).
+
+    Another prior (a mixture, a flow, a fitted aggregate) is another body of this function. Temperature, float32 [n],
+    scales the distance from the prior's centre: at 0 every row is that centre.
+    """
+    column = nodes("Unsqueeze", temperature, nodes.constant("axis", np.array([1])))  # [n, 1]
+    return nodes("Mul", eps, column, output=output)
+
+
+def to_pixels(nodes: Nodes, x: str, output: str) -> str:
+    """From means in [0, 1], float32 [n, C, H, W], to uint8 [n, H, W, C]: x * 255, rounded half to even, clipped."""
+    scaled = nodes("Mul", x, nodes.constant("largest", np.array(LARGEST_PIXEL, dtype=np.float32)))
+    # With scale 1 this rounds, clips and converts in one pass over the pixels.
+    one, zero = (
+        nodes.constant("one", np.array(1, dtype=np.float32)),
+        nodes.constant("zero", np.array(0, dtype=np.uint8)),
+    )
+    return nodes("Transpose", nodes("QuantizeLinear", scaled, one, zero), perm=[0, 2, 3, 1], output=output)
+
+
+def _inputs(decoder: GraphProto) -> list[ValueInfoProto]:
+    types = {"seed": TensorProto.INT64, "index": TensorProto.INT64, "temperature": TensorProto.FLOAT}
+    if any(value.name == "label" for value in decoder.input):
+        types["label"] = TensorProto.INT64
+    return [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in types.items()]
+
+
+def _outputs(decoder: GraphProto, latent_dim: int) -> list[ValueInfoProto]:
+    channels, height, width = (size.dim_value for size in decoder.output[0].type.tensor_type.shape.dim[1:])
+    return [
+        helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", height, width, channels]),
+        helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", latent_dim]),
+    ]
