@@ -1,5 +1,6 @@
 """Files that are either whole or absent: everything is written beside its place, then renamed into it."""
 
+import csv
 import hashlib
 import json
 import os
@@ -70,3 +71,26 @@ def sha256_of(path: Path | str) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_csv(path: Path | str, rows: list[dict[str, float]]) -> None:
+    """Write rows of numbers, atomically; the first row names the columns."""
+    with atomic_file(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path | str) -> list[dict[str, float]]:
+    """Read what `write_csv` wrote.
+
+    Raises:
+        UserError: the file is missing, or a value is not a number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected a file that an earlier stage writes") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a table of numbers ({error})") from None

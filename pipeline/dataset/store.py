@@ -82,7 +82,8 @@ def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool
 
 def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Copy-on-write: the file cannot be changed through it, and torch warns of arrays that it cannot write to.
+        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a file that the prepare stage writes") from None
     except (OSError, ValueError, EOFError) as error:

@@ -13,7 +13,7 @@ from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.params import TrainParams
 from pipeline.training.averaging import WeightAverage
-from pipeline.training.device import precision_context
+from pipeline.training.precision import precision_context
 from pipeline.vae.bounds import Bound, elbo
 from pipeline.vae.model import VAE
 from pipeline.vae.objectives import autoencoder_loss, beta_vae_loss

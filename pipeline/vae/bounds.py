@@ -24,27 +24,29 @@ def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
     posterior's mean, which makes `recon` that of a plain auto-encoder.
     """
     mu, logvar = model.encode(x)
-    return elbo_at_posterior(model, x, mu, logvar, eps)
-
-
-def elbo_at_posterior(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> Bound:
-    """The ELBO of `elbo`, for a q(z|x) that is already known: `mu` and `logvar` are [batch, latent_dim]."""
     recon = model.likelihood.log_prob(x, model.decode(reparameterize(mu, logvar, eps)))
     kl = gaussian_kl_per_dimension(mu, logvar).sum(1)
     return Bound(recon - kl, recon, kl)
 
 
-def log_weights(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
-    """log_w = log p(x|z) + log p(z) - log q(z|x) for K samples of z per example.
+class ImportanceSamples(NamedTuple):
+    """log_w = log p(x|z) + log p(z) - log q(z|x) and its first term, each [batch, K], in nats."""
 
-    `x` is [batch, C, H, W], `mu` and `logvar` are [batch, latent_dim], `eps` is [batch, K, latent_dim];
-    returns [batch, K], in nats.
+    log_w: Tensor
+    recon: Tensor
+
+
+def importance_samples(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> ImportanceSamples:
+    """Weigh K samples of z per example.
+
+    `x` is [batch, C, H, W], `mu` and `logvar` are [batch, latent_dim], `eps` is [batch, K, latent_dim].
     """
     batch, samples, _ = eps.shape
-    mu, logvar, repeated = (value.repeat_interleave(samples, 0) for value in (mu, logvar, x))
+    x, mu, logvar = (_repeat(value, samples) for value in (x, mu, logvar))
     z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * K, latent_dim)
-    log_joint = model.likelihood.log_prob(repeated, model.decode(z)) + model.prior.log_prob(z)
-    return (log_joint - gaussian_log_prob(z, mu, logvar)).view(batch, samples)
+    recon = model.likelihood.log_prob(x, model.decode(z))
+    log_w = recon + model.prior.log_prob(z) - gaussian_log_prob(z, mu, logvar)
+    return ImportanceSamples(log_w.view(batch, samples), recon.view(batch, samples))
 
 
 def iw_bound(log_w: Tensor) -> Tensor:
@@ -53,3 +55,8 @@ def iw_bound(log_w: Tensor) -> Tensor:
     Its expectation rises with K from the ELBO towards log p(x).
     """
     return log_w.logsumexp(1) - math.log(log_w.shape[1])
+
+
+def _repeat(value: Tensor, times: int) -> Tensor:
+    """Each example `times` times in a row: [batch, ...] -> [batch * times, ...]; one example alone is not copied."""
+    return value[:, None].expand(-1, times, *value.shape[1:]).flatten(0, 1)

@@ -1,6 +1,4 @@
-"""Which device computes, and in which precision."""
-
-from contextlib import AbstractContextManager, nullcontext
+"""Which device computes."""
 
 import torch
 
@@ -18,10 +16,3 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the networks run; the densities stay in fp32 in either."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()

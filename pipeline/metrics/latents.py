@@ -1,0 +1,31 @@
+"""Which latent dimensions carry information."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pipeline.vae.densities import gaussian_kl_per_dimension
+
+ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3
+
+
+class LatentUse(NamedTuple):
+    """Of each dimension, [latent_dim]: mean KL in nats, and the variance of the posterior mean over the images."""
+
+    kl: Tensor
+    variance: Tensor
+
+    @property
+    def active_units(self) -> int:
+        """How many dimensions have a posterior mean that moves with the image."""
+        return int((self.variance > ACTIVE_VARIANCE).sum())
+
+    def by_kl(self) -> list[int]:
+        """Dimensions in the order of their KL, the most informative first."""
+        order: list[int] = self.kl.argsort(descending=True).tolist()
+        return order
+
+
+def latent_use(mu: Tensor, logvar: Tensor) -> LatentUse:
+    """Measure the posteriors of a split; both are [n, latent_dim]."""
+    return LatentUse(gaussian_kl_per_dimension(mu, logvar).mean(0), mu.var(0))
