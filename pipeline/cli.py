@@ -1,0 +1,117 @@
+"""`vae`: the command for people. It needs the runtime alone; torch, mlflow and dvc stay unloaded."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import run_stage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.runtime.metadata import Metadata
+
+EXPORT_FOLDER = Path("models/export")
+
+app = typer.Typer(
+    help="Draw images from a trained variational auto-encoder, and look into its exported files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 1."""
+    run_stage(lambda: app(args=arguments))
+
+
+@app.command()
+def sample(
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A grid.png, an images.npy, or a folder/ of PNG files.")
+    ] = "grid.png",
+    n: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    first: Annotated[int, typer.Option(help="Where in the seed's endless row of images to start.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Spread of the latents; 1 is the model's own.")] = 1.0,
+    model: Annotated[Path, typer.Option(help="Export folder, or one sampler.onnx.")] = EXPORT_FOLDER,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+) -> None:
+    """Draw images from the model."""
+    from pipeline.runtime.pictures import check_output, write_images
+    from pipeline.runtime.sampler import Sampler
+
+    check_output(output, n)
+    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    write_images(output, sampler.iterate(n, seed, first, temperature), n, sampler.image_shape)
+    numbers = f"number {first}" if n == 1 else f"numbers {first} to {first + n - 1}"
+    typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {model}")
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="Export folder, or one ONNX file.")] = EXPORT_FOLDER) -> None:
+    """Say what an exported folder or file is and where it came from; files of a folder are verified."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipeline.runtime.describe import describe
+    from pipeline.runtime.session import open_session, read_metadata
+
+    files = _read(path)
+    sessions = {name: open_session(content, "cpu", name=name) for name, content in files.items()}
+    origin = next(read_metadata(session, name) for name, session in sessions.items())
+    described = {name: describe(session) for name, session in sessions.items()}
+    verdict = "Every file has the sha256 that manifest.json lists."
+    if not path.is_dir():
+        verdict = f"sha256 {hashlib.sha256(files[str(path)]).hexdigest()}"
+    console = Console(highlight=False)
+    for part in (Text(str(path), style="bold"), _origin(origin), _files(described, files)):
+        console.print(part)
+        console.print()
+    console.print(verdict)
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    """The files at `path`, verified where a manifest says what they are."""
+    from pipeline.runtime.manifest import read_manifest
+    from pipeline.runtime.session import read_file
+
+    if not path.is_dir():
+        return {str(path): read_file(path)}
+    manifest = read_manifest(path)
+    return {name: manifest.read(name) for name in manifest.sha256}
+
+
+def _origin(metadata: "Metadata") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in metadata.to_strings().items():
+        if name != "graph":
+            table.add_row(name, Text(value, overflow="fold"))
+    return table
+
+
+def _files(described: Mapping[str, Any], files: Mapping[str, bytes]) -> "Table":
+    """One row a file, each input and output on a line of its own."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.runtime.describe import as_text
+
+    table = Table("file", "inputs", "outputs", box=SIMPLE, pad_edge=False, show_edge=False, show_lines=True)
+    for name, sides in described.items():
+        lines = ["\n".join(as_text([tensor]) for tensor in sides[side]) for side in ("inputs", "outputs")]
+        table.add_row(*map(Text, [f"{Path(name).name}\n{len(files[name]):,} bytes", *lines]))
+    return table
+
+
+if __name__ == "__main__":
+    main()

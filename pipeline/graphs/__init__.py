@@ -1,0 +1,1 @@
+"""torch modules to ONNX files, and the proof that the files compute what the modules do."""

@@ -1,0 +1,116 @@
+"""Do the exported files compute what torch does? Each is run by the session that will serve it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.graphs.modules import Decoder, Encoder
+from pipeline.runtime.noise import standard_normal
+from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, to_pixels
+from pipeline.runtime.session import open_session
+from pipeline.vae.model import VAE
+
+BATCH_SIZES = (1, 2, 7, 64)
+SEED = 0
+GREY_LEVELS = 1  # rounding of a pixel mean that lies midway may go either way
+
+Array = NDArray[Any]
+
+
+def measure_parity(files: Mapping[str, bytes], vae: VAE, images: Array) -> dict[str, float]:
+    """Largest absolute differences between the files and torch, over all batch sizes.
+
+    Args:
+        files: decoder.onnx, encoder.onnx and sampler.onnx, as bytes.
+        vae: the model that they were made from, in evaluation mode.
+        images: uint8 [n, H, W, C]; repeated where there are fewer than the largest batch.
+
+    Returns:
+        `decoder_max_abs_error` (pixels in [0, 1]), `encoder_max_abs_error` (mu and logvar),
+        `sampler_z_max_abs_error`, `sampler_max_grey_levels` against torch and
+        `sampler_split_max_grey_levels` between one call and the same rows in several (both of 255).
+    """
+    run = {name: open_session(content, "cpu", name=name).run for name, content in files.items()}
+    worst = {
+        "decoder_max_abs_error": _decoder_error(run[DECODER], vae),
+        "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images),
+    }
+    return worst | _sampler_errors(run[SAMPLER], vae)
+
+
+def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
+    """Refuse files that differ from torch by more than they may.
+
+    Raises:
+        UserError: a float differs by more than `max_parity_error`, or a pixel by more than one grey level.
+    """
+    for name, error in errors.items():
+        grey = name.endswith("grey_levels")
+        limit = GREY_LEVELS if grey else max_parity_error
+        if not error <= limit:  # also when it is NaN
+            source = "one grey level is what rounding explains" if grey else "params.yaml: export.max_parity_error"
+            raise UserError(f"export: {name} is {error:.3g}; expected at most {limit:g} ({source})")
+
+
+def _decoder_error(run: Callable[..., Any], vae: VAE) -> float:
+    def difference(size: int) -> float:
+        z = _random_z(size, vae.config.latent_dim)
+        return _largest(run(["x"], {"z": z})[0], _numpy(Decoder(vae), z))
+
+    return _worst(difference(size) for size in BATCH_SIZES)
+
+
+def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
+    def difference(size: int) -> float:
+        batch = images[np.arange(size) % len(images)]
+        outputs = zip(run(["mu", "logvar"], {"images": batch}), _numpy(Encoder(vae), batch), strict=True)
+        return _worst(_largest(found, expected) for found, expected in outputs)
+
+    return _worst(difference(size) for size in BATCH_SIZES)
+
+
+def _sampler_errors(run: Callable[..., Any], vae: VAE) -> dict[str, float]:
+    most = max(BATCH_SIZES)
+    reference_z = _random_z(most, vae.config.latent_dim)
+    reference = to_pixels(_numpy(Decoder(vae), reference_z))
+    calls = [_draw(run, np.arange(size)) for size in BATCH_SIZES]
+    whole, _ = calls[-1]
+    shuffled = np.random.default_rng(SEED).permutation(most)
+    split = np.concatenate([_draw(run, part)[0] for part in np.array_split(shuffled, 5)])
+    return {
+        "sampler_z_max_abs_error": _worst(_largest(z, reference_z[: len(z)]) for _, z in calls),
+        "sampler_max_grey_levels": _worst(_largest(images, reference[: len(images)]) for images, _ in calls),
+        "sampler_split_max_grey_levels": _largest(split, whole[shuffled]),
+    }
+
+
+def _draw(run: Callable[..., Any], index: Array) -> tuple[Array, Array]:
+    n = len(index)
+    rows = {"seed": np.full(n, SEED, np.int64), "index": index, "temperature": np.ones(n, np.float32)}
+    images, z = run(["images", "z"], rows)
+    return images, z
+
+
+def _random_z(n: int, latent_dim: int) -> Array:
+    return standard_normal(np.full(n, SEED, np.int64), np.arange(n, dtype=np.int64), latent_dim)
+
+
+def _numpy(module: Callable[[Tensor], Any], array: Array) -> Any:
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(array))
+    return [output.numpy() for output in outputs] if isinstance(outputs, tuple) else outputs.numpy()
+
+
+def _largest(found: Array, expected: Array) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
+
+
+def _worst(errors: Iterable[float]) -> float:
+    return float(np.max(list(errors)))  # unlike max(), keeps a NaN

@@ -1,0 +1,67 @@
+"""What every exported file says of itself: one record, written by the export stage and read by the runtime."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.errors import UserError
+
+FORMAT = "vae-pipeline/1"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an ONNX file is and where it came from; stored as strings in its `metadata_props`."""
+
+    graph: str
+    """Which of the graphs this is: decoder, encoder or sampler."""
+    latent_dim: int
+    image_shape: tuple[int, int, int]
+    """(channels, height, width), the network's own order."""
+    likelihood: str
+    prior: str
+    objective: str
+    data_sha256: str
+    params_hash: str
+    git_revision: str
+    """The commit that trained the model; ends in -dirty where the working tree differed from it."""
+    mlflow_run: str
+
+    def to_strings(self) -> dict[str, str]:
+        """The entries of `metadata_props`: texts as they are, the numbers as JSON."""
+        values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(self).items()}
+        return {"format": FORMAT, **values}
+
+    @classmethod
+    def from_strings(cls, strings: Mapping[str, str], source: str) -> "Metadata":
+        """Read what `to_strings` wrote; errors name `source`.
+
+        Raises:
+            UserError: `strings` is not from a file of ours, or an entry is missing or malformed.
+        """
+        found = strings.get("format")
+        if found is None:
+            raise UserError(f"{source}: carries no vae-pipeline metadata; expected a file that the export stage wrote")
+        if found != FORMAT:
+            raise UserError(f"{source}: format is {found!r}; expected {FORMAT!r}")
+        values: dict[str, Any] = {field.name: _entry(strings, field.name, source) for field in fields(cls)}
+        values["latent_dim"] = _whole_numbers(f"[{values['latent_dim']}]", 1, "latent_dim", source)[0]
+        values["image_shape"] = _whole_numbers(values["image_shape"], 3, "image_shape", source)
+        return cls(**values)
+
+
+def _entry(strings: Mapping[str, str], name: str, source: str) -> str:
+    if name not in strings:
+        raise UserError(f"{source}: metadata {name} is missing; expected every entry that the export stage writes")
+    return strings[name]
+
+
+def _whole_numbers(text: str, count: int, name: str, source: str) -> tuple[int, ...]:
+    try:
+        numbers = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        numbers = None
+    if not isinstance(numbers, list) or len(numbers) != count or not all(type(n) is int and n > 0 for n in numbers):
+        raise UserError(f"{source}: metadata {name} is {text[:40]}; expected {count} whole number(s) > 0")
+    return tuple(numbers)

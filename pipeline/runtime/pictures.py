@@ -1,0 +1,117 @@
+"""Images to files: a grid to look at, an array, or a folder of PNGs. Bounded memory, and whole or absent."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.files import atomic_directory, atomic_file
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_GRID_IMAGES = 10_000
+SMALLEST_TILE = 56  # pixels; smaller images are enlarged by a whole factor, each pixel a square
+GAP = 2
+BACKGROUND = 128
+
+Images = NDArray[np.uint8]
+
+
+def check_output(output: str, n: int) -> None:
+    """Hold that `write_images` can write so many images there, before any is computed.
+
+    Raises:
+        UserError: the suffix is unknown, a grid would be too large, or `output` is already of the other kind.
+    """
+    path, kind = Path(output), _kind(output)
+    if kind == "grid" and n > MAX_GRID_IMAGES:
+        raise UserError(f"{output}: a grid of {n} images; expected at most {MAX_GRID_IMAGES} (use .npy or a folder/)")
+    if kind != "folder" and path.is_dir():
+        raise UserError(f"{output}: is a folder; expected the name of a file, or a trailing / to fill a new folder")
+    if kind == "folder" and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{output}: already there; expected a folder that is new or empty")
+
+
+def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int, int, int]) -> None:
+    """Write `n` images that come in `parts`, each uint8 [k, H, W, C]; `shape` is (H, W, C).
+
+    `.png` is a grid, `.npy` one array uint8 [n, H, W, C], a trailing slash a folder of 000000.png and so on.
+
+    Raises:
+        UserError: the suffix is unknown, or the system refuses to write there.
+    """
+    path, kind = Path(output), _kind(output)
+    try:
+        if kind == "grid":
+            _write_grid(path, parts)
+        elif kind == "array":
+            _write_array(path, parts, (n, *shape))
+        else:
+            _write_folder(path, parts, digits=max(6, len(str(n - 1))))
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror or error})") from None
+
+
+def make_grid(images: Images) -> "Image.Image":
+    """Images uint8 [n, H, W, C] as one nearly square picture, in reading order."""
+    from PIL import Image
+
+    n, height, width, channels = images.shape
+    factor = math.ceil(SMALLEST_TILE / max(height, width))
+    height, width = height * factor, width * factor
+    columns = math.ceil(math.sqrt(n * height / width))
+    rows = math.ceil(n / columns)
+    size = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
+    canvas = np.full(size, BACKGROUND, np.uint8)
+    for number, image in enumerate(images):
+        top = GAP + number // columns * (height + GAP)
+        left = GAP + number % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = image.repeat(factor, 0).repeat(factor, 1)
+    return Image.fromarray(_without_single_channel(canvas))
+
+
+def _kind(output: str) -> str:
+    if output.endswith(("/", "\\")):
+        return "folder"
+    kinds = {".png": "grid", ".npy": "array"}
+    suffix = Path(output).suffix.lower()
+    if suffix not in kinds:
+        raise UserError(f"{output}: suffix is {suffix!r}; expected .png (a grid), .npy, or a trailing / (a folder)")
+    return kinds[suffix]
+
+
+def _write_grid(path: Path, parts: Iterable[Images]) -> None:
+    with atomic_file(path) as beside:
+        make_grid(np.concatenate(list(parts))).save(beside, optimize=True)
+
+
+def _write_array(path: Path, parts: Iterable[Images], shape: tuple[int, ...]) -> None:
+    with atomic_file(path) as beside:
+        array = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
+        filled = 0
+        for part in parts:
+            array[filled : filled + len(part)] = part
+            filled += len(part)
+        array.flush()
+
+
+def _write_folder(path: Path, parts: Iterable[Images], digits: int) -> None:
+    from PIL import Image
+
+    with atomic_directory(path) as beside:
+        for number, image in enumerate(_each(parts)):
+            Image.fromarray(_without_single_channel(image)).save(beside / f"{number:0{digits}}.png")
+
+
+def _each(parts: Iterable[Images]) -> Iterator[Images]:
+    for part in parts:
+        yield from part
+
+
+def _without_single_channel(image: Images) -> Images:
+    return image[..., 0] if image.shape[-1] == 1 else image

@@ -1,0 +1,191 @@
+"""Seeds in, pixels out: an export folder or a lone sampler.onnx as a Python object."""
+
+import math
+import operator
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.manifest import read_manifest
+from pipeline.runtime.noise import check_first, check_seed
+from pipeline.runtime.session import Device, open_session, read_metadata
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+SAMPLER = "sampler.onnx"
+DECODER = "decoder.onnx"
+ENCODER = "encoder.onnx"
+
+MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Sampler:
+    """Draws images from a trained model, and maps between images and latents where the folder has those files.
+
+    Image i of a seed is a function of (seed, i, temperature) alone: batches, chunks and other callers do not
+    change it. One instance serves many threads.
+
+    Attributes:
+        metadata: what the file says of itself and where it came from.
+        latent_dim: size of z.
+        image_shape: (height, width, channels) of one image.
+    """
+
+    def __init__(
+        self,
+        path: Path | str = "models/export",
+        device: Device = "auto",
+        *,
+        threads: int | None = None,
+        batch_size: int = 512,
+    ) -> None:
+        """Open the sampler; decoder and encoder are opened when first used.
+
+        Args:
+            path: a folder with manifest.json, whose files are verified by their sha256, or one sampler.onnx.
+            device: auto, cpu, cuda or tensorrt, as in `open_session`.
+            threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
+            batch_size: how many images are computed at once; bounds the memory, does not change the images.
+
+        Raises:
+            UserError: a file is missing, damaged or not one of ours; the device cannot be served.
+        """
+        self.batch_size = _whole_number("batch_size", batch_size, 1)
+        self._path = Path(path)
+        self._manifest = read_manifest(path) if self._path.is_dir() else None
+        self._device, self._threads = device, threads
+        self._opening = threading.Lock()
+        self._sessions: dict[str, InferenceSession] = {}
+        session = self._session(SAMPLER)
+        self.metadata = read_metadata(session, str(self._path))
+        channels, height, width = self.metadata.image_shape
+        self.latent_dim = self.metadata.latent_dim
+        self.image_shape = (height, width, channels)
+        self._run = session.run
+
+    def sample(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Images:
+        """Images number `first` to `first + n - 1` of `seed`: uint8 [n, H, W, C].
+
+        `temperature` scales the prior's standard deviation: 0 gives the image of z = 0, 1 the model's own samples.
+
+        Raises:
+            UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
+        """
+        n = _whole_number("n", n, 1)
+        if n <= self.batch_size:
+            _check_draw(n, seed, first, temperature)
+            return self._draw(n, seed, first, temperature)
+        if n > MAX_IMAGES:
+            raise UserError(f"n is {n}; expected at most {MAX_IMAGES} (Sampler.iterate has no such limit)")
+        return _gather(self.iterate(n, seed, first, temperature), n, self.image_shape)
+
+    def iterate(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Iterator[Images]:
+        """The images of `sample` in chunks of at most `batch_size`, in order and in bounded memory.
+
+        Raises:
+            UserError: a value is out of range; raised here, not at the first chunk.
+        """
+        n = _whole_number("n", n, 1)
+        _check_draw(n, seed, first, temperature)
+        return (self._draw(stop - start, seed, first + start, temperature) for start, stop in self._chunks(n))
+
+    def decode(self, z: NDArray[Any]) -> Images:
+        """Pixel means of latents: z [n, latent_dim] -> uint8 [n, H, W, C].
+
+        Raises:
+            UserError: z has another shape or is not finite; there is no decoder.onnx.
+        """
+        z = np.asarray(z)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim or not len(z) or z.dtype.kind not in "fiu":
+            raise UserError(f"z is {z.dtype} {list(z.shape)}; expected numbers [n >= 1, {self.latent_dim}]")
+        z = z.astype(np.float32)
+        if not np.isfinite(z).all():
+            raise UserError("z holds a NaN or an infinity; expected finite numbers")
+        run = self._session(DECODER).run
+        decoded = (to_pixels(run(["x"], {"z": z[start:stop]})[0]) for start, stop in self._chunks(len(z)))
+        return _gather(decoded, len(z), self.image_shape)
+
+    def encode(self, images: Images) -> tuple[Floats, Floats]:
+        """q(z|x) of uint8 [n, H, W, C]: mu and logvar (the log of the variance), each float32 [n, latent_dim].
+
+        Raises:
+            UserError: the images have another type or shape; there is no encoder.onnx.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or not len(images):
+            expected = ["n >= 1", *self.image_shape]
+            raise UserError(f"images are {images.dtype} {list(images.shape)}; expected uint8 {expected}")
+        run = self._session(ENCODER).run
+        parts = [run(["mu", "logvar"], {"images": images[start:stop]}) for start, stop in self._chunks(len(images))]
+        mu, logvar = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        return mu, logvar
+
+    def _draw(self, n: int, seed: int, first: int, temperature: float) -> Images:
+        rows = {
+            "seed": np.full(n, seed, np.int64),
+            "index": np.arange(first, first + n, dtype=np.int64),
+            "temperature": np.full(n, temperature, np.float32),
+        }
+        images: Images = self._run(["images"], rows)[0]
+        return images
+
+    def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
+        return ((start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
+
+    def _session(self, name: str) -> "InferenceSession":
+        with self._opening:
+            if name not in self._sessions:
+                self._sessions[name] = self._open(name)
+            return self._sessions[name]
+
+    def _open(self, name: str) -> "InferenceSession":
+        if self._manifest is not None:
+            return open_session(self._manifest.read(name), self._device, self._threads, str(self._path / name))
+        session = open_session(self._path, self._device, self._threads)
+        graph = read_metadata(session, str(self._path)).graph
+        if f"{graph}.onnx" != name:
+            raise UserError(f"{self._path}: is a {graph}; expected a {name}, or the export folder that holds it")
+        return session
+
+
+def to_pixels(x: Floats) -> Images:
+    """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C]."""
+    pixels: Images = np.rint(x * np.float32(255)).astype(np.uint8).transpose(0, 2, 3, 1)
+    return pixels
+
+
+def _whole_number(name: str, value: int, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}") from None
+    if number < least or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}")
+    return number
+
+
+def _check_draw(n: int, seed: int, first: int, temperature: float) -> None:
+    check_seed(seed)
+    check_first(first, n)
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):
+        raise UserError(f"temperature is {temperature!r}; expected a number >= 0")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise UserError(f"temperature is {temperature}; expected a finite number >= 0")
+
+
+def _gather(parts: Iterator[Images], n: int, shape: tuple[int, ...]) -> Images:
+    gathered = np.empty((n, *shape), np.uint8)
+    filled = 0
+    for part in parts:
+        gathered[filled : filled + len(part)] = part
+        filled += len(part)
+    return gathered

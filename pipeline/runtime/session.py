@@ -1,0 +1,152 @@
+"""An ONNX file of ours, opened: on the device that was asked for, quietly, and never on another one in silence."""
+
+import ctypes
+import functools
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pipeline.errors import UserError
+from pipeline.runtime.metadata import Metadata
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+# TF32 would round products to 10 bits, which shows in the pixels: an image is to be the same on every device.
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+    "use_tf32": "0",
+}
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", ("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
+}
+_WANTED = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+def open_session(
+    model: Path | str | bytes, device: Device = "auto", threads: int | None = None, name: str | None = None
+) -> "InferenceSession":
+    """Open an exported file, or its bytes.
+
+    Args:
+        model: the path of an ONNX file, or the bytes of one.
+        device: `auto` is CUDA where a CUDA device is, else the CPU; any other device is served or refused.
+        threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
+        name: what errors call the file; its path unless given.
+
+    Raises:
+        UserError: the file is missing, truncated or not one of ours; the device is unknown or cannot be
+            served; or onnxruntime is not installed.
+    """
+    name = name or ("the given bytes" if isinstance(model, bytes) else str(model))
+    served = _resolve(device)
+    session = _load(model if isinstance(model, bytes) else read_file(model), served, threads, name)
+    if _WANTED[served] not in session.get_providers():
+        _report_unserved(device, served)
+    read_metadata(session, name)
+    return session
+
+
+def read_metadata(session: "InferenceSession", name: str) -> Metadata:
+    """What the opened file says of itself; errors call it `name`.
+
+    Raises:
+        UserError: the file carries no metadata of ours, or malformed ones.
+    """
+    return Metadata.from_strings(session.get_modelmeta().custom_metadata_map, name)
+
+
+def read_file(path: Path | str) -> bytes:
+    """The bytes of an ONNX file; none of ours has parts elsewhere.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; expected an ONNX file that the export stage wrote") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected an ONNX file") from None
+
+
+@functools.cache
+def cuda_device_count() -> int:
+    """How many CUDA devices the driver offers to this process; 0 where there is no driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _resolve(device: str) -> str:
+    """The device that is asked for: `auto` looks, the others are refused where they cannot be."""
+    if device not in get_args(Device):
+        raise UserError(f"device is {device!r}; expected one of {', '.join(get_args(Device))}")
+    if device == "cpu":
+        return device
+    available = _onnxruntime().get_available_providers()
+    if device == "auto":
+        return "cuda" if cuda_device_count() and _WANTED["cuda"] in available else "cpu"
+    if not cuda_device_count():
+        raise UserError(f"device is {device!r}, but this machine offers no CUDA device; expected auto or cpu")
+    if _WANTED[device] not in available:
+        raise UserError(f"device is {device!r}, but this onnxruntime has no {_WANTED[device]}; {_INSTALL}")
+    return device
+
+
+def _load(content: bytes, device: str, threads: int | None, name: str) -> "InferenceSession":
+    onnxruntime = _onnxruntime()
+    if device != "cpu":
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN in the nvidia-* wheels
+    # onnxruntime's exceptions share no base class, but each is named after a status code.
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    failures: tuple[type[Exception], ...] = (state.Fail, state.InvalidArgument, state.InvalidGraph)
+    failures += (state.InvalidProtobuf, state.NotImplemented, state.RuntimeException, state.EPFail)
+    try:
+        return onnxruntime.InferenceSession(
+            content, sess_options=_options(threads), providers=_PROVIDERS[device], enable_fallback=0
+        )
+    except failures as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{name}: not a whole ONNX file that onnxruntime can open ({reason})") from None
+
+
+def _options(threads: int | None) -> "SessionOptions":
+    options = _onnxruntime().SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _report_unserved(device: str, served: str) -> None:
+    problem = f"{_WANTED[served]} could not be loaded by onnxruntime, which said why above"
+    if device != "auto":
+        raise UserError(f"device is {device!r}, but {problem}; expected its libraries to be installed, or device cpu")
+    warnings.warn(f"a CUDA device is present, but {problem}; running on the CPU", RuntimeWarning, stacklevel=3)
+
+
+_INSTALL = "install one with: pip install 'vae-pipeline[runtime]' (with CUDA) or 'vae-pipeline[runtime-cpu]'"
+
+
+@functools.cache
+def _onnxruntime() -> Any:
+    """onnxruntime, imported at the first session: `vae --help` need not wait for it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"onnxruntime cannot be imported ({error}); {_INSTALL}") from None
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
