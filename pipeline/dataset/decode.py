@@ -1,0 +1,163 @@
+"""Image files -> pixels: many at a time, bounded in memory, in the order of their names.
+
+Files are hostile input: only four decoders are reachable, an image too large to decode safely is refused before
+its pixels are allocated, and whatever a decoder raises becomes a reason, not a traceback.
+"""
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.dataset.chunks import Chunk, Skipped
+from pipeline.dataset.pixels import Conversion
+from pipeline.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FILES_PER_CHUNK = 32
+FILES_PER_TASK = 4  # tiny files decode in microseconds; handed over singly, the threads would wait for one another
+MOST_THREADS = 8  # opening a file holds the interpreter's lock for a tenth of the time that a small JPEG takes
+
+OnBadImage = Literal["stop", "skip"]
+Decoded = np.ndarray | str  # pixels uint8 [C, H, W], or why there are none
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file to decode."""
+
+    path: str
+    label: int | None
+    splits: tuple[str, ...]
+
+
+def decode_files(files: Sequence[ImageFile], conversion: Conversion, on_bad_image: OnBadImage) -> Iterator[Chunk]:
+    """Decode `files` in parallel; chunks come in the order of `files`, whatever the number of threads.
+
+    Raises:
+        UserError: a file cannot be decoded and `on_bad_image` is "stop", or images differ in size or in colour.
+    """
+    same_shape = _SameShape()
+    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+        for splits, run in groupby(_decode_in_parallel(files, conversion), key=lambda item: item[0].splits):
+            while part := list(islice(run, FILES_PER_CHUNK)):
+                bad = tuple(Skipped(file.path, decoded) for file, decoded in part if isinstance(decoded, str))
+                if bad and on_bad_image == "stop":
+                    raise UserError(
+                        f"{shown(bad[0].file)}: {bad[0].reason}; expected an image "
+                        "(prepare.on_bad_image: skip leaves such files out)"
+                    )
+                good = [(file, decoded) for file, decoded in part if not isinstance(decoded, str)]
+                for file, pixels in good:
+                    same_shape.check(file.path, pixels)
+                yield _chunk(good, splits, bad)
+
+
+def decode(path: str, conversion: Conversion) -> Decoded:
+    """The pixels of one file, or why it has none.
+
+    The orientation in EXIF is applied; transparency is laid on white; of an animation, the first frame counts.
+    """
+    if not Path(path).is_file():
+        return "not a regular file, or a link to nothing"
+    try:
+        return conversion.image(_read(path, conversion))
+    except UnidentifiedImageError:
+        return "not a PNG, JPEG, WebP or BMP image"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is more than is safe to decode"
+    except Exception as error:  # Pillow promises no closed list of what a broken file may raise
+        return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def shown(path: str) -> str:
+    """A file name as it may be printed: on one line, and in any encoding."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _read(path: str, conversion: Conversion) -> Image.Image:
+    """The decoded image, upright, in mode L or RGB."""
+    with Image.open(path, formats=FORMATS) as image:
+        if conversion.image_size is not None:
+            side = 2 * max(conversion.image_size)  # a JPEG may come at a fraction of its size: still twice the target
+            image.draft(None, (side, side))
+        image.load()
+        return _as_grey_or_rgb(ImageOps.exif_transpose(image))
+
+
+def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if image.has_transparency_data:
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
+        return on_white.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _decode_in_parallel(files: Sequence[ImageFile], conversion: Conversion) -> Iterator[tuple[ImageFile, Decoded]]:
+    Image.init()  # here, since threads that load Pillow's plugins at once get in each other's way
+    workers = min(MOST_THREADS, os.cpu_count() or 1)
+    pending: deque[Future[list[tuple[ImageFile, Decoded]]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for start in range(0, len(files), FILES_PER_TASK):
+            pending.append(pool.submit(_decode_task, files[start : start + FILES_PER_TASK], conversion))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_task(files: Iterable[ImageFile], conversion: Conversion) -> list[tuple[ImageFile, Decoded]]:
+    return [(file, decode(file.path, conversion)) for file in files]
+
+
+def _chunk(good: list[tuple[ImageFile, np.ndarray]], splits: tuple[str, ...], bad: tuple[Skipped, ...]) -> Chunk:
+    if not good:
+        return Chunk(np.empty((0, 1, 1, 1), np.uint8), None, splits, bad)
+    labels = [file.label for file, _ in good if file.label is not None]
+    images = np.stack([pixels for _, pixels in good])
+    return Chunk(images, np.array(labels, np.int64) if labels else None, splits, bad)
+
+
+class _SameShape:
+    """Holds all images to the shape of the first."""
+
+    def __init__(self) -> None:
+        self._first: tuple[str, tuple[int, ...]] | None = None
+
+    def check(self, path: str, pixels: np.ndarray) -> None:
+        if self._first is None:
+            self._first = (path, pixels.shape)
+        first_path, (channels, height, width) = self._first
+        if pixels.shape[1:] != (height, width):
+            raise UserError(
+                f"{shown(path)}: is {_size(pixels.shape)} while {shown(first_path)} is {_size(self._first[1])} "
+                "(height x width); expected images of one size, or prepare.image_size: [height, width]"
+            )
+        if len(pixels) != channels:
+            raise UserError(
+                f"{shown(path)}: is {_color(len(pixels))} while {shown(first_path)} is {_color(channels)}; "
+                "expected images of one kind, or prepare.color: grey or rgb"
+            )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[2]}"
+
+
+def _color(channels: int) -> str:
+    return "grey" if channels == 1 else "in colour"

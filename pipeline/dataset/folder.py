@@ -1,0 +1,74 @@
+"""A folder of PNG, JPEG, WebP or BMP files, with or without one subfolder per class.
+
+Links to files are followed wherever they point: DVC itself may store a tracked folder as links into its cache.
+Names that begin with a dot are ignored; every other file counts as an image.
+"""
+
+from pathlib import Path
+
+from pipeline.dataset.chunks import Source
+from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files, shown
+from pipeline.dataset.pixels import Conversion
+from pipeline.dataset.store import SPLITS
+from pipeline.errors import UserError
+
+
+def open_folder(folder: Path, conversion: Conversion, on_bad_image: OnBadImage) -> Source:
+    """The images of `folder`, sorted by path; subfolders are classes, in the order of their names.
+
+    Only the names are held in memory, not the images.
+
+    Raises:
+        UserError: the folder is missing, empty, holds images beside subfolders, or subfolders in subfolders.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "not found"
+        raise UserError(f"prepare.path: {folder} is {found}; expected a folder of images")
+    entries = _visible(folder)
+    subfolders = [entry for entry in entries if entry.is_dir()]
+    if not subfolders:
+        files = [_image_file(path, None) for path in entries]
+        return _source(folder, files, None, conversion, on_bad_image)
+    if len(subfolders) < len(entries):
+        loose = next(entry for entry in entries if not entry.is_dir())
+        raise UserError(
+            f"{shown(str(loose))}: lies beside subfolders such as {shown(subfolders[0].name)}; "
+            "expected all images in subfolders, one per class, or none"
+        )
+    files = [
+        _image_file(path, label) for label, subfolder in enumerate(subfolders) for path in _images_of_class(subfolder)
+    ]
+    return _source(folder, files, tuple(subfolder.name for subfolder in subfolders), conversion, on_bad_image)
+
+
+def _source(
+    folder: Path,
+    files: list[ImageFile],
+    classes: tuple[str, ...] | None,
+    conversion: Conversion,
+    on_bad_image: OnBadImage,
+) -> Source:
+    if not files:
+        raise UserError(f"prepare.path: {folder} holds no images; expected PNG, JPEG, WebP or BMP files")
+    return Source(len(files), classes, decode_files(files, conversion, on_bad_image))
+
+
+def _images_of_class(subfolder: Path) -> list[Path]:
+    paths = _visible(subfolder)
+    if not paths:
+        raise UserError(f"{shown(str(subfolder))}: holds no images; expected at least one in each class's folder")
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{shown(str(path))}: is a folder in a class's folder; expected images only")
+    return paths
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{shown(str(folder))}: cannot be listed ({error.strerror})") from None
+
+
+def _image_file(path: Path, label: int | None) -> ImageFile:
+    return ImageFile(str(path), label, SPLITS)
