@@ -15,10 +15,10 @@ from pipeline.runtime.noise import (
     KEY_FACTOR,
     KEY_OFFSET,
     KEY_SHIFT,
+    LARGEST_SQUARE,
+    LARGEST_WORD,
     PAIRS_PER_INDEX,
-    SMALLEST_SQUARE,
     WORD_TO_ANGLE,
-    WORD_TO_UNIT,
 )
 
 OPSET = 18
@@ -74,10 +74,9 @@ def words(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, st
 
 def normals(nodes: Nodes, fourth: str, fifth: str, latent_dim: int, output: str = "") -> str:
     """Box and Muller's normals, float32 [n, latent_dim], from two words a pair, uint64 [pairs, n]."""
-    unit = nodes("Mul", _to_signed_float(nodes, fourth), nodes.constant("word_to_unit", np.array(WORD_TO_UNIT)))
-    smallest = nodes.constant("smallest_square", np.array(SMALLEST_SQUARE))
-    square = nodes("Max", nodes("Mul", unit, unit), smallest)
-    radius = nodes("Sqrt", nodes("Neg", nodes("Log", square)))
+    inverse = nodes("Div", nodes.constant("largest_word", np.array(LARGEST_WORD)), _to_signed_float(nodes, fourth))
+    largest_square = nodes.constant("largest_square", np.array(LARGEST_SQUARE))
+    radius = nodes("Sqrt", nodes("Log", nodes("Min", nodes("Mul", inverse, inverse), largest_square)))
     angle = nodes("Mul", _to_signed_float(nodes, fifth), nodes.constant("word_to_angle", np.array(WORD_TO_ANGLE)))
     cosines = nodes("Mul", radius, nodes("Cos", angle))
     sines = nodes("Mul", radius, nodes("Sin", angle))

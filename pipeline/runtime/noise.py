@@ -29,9 +29,9 @@ KEY_OFFSET = 0x13198A2E03707345
 KEY_SHIFT = 0xA4093822299F31D1
 
 HALF = 2**32
-WORD_TO_UNIT = np.float32(2.0**-63)
+LARGEST_WORD = np.float32(2.0**63)
+LARGEST_SQUARE = np.float32(2.0**126)
 WORD_TO_ANGLE = np.float32(np.pi * 2.0**-63)
-SMALLEST_SQUARE = np.float32(2.0**-126)
 
 Words = NDArray[np.uint64]
 
@@ -45,10 +45,11 @@ def standard_normal(seed: NDArray[np.int64], index: NDArray[np.int64], latent_di
         latent_dim: at most 2 * PAIRS_PER_INDEX.
     """
     pairs = (latent_dim + 1) // 2
-    # Read as signed, a word is uniform on [-2^63, 2^63): an angle as it is, and a radius by its square.
+    # Read as signed, a word w is uniform on [-2^63, 2^63]. As it is, it gives an angle. |w| / 2^63 is the uniform
+    # whose -2 log is a squared radius: the log of (2^63 / w)^2, cut off at w = 1 so that w = 0 has a radius too.
     words = random_integers(seed, index, 2 * pairs).view(np.int64).astype(np.float32)
-    unit = words[:, :pairs] * WORD_TO_UNIT
-    radius = np.sqrt(-np.log(np.maximum(unit * unit, SMALLEST_SQUARE)))
+    inverse = LARGEST_WORD / words[:, :pairs]
+    radius = np.sqrt(np.log(np.minimum(inverse * inverse, LARGEST_SQUARE)))
     angle = words[:, pairs:] * WORD_TO_ANGLE
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :latent_dim]
 
@@ -62,8 +63,8 @@ def random_integers(seed: NDArray[np.int64], index: NDArray[np.int64], draws: in
     """
     pairs = (draws + 1) // 2
     key = seed_key(seed)[:, None]
-    first: Words = index.astype(np.uint64) * PAIRS_PER_INDEX
-    y: Words = (first[:, None] + np.arange(pairs, dtype=np.uint64)) * key
+    counter: Words = np.add.outer(index.astype(np.uint64) * PAIRS_PER_INDEX, np.arange(pairs, dtype=np.uint64))
+    y: Words = counter * key
     z: Words = y + key
     state = _swap_halves(y * y + y)
     state = _swap_halves(state * state + z)
@@ -119,5 +120,5 @@ def _check_whole(name: str, value: SupportsIndex, low: int, high: int) -> int:
 
 
 def _swap_halves(words: Words) -> Words:
-    swapped: Words = (words >> 32) | (words << 32)
-    return swapped
+    half = np.uint64(32)
+    return (words >> half) | (words << half)
