@@ -1,7 +1,10 @@
 """Export a trained model as self-contained ONNX files, after proof that they compute what the model does.
 
-Reads data/prepared, models/checkpoint and reports/evaluate; writes models/export (decoder, encoder and
-sampler .onnx, manifest.json, card.md) and reports/export (metrics.json). Ruled by `export` in params.yaml.
+Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
+Writes   decoder.onnx, encoder.onnx, sampler.onnx, manifest.json, card.md; metrics.json in a folder of its own
+Joins    the MLflow run that train opened
+
+    python -m pipeline.export data/prepared models/checkpoint reports/evaluate models/export reports/export
 """
 
 import argparse
@@ -13,17 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.checkpoint import RUN, Checkpoint, load_checkpoint
+from pipeline import tracking
+from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, read_json, write_json
+from pipeline.files import atomic_directory, write_json
 from pipeline.graphs.card import write_card
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.modules import Decoder, Encoder
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
-from pipeline.params import load_params
+from pipeline.params import flatten, load_params
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
@@ -46,15 +50,14 @@ def build_files(vae: VAE, metadata: Metadata) -> dict[str, bytes]:
     }
 
 
-def describe_model(checkpoint: Checkpoint, run: Mapping[str, Any], source: Path) -> Metadata:
-    """What the files are to say of themselves; `run` is the training's record, read from `source`.
+def describe_model(checkpoint: Checkpoint, training: tracking.Record) -> Metadata:
+    """What the files are to say of themselves.
 
     Raises:
-        UserError: an entry of `run` is missing.
+        UserError: the training's record lacks a tag.
     """
-    config = checkpoint.model.config
+    config, tags = checkpoint.model.config, training.tags
     try:
-        tags = run["tags"]
         return Metadata(
             graph="",
             latent_dim=config.latent_dim,
@@ -62,39 +65,51 @@ def describe_model(checkpoint: Checkpoint, run: Mapping[str, Any], source: Path)
             likelihood=config.likelihood,
             prior="standard",
             objective=checkpoint.objective,
-            data_sha256=str(tags["data_sha256"]),
-            params_hash=str(tags["params_hash"]),
-            git_revision=str(tags["git_revision"]) + ("-dirty" if tags["git_dirty"] == "true" else ""),
-            mlflow_run=str(run["run_id"]),
+            data_sha256=tags["data_sha256"],
+            params_hash=tags["params_hash"],
+            git_revision=tags["git_revision"] + ("-dirty" if tags["git_dirty"] == "true" else ""),
+            mlflow_run=training.run_id,
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{source}: lacks {error}; expected a file that train wrote") from None
+    except KeyError as error:
+        raise UserError(f"the record of the training lacks the tag {error}; expected what train wrote") from None
 
 
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
     params = load_params().export
+    before = [
+        tracking.read_record(paths.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY)),
+        tracking.read_record(paths.evaluation, artifacts=("metrics.json", "latents.csv", "figures")),
+    ]
     checkpoint = load_checkpoint(paths.checkpoint)
-    metadata = describe_model(checkpoint, read_json(paths.checkpoint / RUN), paths.checkpoint / RUN)
+    metadata = describe_model(checkpoint, before[0])
     images = np.moveaxis(open_prepared(paths.data).test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
     files = build_files(checkpoint.model, metadata)
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
     manifest = build_manifest(files, metadata)
-    card = write_card(metadata, manifest, parity, _test_metrics(paths.evaluation / "metrics.json"))
+    card = write_card(metadata, manifest, parity, before[1].metrics)
+    metrics = {f"export/{name}": value for name, value in parity.items()}
     with atomic_directory(paths.reports) as reports, atomic_directory(paths.models) as models:
         for name, content in files.items():
             (models / name).write_bytes(content)
         write_json(models / MANIFEST, manifest)
         (models / "card.md").write_text(card, encoding="utf-8")
-        write_json(reports / "metrics.json", {f"export/{name}": value for name, value in parity.items()})
+        write_json(reports / "metrics.json", metrics)
+        record = tracking.Record("export", "", flatten(params, "export"), metrics=metrics)
+        record = tracking.log_stage(before, record, sorted(models.iterdir()))
+        tracking.log_onnx_model(record.run_id, models / DECODER, *_signature(manifest["files"][DECODER]))
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {parity['decoder_max_abs_error']:.1e}")
 
 
-def _test_metrics(path: Path) -> dict[str, float]:
-    metrics = read_json(path) if path.exists() else {}
-    return {name: value for name, value in metrics.items() if name.startswith("test/")}
+def _signature(entry: Mapping[str, Any]) -> tuple[list[tracking.TensorSpec], list[tracking.TensorSpec]]:
+    """Inputs and outputs of a file as MLflow wants them, from its entry in the manifest."""
+    inputs, outputs = (
+        [tracking.tensor_spec(tensor["name"], tensor["dtype"], [-1, *tensor["shape"][1:]]) for tensor in entry[side]]
+        for side in ("inputs", "outputs")
+    )
+    return inputs, outputs
 
 
 def _arguments() -> argparse.Namespace:
