@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 
 from pipeline.dataset.chunks import Chunk, Source, rows_per_chunk
 from pipeline.dataset.pixels import Conversion
+from pipeline.dataset.store import DAMAGED
 from pipeline.errors import UserError
 
 IMAGES_KEY = "images"
@@ -115,7 +116,7 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGED, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: not readable as a .npy or .npz file, or truncated ({reason})") from None
 

@@ -4,6 +4,7 @@
 """
 
 import math
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pipeline.files import read_json
 
 SPLITS = ("train", "val", "test")
 META_FILE = "meta.json"
+# What numpy raises on a damaged .npy file: its header is Python text, and is parsed as such.
+DAMAGED = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a file that the prepare stage writes") from None
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not readable as .npy, or truncated ({reason}); run the prepare stage again") from None
     if array.dtype != dtype or array.shape != shape:

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.dataset.folder import open_folder
+from pipeline.dataset.pixels import Conversion
+from pipeline.errors import UserError
+
+
+def put(path, level):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 4), level, np.uint8)).save(path, format="PNG")
+
+
+def read(folder):
+    source = open_folder(folder, Conversion("keep", None), "stop")
+    chunks = list(source.chunks)
+    levels = np.concatenate([chunk.images[:, 0, 0, 0] for chunk in chunks])
+    labels = [chunk.labels for chunk in chunks]
+    return source, levels.tolist(), None if labels[0] is None else np.concatenate(labels).tolist()
+
+
+def test_a_flat_folder_has_no_classes_and_is_read_by_name(tmp_path):
+    for name, level in (("b.png", 2), ("a.jpeg", 1), ("c", 3)):
+        put(tmp_path / name, level)
+    source, levels, labels = read(tmp_path)
+    assert (source.count, source.classes, levels, labels) == (3, None, [1, 2, 3], None)
+
+
+def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path):
+    for name, level in (("dog/a.png", 1), ("cat/b.png", 2), ("cat/a.png", 3), ("eel/z.png", 4)):
+        put(tmp_path / name, level)
+    source, levels, labels = read(tmp_path)
+    assert (source.classes, levels, labels) == (("cat", "dog", "eel"), [3, 2, 1, 4], [0, 0, 1, 2])
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    put(tmp_path / "a.png", 1)
+    put(tmp_path / ".thumbnails/a.png", 2)
+    (tmp_path / ".DS_Store").write_text("")
+    assert read(tmp_path)[1] == [1]
+
+
+def test_links_to_files_outside_are_followed(tmp_path):
+    put(tmp_path / "cache/0f3a", 7)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").symlink_to(tmp_path / "cache/0f3a")
+    assert read(tmp_path / "images")[1] == [7]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no images; expected PNG, JPEG, WebP or BMP files"),
+        ([".hidden.png"], "holds no images"),
+        (["a.png", "cat/b.png"], r"a\.png: lies beside subfolders such as cat; expected"),
+        (["cat/b.png", "dog/kennel/b.png"], "kennel: is a folder in a class's folder"),
+        (["cat/b.png", "dog/.hidden"], "dog: holds no images"),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(tmp_path, files, message):
+    for name in files:
+        put(tmp_path / name, 0)
+    with pytest.raises(UserError, match=message):
+        open_folder(tmp_path, Conversion("keep", None), "skip")
+
+
+def test_a_missing_folder_and_a_file_are_refused(tmp_path):
+    put(tmp_path / "a.png", 0)
+    for name, found in (("nowhere", "not found"), ("a.png", "a file")):
+        with pytest.raises(UserError, match=f"prepare.path: .*{name} is {found}; expected a folder"):
+            open_folder(tmp_path / name, Conversion("keep", None), "stop")
+
+
+def test_a_name_with_a_line_break_is_told_on_one_line(tmp_path):
+    put(tmp_path / "a.png", 0)
+    (tmp_path / "b\nc.png").write_text("hello")
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert r"b\nc.png" in str(caught.value)

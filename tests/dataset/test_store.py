@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.dataset.store import open_prepared
+from pipeline.dataset.writer import dataset_writer
+from pipeline.errors import UserError
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    images = np.arange(6 * 3 * 4 * 5, dtype=np.uint8).reshape(6, 3, 4, 5)
+    with dataset_writer(tmp_path, (3, 4, 5), ["cat", "dog"]) as writer:
+        for split, part in (("train", slice(0, 3)), ("val", slice(3, 5)), ("test", slice(5, 6))):
+            writer.append(split, images[part], np.array([0, 1, 1, 0, 1, 1])[part])
+        (tmp_path / "meta.json").write_text(json.dumps(writer.finish()))
+    return tmp_path, images
+
+
+def test_what_was_written_is_opened_memory_mapped(prepared):
+    folder, images = prepared
+    data = open_prepared(folder)
+    assert isinstance(data.train.images, np.memmap)
+    np.testing.assert_array_equal(data.train.images, images[:3])
+    np.testing.assert_array_equal(data.test.labels, [1])
+    assert data.image_shape == (3, 4, 5)
+    assert len(data.sha256) == 64
+
+
+def test_the_files_are_plain_npy(prepared):
+    folder, images = prepared
+    np.testing.assert_array_equal(np.load(folder / "val.npy", allow_pickle=False), images[3:5])
+
+
+@pytest.mark.parametrize("name", ["meta.json", "train.npy", "val_labels.npy"])
+def test_a_missing_file_is_named(prepared, name):
+    folder, _ = prepared
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: not found"):
+        open_prepared(folder)
+
+
+@pytest.mark.parametrize("size", [0, 50, 130])
+def test_a_truncated_file_is_named(prepared, size):
+    folder, _ = prepared
+    with open(folder / "train.npy", "r+b") as file:
+        file.truncate(size)
+    with pytest.raises(UserError, match=r"train\.npy: .*truncated"):
+        open_prepared(folder)
+
+
+def test_a_damaged_header_is_named(prepared):
+    folder, _ = prepared
+    content = (folder / "train.npy").read_bytes()
+    (folder / "train.npy").write_bytes(content.replace(b"'shape': (3, 3, 4, 5)", b"'shape': (((((((((((("))
+    with pytest.raises(UserError, match=r"train\.npy: not readable"):
+        open_prepared(folder)
+
+
+def test_an_array_other_than_meta_says_is_refused(prepared):
+    folder, images = prepared
+    np.save(folder / "test.npy", images[:2])
+    with pytest.raises(UserError, match=r"test\.npy: holds uint8 \[2, 3, 4, 5\]; expected uint8 \[1, 3, 4, 5\]"):
+        open_prepared(folder)
+
+
+def test_a_meta_file_of_something_else_is_refused(prepared):
+    folder, _ = prepared
+    (folder / "meta.json").write_text('{"shape": [1, 2, 3]}')
+    with pytest.raises(UserError, match=r"meta\.json: lacks 'classes'"):
+        open_prepared(folder)
