@@ -11,10 +11,10 @@ from onnx import ModelProto, TensorProto, helper
 from pipeline.errors import UserError
 from pipeline.graphs.nodes import Nodes
 from pipeline.runtime.noise import (
+    COUNTER_OFFSET,
     HALF,
     KEY_FACTOR,
     KEY_OFFSET,
-    KEY_SHIFT,
     LARGEST_SQUARE,
     LARGEST_WORD,
     PAIRS_PER_INDEX,
@@ -59,10 +59,11 @@ def add_noise(nodes: Nodes, seed: str, index: str, latent_dim: int) -> str:
 def words(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, str]:
     """The states of Squares after four and after five rounds, each uint64 [pairs, n]."""
     pairs = _pairs(latent_dim)
-    key = _seed_key(nodes, seed)
+    scaled = nodes("Mul", _to_uint64(nodes, seed), _word(nodes, "key_factor", KEY_FACTOR))
+    key = nodes("Add", scaled, _word(nodes, "key_offset", KEY_OFFSET))
     first = nodes("Mul", _to_uint64(nodes, index), _word(nodes, "stride", PAIRS_PER_INDEX))
-    pair = nodes.constant("pair", np.arange(pairs, dtype=np.uint64)[:, None])
-    y = nodes("Mul", nodes("Add", pair, first), key)  # [pairs, n]
+    offsets = (np.arange(pairs, dtype=np.uint64) + COUNTER_OFFSET)[:, None]
+    y = nodes("Mul", nodes("Add", first, nodes.constant("offsets", offsets)), key)  # [pairs, n]
     z = nodes("Add", y, key)
     state = y
     for summand in (y, z, y):
@@ -85,16 +86,6 @@ def normals(nodes: Nodes, fourth: str, fifth: str, latent_dim: int, output: str 
         zero, end = (nodes.constant(name, np.array([at])) for name, at in (("zero", 0), ("end", latent_dim)))
         both = nodes("Slice", both, zero, end, zero)
     return nodes("Transpose", both, perm=[1, 0], output=output)
-
-
-def _seed_key(nodes: Nodes, seed: str) -> str:
-    factor = _word(nodes, "key_factor", KEY_FACTOR)
-    offset = _word(nodes, "key_offset", KEY_OFFSET)
-    odd = nodes("Add", nodes("Mul", _to_uint64(nodes, seed), factor), offset)
-    even = nodes("Mul", odd, nodes("Add", odd, _word(nodes, "key_shift", KEY_SHIFT)))
-    low = nodes("Div", even, _word(nodes, "half", HALF))
-    swapped = nodes("Add", low, nodes("Mul", even, _word(nodes, "half_of_half", HALF // 2)))
-    return nodes("Add", nodes("Mul", swapped, factor), offset)
 
 
 def _square_plus(nodes: Nodes, state: str, summand: str) -> str:

@@ -26,11 +26,12 @@ def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
     """
     noise, prior, pixels = Nodes("noise/"), Nodes("prior/"), Nodes("pixels/")
     prior_transform(prior, add_noise(noise, "seed", "index", latent_dim), "temperature", output="z")
-    to_pixels(pixels, "x", output="images")
+    image_shape = _image_shape(decoder.graph)
+    to_pixels(pixels, "x", image_shape, output="images")
     parts = [noise, prior, pixels]
     nodes = [*noise.nodes, *prior.nodes, *decoder.graph.node, *pixels.nodes]
     constants = [constant for part in parts for constant in part.constants.values()]
-    inputs, outputs = _inputs(decoder.graph), _outputs(decoder.graph, latent_dim)
+    inputs, outputs = _inputs(decoder.graph), _outputs(image_shape, latent_dim)
     graph = helper.make_graph(nodes, "sampler", inputs, outputs, [*constants, *decoder.graph.initializer])
     return helper.make_model(
         graph, opset_imports=decoder.opset_import, functions=decoder.functions, ir_version=IR_VERSION
@@ -47,14 +48,23 @@ def prior_transform(nodes: Nodes, eps: str, temperature: str, output: str) -> st
     return nodes("Mul", eps, column, output=output)
 
 
-def to_pixels(nodes: Nodes, x: str, output: str) -> str:
-    """From means in [0, 1], float32 [n, C, H, W], to uint8 [n, H, W, C]: x * 255, rounded half to even, clipped."""
+def to_pixels(nodes: Nodes, x: str, shape: tuple[int, int, int], output: str) -> str:
+    """From means in [0, 1], float32 [n, C, H, W], to uint8 [n, H, W, C]: x * 255, rounded half to even, clipped.
+
+    Args:
+        nodes: to append to.
+        x: the name of the means.
+        shape: C, H, W.
+        output: the name of the pixels.
+    """
+    channels, height, width = shape
     scaled = nodes("Mul", x, nodes.constant("largest", np.array(LARGEST_PIXEL, dtype=np.float32)))
-    # With scale 1 this rounds, clips and converts in one pass over the pixels.
-    one, zero = (
-        nodes.constant("one", np.array(1, dtype=np.float32)),
-        nodes.constant("zero", np.array(0, dtype=np.uint8)),
-    )
+    # With scale 1, QuantizeLinear rounds, clips and converts in one pass over the pixels.
+    one = nodes.constant("one", np.array(1, dtype=np.float32))
+    zero = nodes.constant("zero", np.array(0, dtype=np.uint8))
+    if channels == 1:  # nothing has to move, and a reshape in front costs no copy
+        flat = nodes("Reshape", scaled, nodes.constant("shape", np.array([0, height, width, 1])))
+        return nodes("QuantizeLinear", flat, one, zero, output=output)
     return nodes("Transpose", nodes("QuantizeLinear", scaled, one, zero), perm=[0, 2, 3, 1], output=output)
 
 
@@ -65,8 +75,13 @@ def _inputs(decoder: GraphProto) -> list[ValueInfoProto]:
     return [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in types.items()]
 
 
-def _outputs(decoder: GraphProto, latent_dim: int) -> list[ValueInfoProto]:
+def _image_shape(decoder: GraphProto) -> tuple[int, int, int]:
     channels, height, width = (size.dim_value for size in decoder.output[0].type.tensor_type.shape.dim[1:])
+    return channels, height, width
+
+
+def _outputs(image_shape: tuple[int, int, int], latent_dim: int) -> list[ValueInfoProto]:
+    channels, height, width = image_shape
     return [
         helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", height, width, channels]),
         helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", latent_dim]),

@@ -23,10 +23,11 @@ PAIRS_PER_INDEX = 2**16
 INDEX_LIMIT = 2**64 // PAIRS_PER_INDEX
 """Indices are 0 .. INDEX_LIMIT - 1; with them every 64-bit counter is used once."""
 
-# Numbers without a pattern (hexadecimal digits of pi, the last bit set), which spread neighbouring seeds over all bits.
+# Numbers without a pattern (hexadecimal digits of pi, the last bit of a key set). They turn 0, 1, 2, ... into keys
+# whose every bit looks random, and keep the first counters from being small.
 KEY_FACTOR = 2 * 0x243F6A8885A308D3
 KEY_OFFSET = 0x13198A2E03707345
-KEY_SHIFT = 0xA4093822299F31D1
+COUNTER_OFFSET = 0xA4093822299F31D0
 
 HALF = 2**32
 LARGEST_WORD = np.float32(2.0**63)
@@ -63,8 +64,7 @@ def random_integers(seed: NDArray[np.int64], index: NDArray[np.int64], draws: in
     """
     pairs = (draws + 1) // 2
     key = seed_key(seed)[:, None]
-    counter: Words = np.add.outer(index.astype(np.uint64) * PAIRS_PER_INDEX, np.arange(pairs, dtype=np.uint64))
-    y: Words = counter * key
+    y: Words = counters(index, pairs) * key
     z: Words = y + key
     state = _swap_halves(y * y + y)
     state = _swap_halves(state * state + z)
@@ -75,16 +75,17 @@ def random_integers(seed: NDArray[np.int64], index: NDArray[np.int64], draws: in
     return np.concatenate([fourth, fifth], axis=1)[:, :draws]
 
 
-def seed_key(seed: NDArray[np.int64]) -> Words:
-    """The Squares key of each seed, [n]: odd, and no two seeds share one.
+def counters(index: NDArray[np.int64], pairs: int) -> Words:
+    """The counters of each row's pairs, [n, pairs]: no two pairs of one seed share one."""
+    first = index.astype(np.uint64) * PAIRS_PER_INDEX
+    offsets: Words = np.arange(pairs, dtype=np.uint64) + COUNTER_OFFSET
+    return first[:, None] + offsets
 
-    k(k + c) with odd c is a permutation of the odd numbers modulo 2^64, but for the last bit, which is then 0; the
-    halves change places around that bit, and an odd factor follows.
-    """
-    odd: Words = seed.astype(np.uint64) * KEY_FACTOR + KEY_OFFSET
-    even: Words = odd * (odd + KEY_SHIFT)
-    swapped: Words = even // HALF + even * (HALF // 2)
-    return swapped * KEY_FACTOR + KEY_OFFSET
+
+def seed_key(seed: NDArray[np.int64]) -> Words:
+    """The Squares key of each seed, [n]: odd, and no two seeds share one, because the factor is twice an odd number."""
+    key: Words = seed.astype(np.uint64) * KEY_FACTOR + KEY_OFFSET
+    return key
 
 
 def check_seed(seed: SupportsIndex) -> int:

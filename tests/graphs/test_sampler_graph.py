@@ -7,18 +7,18 @@ from onnxruntime import InferenceSession
 from pipeline.graphs.sampler import sampler_model
 from pipeline.runtime.noise import standard_normal
 
-LATENT_DIM, CHANNELS, HEIGHT, WIDTH, CLASSES = 3, 2, 4, 5, 10
+LATENT_DIM, CHANNELS, HEIGHT, WIDTH, CLASSES = 3, 3, 4, 5, 10
 TOLERANCE = 3e-6
 
 
-def decoder(conditional=False, sharpness=1.0):
+def decoder(conditional=False, sharpness=1.0, channels=CHANNELS):
     """A linear decoder with a sigmoid; a label shifts all pixels."""
     rng = np.random.default_rng(0)
-    pixels = CHANNELS * HEIGHT * WIDTH
+    pixels = channels * HEIGHT * WIDTH
     constants = {
         "weight": (sharpness * rng.standard_normal((LATENT_DIM, pixels))).astype(np.float32),
         "bias": rng.standard_normal(pixels).astype(np.float32),
-        "shape": np.array([-1, CHANNELS, HEIGHT, WIDTH]),
+        "shape": np.array([-1, channels, HEIGHT, WIDTH]),
         "shift": rng.standard_normal((CLASSES, pixels)).astype(np.float32),
     }
     nodes = [helper.make_node("MatMul", ["z", "weight"], ["product"])]
@@ -36,7 +36,7 @@ def decoder(conditional=False, sharpness=1.0):
         helper.make_node("Sigmoid", ["logits"], ["means"]),
         helper.make_node("Reshape", ["means", "shape"], ["x"]),
     ]
-    outputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", CHANNELS, HEIGHT, WIDTH])]
+    outputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, HEIGHT, WIDTH])]
     stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "decoder", inputs, outputs, stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -56,11 +56,12 @@ def expected_pixels(decoder_model, z, **more):
     return np.rint(x * np.float32(255)).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def test_pixels_are_those_of_the_decoder_at_the_z_that_is_given_out():
-    model = decoder()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_those_of_the_decoder_at_the_z_that_is_given_out(channels):
+    model = decoder(channels=channels)
     images, z = sample(open_model(sampler_model(model, LATENT_DIM)), [4] * 50, range(50), [1] * 50)
     assert images.dtype == np.uint8
-    assert images.shape == (50, HEIGHT, WIDTH, CHANNELS)
+    assert images.shape == (50, HEIGHT, WIDTH, channels)
     np.testing.assert_array_equal(images, expected_pixels(model, z))
 
 
@@ -93,7 +94,7 @@ def test_pixels_use_the_whole_range_and_round_half_to_even():
     assert images.min() == 0
     assert images.max() == 255
     grey = decoder(sharpness=0)
-    grey.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.zeros(40, np.float32), "bias"))
+    grey.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.zeros(CHANNELS * HEIGHT * WIDTH, np.float32), "bias"))
     images, _ = sample(open_model(sampler_model(grey, LATENT_DIM)), [0], [0], [1])
     np.testing.assert_array_equal(images, 128)  # 127.5, to the even neighbour
 
