@@ -83,7 +83,7 @@ def _refuse_empty_splits(counts: dict[str, int], draw: SplitDraw) -> None:
         if count == 0:
             raise UserError(
                 f"{fractions[split]}, and none of the {sum(counts.values()):,} images fell to {split}; "
-                "expected at least one: change the fraction or prepare.seed, or give more images"
+                "expected at least one: change the fraction or prepare.seed, or give more (and different) images"
             )
 
 

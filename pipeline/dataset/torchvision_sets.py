@@ -6,7 +6,6 @@ CIFAR-10's files are pickles: torchvision opens them only after their checksums 
 """
 
 import contextlib
-import io
 import socket
 import tempfile
 import textwrap
@@ -47,7 +46,7 @@ def open_torchvision(name: str, root: Path, conversion: Conversion, on_bad_image
     Raises:
         UserError: the set is neither there nor to be downloaded, or its files are broken.
     """
-    published = Published(name, *_BUILDERS[name])
+    published = _SETS[name]
     if name == "celeba":
         return _celeba(obtain(published, root, train=True), conversion, on_bad_image)
     train, test = obtain(published, root, train=True), obtain(published, root, train=False)
@@ -85,7 +84,7 @@ def obtain(published: Published, root: Path, *, train: bool) -> Any:
 def _download(published: Published, root: Path, train: bool) -> None:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside, _quiet_and_impatient():
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside, _impatient():
             published.build(beside, train, download=True)
             _merge(Path(beside), root)
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, ImportError) as error:
@@ -96,13 +95,12 @@ def _download(published: Published, root: Path, train: bool) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_and_impatient() -> Iterator[None]:
-    """torchvision prints each failed mirror, and would wait for ever for a host that does not answer."""
+def _impatient() -> Iterator[None]:
+    """torchvision alone would wait for ever for a host that does not answer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_WITHOUT_ANSWER)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
         socket.setdefaulttimeout(before)
 
@@ -163,23 +161,27 @@ def _svhn(root: str, train: bool, download: bool) -> Any:
     return datasets.SVHN(root, split="train" if train else "test", download=download)
 
 
-def _celeba_all(root: str, train: bool, download: bool) -> Any:  # noqa: ARG001
+def _celeba_all(root: str, _train: bool, download: bool) -> Any:
     from torchvision import datasets
 
     return datasets.CelebA(root, split="all", target_type=[], download=download)
 
 
 _IDX = "{}/raw/ with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
-_BUILDERS: dict[str, tuple[Callable[..., Any], str]] = {
-    "mnist": (_by_class("MNIST"), _IDX.format("MNIST")),
-    "fashion-mnist": (_by_class("FashionMNIST"), _IDX.format("FashionMNIST")),
-    "kmnist": (_by_class("KMNIST"), _IDX.format("KMNIST")),
-    "emnist": (
-        _by_class("EMNIST", split="balanced"),
-        "EMNIST/raw/ with emnist-balanced-{train,test}-{images-idx3,labels-idx1}-ubyte",
-    ),
-    "cifar10": (_by_class("CIFAR10"), "cifar-10-batches-py/ (the unpacked python version)"),
-    "svhn": (_svhn, "train_32x32.mat and test_32x32.mat"),
-    "celeba": (_celeba_all, "celeba/ with img_align_celeba/ and the five .txt files (list_eval_partition.txt, ...)"),
+_SETS = {
+    published.name: published
+    for published in (
+        Published("mnist", _by_class("MNIST"), _IDX.format("MNIST")),
+        Published("fashion-mnist", _by_class("FashionMNIST"), _IDX.format("FashionMNIST")),
+        Published("kmnist", _by_class("KMNIST"), _IDX.format("KMNIST")),
+        Published(
+            "emnist",
+            _by_class("EMNIST", split="balanced"),
+            "EMNIST/raw/ with emnist-balanced-{train,test}-{images-idx3,labels-idx1}-ubyte",
+        ),
+        Published("cifar10", _by_class("CIFAR10"), "cifar-10-batches-py/ (the unpacked python version)"),
+        Published("svhn", _svhn, "train_32x32.mat and test_32x32.mat"),
+        Published("celeba", _celeba_all, "celeba/ with img_align_celeba/ and torchvision's five .txt files"),
+    )
 }
-NAMES = tuple(_BUILDERS)
+NAMES = tuple(_SETS)
