@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 1."""
-    run_stage(lambda: app(args=arguments))
+    run_stage(lambda: app(args=arguments, prog_name="vae"))
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """Seeds in, pixels out: an export folder or a lone sampler.onnx as a Python object."""
 
-import math
 import operator
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.manifest import read_manifest
 from pipeline.runtime.noise import check_first, check_seed
-from pipeline.runtime.session import Device, open_session, read_metadata
+from pipeline.runtime.session import Device, open_session, read_file, read_metadata
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,6 +22,7 @@ DECODER = "decoder.onnx"
 ENCODER = "encoder.onnx"
 
 MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
+MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -148,12 +148,12 @@ class Sampler:
             return self._sessions[name]
 
     def _open(self, name: str) -> "InferenceSession":
-        if self._manifest is not None:
-            return open_session(self._manifest.read(name), self._device, self._threads, str(self._path / name))
-        session = open_session(self._path, self._device, self._threads)
-        graph = read_metadata(session, str(self._path)).graph
+        path = self._path if self._manifest is None else self._path / name
+        content = read_file(path) if self._manifest is None else self._manifest.read(name)
+        session = open_session(content, self._device, self._threads, str(path))
+        graph = read_metadata(session, str(path)).graph
         if f"{graph}.onnx" != name:
-            raise UserError(f"{self._path}: is a {graph}; expected a {name}, or the export folder that holds it")
+            raise UserError(f"{path}: is a {graph}; expected a {name}, or the export folder that holds one")
         return session
 
 
@@ -176,10 +176,9 @@ def _whole_number(name: str, value: int, least: int) -> int:
 def _check_draw(n: int, seed: int, first: int, temperature: float) -> None:
     check_seed(seed)
     check_first(first, n)
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):
-        raise UserError(f"temperature is {temperature!r}; expected a number >= 0")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise UserError(f"temperature is {temperature}; expected a finite number >= 0")
+    number = isinstance(temperature, int | float | np.integer | np.floating) and not isinstance(temperature, bool)
+    if not number or not 0 <= temperature <= MAX_TEMPERATURE:  # a NaN is refused too
+        raise UserError(f"temperature is {temperature!r}; expected a number from 0 to {MAX_TEMPERATURE}")
 
 
 def _gather(parts: Iterator[Images], n: int, shape: tuple[int, ...]) -> Images:

@@ -125,7 +125,8 @@ def _load(content: bytes, device: str, threads: int | None, name: str) -> "Infer
 def _options(threads: int | None) -> "SessionOptions":
     options = _onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors alone
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    # Long enough to meet the next node of the same run, too short to keep a shared core from others between runs.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -1,0 +1,37 @@
+import dataclasses
+import re
+import subprocess
+import sys
+
+from pipeline.files import read_json
+from pipeline.graphs.card import write_card
+
+
+def card(exported, **changes):
+    metadata = dataclasses.replace(exported.metadata, **changes)
+    manifest = read_json(exported.folder / "manifest.json")
+    return write_card(metadata, manifest, {"decoder_max_abs_error": 1.25e-7}, {"test/elbo": -101.25})
+
+
+def test_the_lines_in_the_card_run_as_they_stand(mlp):
+    (code,) = re.findall(r"```python\n(.*?)```", card(mlp), re.DOTALL)
+    check = "\nassert images.shape == (16, 8, 8, 1) and images.dtype == np.uint8 and z.shape == (16, 3)"
+    subprocess.run([sys.executable, "-c", code + check], cwd=mlp.folder, check=True)
+
+
+def test_the_card_says_what_the_files_take_where_they_came_from_and_what_was_measured(mlp):
+    text = card(mlp)
+    for expected in (
+        "# Variational auto-encoder of 8x8 grey images",
+        "seed int64 [n], index int64 [n], temperature float32 [n]",
+        "| git_revision | `0fb6cfb` |",
+        "| `test/elbo` | -101.2 |",
+        "| `decoder_max_abs_error` | 1.25e-07 |",
+        "onnxruntime from 1.18 on",
+    ):
+        assert expected in text
+
+
+def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):
+    assert "samples need not look like data" in card(mlp, objective="autoencoder")
+    assert "need not look like data" not in card(mlp)

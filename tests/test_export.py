@@ -1,0 +1,122 @@
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import export, tracking
+from pipeline.checkpoint import Checkpoint, save_checkpoint
+from pipeline.errors import UserError
+from pipeline.files import read_json, sha256_of, write_json
+from pipeline.graphs.modules import Decoder
+from pipeline.runtime import Sampler
+
+TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
+RECORD = tracking.Record("train", "8f14e45f", {}, TAGS)
+
+
+@pytest.fixture
+def stage(mlp, tmp_path, monkeypatch):
+    """The stage's command line over a small checkpoint in a temporary folder; what it logs is kept in a list."""
+    write_inputs(tmp_path, mlp.vae)
+    monkeypatch.chdir(tmp_path)
+    folders = ["data", "checkpoint", "evaluate", "models/export", "reports/export"]
+    monkeypatch.setattr(sys, "argv", ["export", *folders])
+    logged = []
+    monkeypatch.setattr(tracking, "log_stage", lambda *arguments, **named: logged.append((arguments, named)))
+    return logged
+
+
+def write_inputs(folder, vae):
+    rng = np.random.default_rng(0)
+    for name in ("data", "checkpoint", "evaluate"):
+        (folder / name).mkdir()
+    for split in ("train", "val", "test"):
+        np.save(folder / "data" / f"{split}.npy", rng.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
+    counts = {split: {"count": 5} for split in ("train", "val", "test")}
+    meta = {"shape": [1, 8, 8], "classes": None, "splits": counts, "sha256": "da7a" * 16, "values": {}}
+    write_json(folder / "data" / "meta.json", meta)
+    save_checkpoint(folder / "checkpoint", Checkpoint(vae, "elbo", "none"))
+    tracking.write_record(folder / "checkpoint", RECORD)
+    (folder / "checkpoint" / "history.csv").write_text("epoch,val/elbo\n1,-3.0\n")
+    evaluated = dataclasses.replace(RECORD, stage="evaluate", metrics={"test/elbo": -101.25})
+    tracking.write_record(folder / "evaluate", evaluated)
+    set_max_parity_error(folder, 1e-4)
+
+
+def set_max_parity_error(folder, value):
+    lines = (Path(__file__).parent.parent / "params.yaml").read_text().splitlines()
+    lines = [f"  max_parity_error: {value}" if "max_parity_error" in line else line for line in lines]
+    (folder / "params.yaml").write_text("\n".join(lines))
+
+
+def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, capsys):
+    export.main()
+    folder = tmp_path / "models" / "export"
+    files = ["sampler.onnx", "decoder.onnx", "encoder.onnx"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json", "card.md"])
+    manifest = read_json(folder / "manifest.json")
+    assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
+        name: sha256_of(folder / name) for name in files
+    }
+    metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
+    assert 0 <= metrics["export/decoder_max_abs_error"] < 1e-5
+    assert "test/elbo" in (folder / "card.md").read_text()
+    assert capsys.readouterr().out.count("\n") == 1
+    assert len(stage) == 1
+
+
+def test_what_is_exported_draws_images_and_knows_its_origin(stage, tmp_path, mlp):
+    export.main()
+    sampler = Sampler(tmp_path / "models" / "export", "cpu")
+    assert np.array_equal(sampler.sample(9, seed=4), Sampler(mlp.folder, "cpu").sample(9, seed=4))
+    assert sampler.metadata.git_revision == "0fb6cfb-dirty"
+    assert sampler.metadata.mlflow_run == "8f14e45f"
+    assert sampler.metadata.objective == "elbo"
+
+
+def test_files_that_differ_from_the_model_are_not_written(stage, tmp_path, monkeypatch):
+    class Wrong(Decoder):
+        def forward(self, z):
+            return torch.flip(super().forward(z), [2])
+
+    monkeypatch.setattr(export, "Decoder", Wrong)
+    with pytest.raises(UserError, match=r"decoder_max_abs_error is .*; expected at most 0.0001"):
+        export.main()
+    assert_nothing_was_written(tmp_path, stage)
+
+
+def test_the_limit_is_the_one_in_params(stage, tmp_path):
+    set_max_parity_error(tmp_path, 1e-12)
+    with pytest.raises(UserError, match=r"expected at most 1e-12 \(params.yaml: export.max_parity_error\)"):
+        export.main()
+    assert_nothing_was_written(tmp_path, stage)
+
+
+def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monkeypatch):
+    (tmp_path / "models" / "export").mkdir(parents=True)
+    (tmp_path / "models" / "export" / "old.onnx").touch()
+
+    def fail(*arguments, **named):
+        raise UserError("the store is gone")
+
+    monkeypatch.setattr(tracking, "log_stage", fail)
+    with pytest.raises(UserError, match="the store is gone"):
+        export.main()
+    assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "old.onnx"]
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+def test_a_record_without_origin_is_refused(stage, tmp_path):
+    tracking.write_record(tmp_path / "checkpoint", dataclasses.replace(RECORD, tags={}))
+    with pytest.raises(UserError, match="lacks the tag 'data_sha256'"):
+        export.main()
+    assert_nothing_was_written(tmp_path, stage)
+
+
+def assert_nothing_was_written(folder, logged):
+    assert not (folder / "models").exists()
+    assert not (folder / "reports").exists()
+    assert logged == []
