@@ -9,9 +9,7 @@ Joins    the MLflow run that train opened
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,18 +96,8 @@ def main() -> None:
         (models / "card.md").write_text(card, encoding="utf-8")
         write_json(reports / "metrics.json", metrics)
         record = tracking.Record("export", "", flatten(params, "export"), metrics=metrics)
-        record = tracking.log_stage(before, record, sorted(models.iterdir()))
-        tracking.log_onnx_model(record.run_id, models / DECODER, *_signature(manifest["files"][DECODER]))
+        tracking.log_stage(before, record, sorted(models.iterdir()), model=models / DECODER)
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {parity['decoder_max_abs_error']:.1e}")
-
-
-def _signature(entry: Mapping[str, Any]) -> tuple[list[tracking.TensorSpec], list[tracking.TensorSpec]]:
-    """Inputs and outputs of a file as MLflow wants them, from its entry in the manifest."""
-    inputs, outputs = (
-        [tracking.tensor_spec(tensor["name"], tensor["dtype"], [-1, *tensor["shape"][1:]]) for tensor in entry[side]]
-        for side in ("inputs", "outputs")
-    )
-    return inputs, outputs
 
 
 def _arguments() -> argparse.Namespace:

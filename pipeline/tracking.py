@@ -10,7 +10,7 @@ import dataclasses
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import mlflow
-import numpy as np
+import onnx
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils.async_logging.run_operations import RunOperations
 
 from pipeline.errors import UserError
@@ -135,36 +135,17 @@ def training_run(params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator
         client.set_terminated(run_id, RunStatus.to_string(status))
 
 
-def log_stage(before: Sequence[Record], record: Record, artifacts: Sequence[Path]) -> Record:
-    """Log a finished stage and its artifacts; return its record with the id of the run that holds it.
+def log_stage(before: Sequence[Record], record: Record, artifacts: Sequence[Path], model: Path | None = None) -> Record:
+    """Log a finished stage, its artifacts and its ONNX model; return its record with the id of the run that holds it.
 
     That is the run of the stages `before` it, or a new one as this module's docstring says.
     """
     client = _client()
     record = dataclasses.replace(record, run_id=_run_to_join(client, before, record.stage), artifacts=artifacts)
+    if model is not None:
+        _log_onnx_model(record.run_id, model)
     _lay(client, record.run_id, record)
     return record
-
-
-def log_onnx_model(run_id: str, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Log an ONNX file as the run's model, with its signature, under the file's stem."""
-    import onnx
-
-    _client()  # names the store
-    with mlflow.start_run(run_id=run_id):
-        mlflow.onnx.log_model(
-            onnx.load(path),
-            name=path.stem,
-            signature=ModelSignature(Schema(list(inputs)), Schema(list(outputs))),
-            # mlflow's own list names onnxruntime, which must never be installed beside onnxruntime-gpu
-            pip_requirements=[f"mlflow=={mlflow.__version__}", "onnx", "onnxruntime-gpu", "numpy"],
-            save_as_external_data=False,
-        )
-
-
-def tensor_spec(name: str, dtype: str, shape: Sequence[int]) -> TensorSpec:
-    """One input or output of a signature; -1 stands for the batch."""
-    return TensorSpec(np.dtype(dtype), tuple(shape), name)
 
 
 def provenance(params_hash: str, data_sha256: str) -> dict[str, str]:
@@ -238,6 +219,30 @@ def _lay(client: MlflowClient, run_id: str, record: Record) -> None:
             client.log_artifact(run_id, str(artifact), record.stage)
     client.log_batch(run_id, tags=tags)  # last: a stage that died half-way does not count as finished
     client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+
+def _log_onnx_model(run_id: str, path: Path) -> None:
+    """Log an ONNX file as the run's model, with the signature of its graph, under the file's stem."""
+    graph = onnx.load(path)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.onnx.log_model(
+            graph,
+            name=path.stem,
+            signature=ModelSignature(_schema(graph.graph.input), _schema(graph.graph.output)),
+            # mlflow's own list names onnxruntime, which must never be installed beside onnxruntime-gpu
+            pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy", "onnx", "onnxruntime-gpu"],
+            save_as_external_data=False,
+        )
+
+
+def _schema(values: Iterable[onnx.ValueInfoProto]) -> Schema:
+    """Names, types and shapes of a graph's inputs or outputs; -1 stands for the batch."""
+    specs: list[ColSpec | TensorSpec] = []
+    for value in values:
+        tensor = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        specs.append(TensorSpec(dtype, tuple(dim.dim_value or -1 for dim in tensor.shape.dim), value.name))
+    return Schema(specs)
 
 
 def _stage_tag(stage: str) -> str:

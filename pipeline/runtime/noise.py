@@ -1,9 +1,9 @@
 """The seeded noise of the sampler, in numpy: the definition that the graph in `sampler.onnx` repeats.
 
 The generator is counter-based: Widynski, "Squares: A Fast Counter-Based RNG", arXiv:2004.06278. A row (seed, index)
-is a pure function of its two numbers. Each pair of normals has a counter of its own, index * 2^16 + pair, and each
-seed a key of its own, so no state is carried from row to row. The words are bit for bit the same on every runtime.
-The normals agree to float rounding, because runtimes differ in the last bits of log, cos and sin.
+is a pure function of its two numbers. Each pair of normals has a counter of its own, index * 2^16 + pair + an offset,
+and each seed a key of its own, so no state is carried from row to row. The words are bit for bit the same on every
+runtime. The normals agree to float rounding, because runtimes differ in the last bits of log, cos and sin.
 """
 
 import operator
@@ -60,7 +60,7 @@ def random_integers(seed: NDArray[np.int64], index: NDArray[np.int64], draws: in
 
     With `pairs = ceil(draws / 2)`, column j < pairs holds the state after four rounds of counter j: its upper half is
     the paper's squares32. Column pairs + j holds the state after the fifth: xor its upper half to the lower half of
-    column j for the paper's squares64.
+    column j for the paper's squares64. Fewer rounds would not do: after three, the highest bit of a seed still shows.
     """
     pairs = (draws + 1) // 2
     key = seed_key(seed)[:, None]
