@@ -15,7 +15,7 @@ from pipeline.runtime.metadata import Metadata
 
 OPSET = 18
 IR_VERSION = 10
-OLDEST_ONNXRUNTIME = "1.18"  # the first release that reads IR version 10
+OLDEST_ONNXRUNTIME = "1.21"  # the first whose CPU provider multiplies uint64, as the noise generator does
 BATCH = "n"
 
 

@@ -27,7 +27,7 @@ def test_the_card_says_what_the_files_take_where_they_came_from_and_what_was_mea
         "| git_revision | `0fb6cfb` |",
         "| `test/elbo` | -101.2 |",
         "| `decoder_max_abs_error` | 1.25e-07 |",
-        "onnxruntime from 1.18 on",
+        "onnxruntime from 1.21 on",
     ):
         assert expected in text
 

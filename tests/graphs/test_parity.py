@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.graphs import parity
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.vae.model import VAE
 
@@ -50,3 +51,7 @@ def test_one_grey_level_is_allowed_and_two_are_not():
     check_parity({"sampler_max_grey_levels": 1.0}, 1e-9)
     with pytest.raises(UserError, match="sampler_max_grey_levels is 2; expected at most 1"):
         check_parity({"sampler_max_grey_levels": 2.0}, 10.0)
+
+
+def test_a_nan_is_the_worst_of_errors():
+    assert math.isnan(parity._worst([0.5, math.nan, 0.1]))
