@@ -9,11 +9,20 @@ class UserError(ValueError):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a user's mistake ends as one line on stderr and exit code 1, never as a traceback."""
+    """Run a stage's `main`; a user's mistake ends as one line on stderr and exit code 1, never as a traceback.
+
+    So does what the operating system refuses of a named file: no permission, a full disk, a folder in the way.
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        path = error.filename2 or error.filename  # of a rename, where it was to go
+        if path is None:
+            raise
+        print(f"error: {path}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped by the user; nothing was written", file=sys.stderr)

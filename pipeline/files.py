@@ -1,6 +1,7 @@
 """Files that are either whole or absent: everything is written beside its place, then renamed into it."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -13,16 +14,25 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield a fresh folder beside `path`; it replaces `path` on success and vanishes on any failure."""
+    """Yield a fresh folder beside `path`; it replaces `path` on success and vanishes on any failure.
+
+    Raises:
+        UserError: something other than a folder stands at `path`.
+    """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; expected a folder, or nothing, where a folder is to be written")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     beside.chmod(0o755)  # mkdtemp makes it private; what a stage writes is as readable as any other file
     try:
-        yield beside
+        with _naming(path):
+            yield beside
         if path.exists():
             shutil.rmtree(path)
         beside.replace(path)
@@ -37,7 +47,8 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield beside
+        with _naming(path):
+            yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -60,7 +71,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a file that an earlier stage writes") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a JSON {type(content).__name__}; expected an object")
@@ -94,3 +105,14 @@ def read_csv(path: Path | str) -> list[dict[str, float]]:
         raise UserError(f"{path}: not found; expected a file that an earlier stage writes") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a table of numbers ({error})") from None
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A write to a full disk does not say which file it was for; add the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE and error.filename is None:
+            error.filename = str(path)
+        raise

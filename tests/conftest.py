@@ -1,7 +1,13 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: its threads wait by spinning, so two test processes beside each other would crawl.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 import torch
 
 from pipeline.export import build_files
@@ -22,6 +28,14 @@ class Exported:
     vae: VAE
     metadata: Metadata
     files: dict[str, bytes]
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    """No test writes a row into the repository's MLflow store, even where DVC runs the tests."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for name in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
