@@ -6,8 +6,10 @@ There are no defaults here: every value stands once, in params.yaml.
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -72,7 +74,9 @@ class ModelParams(Section):
     hidden: Annotated[tuple[Positive, ...], Field(strict=False)]
     """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image."""
     activation: Literal["tanh", "relu", "silu"]
+    """The non-linearity after each hidden layer or stage."""
     latent_dim: Positive
+    """Dimensions of z."""
     likelihood: Literal["bernoulli", "gaussian"]
     """p(x|z) of a pixel in [0, 1]."""
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"]
@@ -91,8 +95,11 @@ class TrainParams(Section):
     binarize: Literal["none", "static", "dynamic"]
     """Pixels as they are; drawn once as 0 or 1 with the grey value as probability; or drawn at every step."""
     epochs: Positive
+    """Passes over the training split, at most: see early_stopping_epochs."""
     batch_size: Positive
+    """Images per gradient step."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Adam's step size, at the first step."""
     schedule: Literal["constant", "cosine"]
     """The learning rate over the run; `cosine` falls to 0 at the last step."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -100,7 +107,9 @@ class TrainParams(Section):
     early_stopping_epochs: Positive | None
     """Stop after so many epochs without a better validation score; null never stops early."""
     precision: Literal["fp32", "bf16"]
+    """Of the networks' matrix products; weights, densities and bounds are fp32 in either."""
     device: Device
+    """Where train and evaluate compute; `auto` is CUDA where there is a device, else the CPU."""
     seed: Seed
     """Seeds the weights, the order of the images and all noise."""
 
@@ -171,7 +180,7 @@ def check_params(content: dict[str, Any], source: Path | str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe(error.errors()[0])}") from None
+        raise UserError(f"{source}: {_describe(error.errors())}") from None
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -199,28 +208,45 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def _describe(error: ErrorDetails) -> str:
-    """One pydantic error as 'train.beta is -1.0; expected a number >= 0'."""
-    # Past section and field, pydantic's path names the branch of a union that it tried; only list indices help.
-    location = (*error["loc"][:2], *(part for part in error["loc"][2:] if isinstance(part, int)))
-    name = ".".join(str(part) for part in location)
+def _describe(errors: Sequence[ErrorDetails]) -> str:
+    """The first of pydantic's errors as 'train.beta is -1.0; expected a number >= 0'."""
+    error = errors[0]
+    name = _name(error)
     if error["type"] == "extra_forbidden":
         return f"{name} is not a known param; {_suggestion(name)}"
     if error["type"] == "missing":
         return f"{name} is missing; expected a value (a list may be too short)"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    return f"{name} is {error['input']!r}; expected {_expectation(error)}"
+    # Where a value may be of several kinds, there is one error for each.
+    expected = [_expectation(other) for other in errors if _name(other) == name]
+    return f"{name} is {error['input']!r}; expected {', or '.join(expected + ['null'] * _is_nullable(error))}"
+
+
+def _name(error: ErrorDetails) -> str:
+    # Past section and field, pydantic's path names the branch of a union that it tried; only list indices help.
+    location = (*error["loc"][:2], *(part for part in error["loc"][2:] if isinstance(part, int)))
+    return ".".join(str(part) for part in location)
+
+
+def _is_nullable(error: ErrorDetails) -> bool:
+    """Whether the param itself (not an entry of its list) may be null."""
+    if len(error["loc"]) != 2:
+        return False
+    section, field = error["loc"]
+    fields = getattr(Params.model_fields[str(section)].annotation, "model_fields", {})
+    return NoneType in get_args(fields[field].annotation)
 
 
 def _expectation(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     if "expected" in context:
-        return f"one of {context['expected']}".replace("'", "")
+        names = str(context["expected"]).replace("'", "")
+        return f"one of {names}" if " or " in names else names
     bounds = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     for key, sign in bounds.items():
         if key in context:
-            return f"a number {sign} {context[key]:g}"
+            return f"a number {sign} {context[key]:.10g}"
     expectations = {
         "int_type": "a whole number",
         "int_from_float": "a whole number",
