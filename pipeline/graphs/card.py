@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.graphs.onnx_export import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
+from pipeline.graphs.versions import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from pipeline.runtime.describe import as_text
 from pipeline.runtime.metadata import Metadata
 

@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from pipeline.errors import UserError
 from pipeline.graphs.nodes import Nodes
+from pipeline.graphs.versions import IR_VERSION, OPSET
 from pipeline.runtime.noise import (
     COUNTER_OFFSET,
     HALF,
@@ -20,9 +21,6 @@ from pipeline.runtime.noise import (
     PAIRS_PER_INDEX,
     WORD_TO_ANGLE,
 )
-
-OPSET = 18
-IR_VERSION = 10
 
 
 def noise_model(latent_dim: int, with_bits: bool = True) -> ModelProto:

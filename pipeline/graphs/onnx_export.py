@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from pipeline.graphs.versions import IR_VERSION, OPSET
 from pipeline.runtime.metadata import Metadata
 
-OPSET = 18
-IR_VERSION = 10
-OLDEST_ONNXRUNTIME = "1.21"  # the first whose CPU provider multiplies uint64, as the noise generator does
 BATCH = "n"
 
 

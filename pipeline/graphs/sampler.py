@@ -4,7 +4,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from pipeline.graphs.nodes import Nodes
-from pipeline.graphs.noise import IR_VERSION, add_noise
+from pipeline.graphs.noise import add_noise
+from pipeline.graphs.versions import IR_VERSION
 
 LARGEST_PIXEL = 255
 

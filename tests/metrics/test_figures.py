@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.metrics import figures
+
+GENERATOR = np.random.default_rng(0)
+
+
+def random_images(count, channels=1, height=8, width=6):
+    return GENERATOR.random((count, channels, height, width), dtype=np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_shows_every_image_in_its_place(channels):
+    images = random_images(5, channels)
+    picture = figures._mosaic(images, rows=2, columns=3)
+    picture = picture[..., None] if channels == 1 else picture
+    np.testing.assert_array_equal(picture[9:17, 7:13], images[4].transpose(1, 2, 0))
+    assert (picture[9:, 14:] == 1).all()  # the sixth place is empty
+
+
+def test_reconstructions_stand_below_their_originals():
+    originals, reconstructed = np.zeros((3, 1, 4, 4), np.float32), np.ones((3, 1, 4, 4), np.float32)
+    axes = figures.reconstructions(originals, reconstructed, columns=3).axes[0]
+    shown = axes.images[0].get_array()
+    assert shown[:4].max() == 1  # the white lines between
+    assert shown[0, 0] == 0
+    assert shown[5, 0] == 1
+
+
+def test_figures_are_png_files_that_depend_on_nothing_but_their_contents(tmp_path):
+    images = random_images(4)
+    for name in ("first.png", "second.png"):
+        figures.save_figure(figures.image_grid(images, 2, "title"), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    assert Image.open(tmp_path / "first.png").format == "PNG"
+
+
+def test_curves_mark_the_epoch_that_was_kept():
+    rows = [{"epoch": e, "train/recon": -9.0 / e, "val/recon": -10.0 / e} for e in (1.0, 2.0, 3.0)]
+    axes = figures.learning_curves(rows, best_epoch=2).axes
+    assert len(axes) == 1  # an auto-encoder has no ELBO and no KL
+    kept = axes[0].lines[-1]
+    assert (list(kept.get_xdata()), list(kept.get_ydata())) == ([2], [-5.0])
+
+
+def test_inactive_dimensions_are_pale():
+    figure = figures.kl_per_dimension([0.1, 2.0], [0.0, 1.0], threshold=0.01)
+    first, second = figure.axes[0].patches
+    assert first.get_height() == 2.0
+    assert first.get_facecolor() != second.get_facecolor()

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pipeline.metrics.likelihood import estimate, mean_and_stderr, posterior
+from pipeline.vae.bounds import importance_samples
+from pipeline.vae.model import VAE, VAEConfig
+
+DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:20, None]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return VAE(VAEConfig((1, 8, 8), "mlp", (16,), "relu", 3, "bernoulli", "learned")).eval()
+
+
+@pytest.fixture(scope="module")
+def given(model):
+    return posterior(model, DIGITS, "dynamic", seed=0)
+
+
+def test_memory_limit_does_not_change_the_estimate(model, given):
+    whole, images_apart, samples_apart = (estimate(model, given, 50, 0, limit) for limit in (10_000, 60, 7))
+    for other in (images_apart, samples_apart):
+        for expected, value in zip(whole, other, strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_exactly_k_samples_are_decoded_for_each_image(model, given, monkeypatch):
+    seen = []
+
+    def counting(model, x, mu, logvar, eps):
+        seen.append(eps.shape[0] * eps.shape[1])
+        return importance_samples(model, x, mu, logvar, eps)
+
+    monkeypatch.setattr("pipeline.metrics.likelihood.importance_samples", counting)
+    estimate(model, given, 33, 0, 100)
+    assert sum(seen) == 20 * 33
+    assert max(seen) <= 100
+
+
+def test_bounds_are_in_order(model, given):
+    one, many = (estimate(model, given, samples, 0, 5000) for samples in (1, 2000))
+    assert many.elbo.mean() < many.iw_bound.mean()
+    assert one.iw_bound.mean() < many.iw_bound.mean()
+    torch.testing.assert_close(many.elbo, many.recon - many.kl)
+
+
+def test_same_seed_same_estimate_and_progress_counts_every_image(model, given):
+    done = []
+    first, second = (estimate(model, given, 10, 3, 100, done.append) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert sum(done) == 2 * 20
+
+
+def test_posterior_sees_binary_images_only_where_asked(model):
+    assert set(posterior(model, DIGITS, "static", 0).x.unique().tolist()) == {0.0, 1.0}
+    assert len(posterior(model, DIGITS, "none", 0).x.unique()) > 2
+
+
+def test_standard_error_is_that_of_the_mean():
+    mean, stderr = mean_and_stderr(torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    assert mean == 4
+    assert stderr == pytest.approx((20 / 3) ** 0.5 / 2)

@@ -1,0 +1,156 @@
+import dataclasses
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.training.loop import Trainer, fit
+from pipeline.vae.model import VAE, VAEConfig
+
+CONFIG = VAEConfig((1, 8, 8), "mlp", (32,), "relu", 4, "bernoulli", "learned")
+DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:, None]
+PARAMS = load_params().train.model_copy(update={"epochs": 3, "batch_size": 64, "warmup_epochs": 0, "device": "cpu"})
+
+
+def trainer(config=CONFIG, **changes):
+    params = PARAMS.model_copy(update=changes)
+    torch.manual_seed(params.seed)
+    return Trainer(VAE(config), DIGITS[:600], DIGITS[600:800], params, torch.device("cpu"))
+
+
+def weights(model):
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def test_same_seed_same_weights_bit_for_bit():
+    runs = [trainer() for _ in range(2)]
+    for run in runs:
+        fit(run)
+    assert torch.equal(weights(runs[0].model), weights(runs[1].model))
+
+
+def test_another_seed_gives_other_weights():
+    runs = [trainer(seed=seed) for seed in (0, 1)]
+    for run in runs:
+        fit(run)
+    assert not torch.equal(weights(runs[0].model), weights(runs[1].model))
+
+
+def test_training_raises_the_validation_elbo():
+    _, history = fit(trainer(epochs=8))
+    elbos = [row["val/elbo"] for row in history.rows]
+    assert elbos[-1] > elbos[0] + 5
+
+
+def test_reported_elbo_ignores_beta():
+    """beta shapes the next weights, not the number: before any step has been taken, all betas report the same."""
+    reported = [trainer(beta=beta, learning_rate=1e-12).train_epoch(1)["train/elbo"] for beta in (0.0, 1.0, 4.0)]
+    assert max(reported) - min(reported) < 1e-3
+
+
+def test_beta_shapes_the_weights():
+    plain, heavy = ([row["val/kl"] for row in fit(trainer(beta=beta))[1].rows][-1] for beta in (1.0, 8.0))
+    assert heavy < plain / 2
+
+
+def test_elbo_is_recon_minus_kl_in_every_row():
+    for row in fit(trainer())[1].rows:
+        for split in ("train", "val"):
+            assert row[f"{split}/elbo"] == pytest.approx(row[f"{split}/recon"] - row[f"{split}/kl"], abs=1e-6)
+
+
+def test_warmup_raises_beta_linearly_from_zero():
+    _, history = fit(trainer(epochs=6, warmup_epochs=4, beta=2.0))
+    assert [row["beta"] for row in history.rows] == [0, 0.5, 1.0, 1.5, 2.0, 2.0]
+
+
+def test_cosine_schedule_falls_to_zero_and_constant_stays():
+    cosine, constant = (trainer(schedule=schedule) for schedule in ("cosine", "constant"))
+    for run in (cosine, constant):
+        fit(run)
+    assert cosine.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+    assert constant.scheduler.get_last_lr()[0] == PARAMS.learning_rate
+
+
+def test_best_epoch_is_what_is_kept():
+    run = trainer(epochs=6, learning_rate=0.05, ema_decay=0.0, schedule="constant")
+    best, history = fit(run)
+    scores = [row["val/elbo"] for row in history.rows]
+    assert history.best_score == max(scores)
+    assert history.best_epoch == scores.index(max(scores)) + 1
+    run.average.model.load_state_dict(best)
+    assert run.validate()["val/elbo"] == history.best_score
+
+
+def test_early_stopping_ends_after_the_patience():
+    run = trainer(epochs=50, learning_rate=1e-12, early_stopping_epochs=2, ema_decay=0.0)
+    _, history = fit(run)
+    assert len(history.rows) == history.best_epoch + 2
+
+
+def test_validation_is_the_same_every_time():
+    run = trainer()
+    assert run.validate() == run.validate()
+
+
+def test_average_trails_the_trained_weights():
+    averaged, plain = trainer(ema_decay=0.99), trainer(ema_decay=0.0)
+    for run in (averaged, plain):
+        fit(run)
+    assert torch.equal(weights(averaged.model), weights(plain.model))
+    assert not torch.equal(weights(averaged.average.model), weights(averaged.model))
+    assert torch.equal(weights(plain.average.model), weights(plain.model))
+
+
+def test_autoencoder_reports_reconstruction_alone_and_draws_no_noise():
+    run = trainer(objective="autoencoder")
+    _, history = fit(run)
+    measured = {name for name in history.rows[0] if "/" in name}
+    assert measured == {"train/recon", "val/recon"}
+    logvar = run.model.encoder[-1].weight[CONFIG.latent_dim :]
+    torch.manual_seed(PARAMS.seed)
+    assert torch.equal(logvar, VAE(CONFIG).encoder[-1].weight[CONFIG.latent_dim :])  # nothing ever moved it
+
+
+def test_autoencoder_reconstructs_better_than_the_vae():
+    plain, variational = (
+        fit(trainer(objective=objective, epochs=10))[1].rows[-1] for objective in ("autoencoder", "elbo")
+    )
+    assert plain["val/recon"] > variational["val/recon"]
+
+
+def test_bf16_trains_to_the_same_elbo():
+    fp32, bf16 = (fit(trainer(precision=precision, epochs=5))[1].rows[-1]["val/elbo"] for precision in ("fp32", "bf16"))
+    assert bf16 == pytest.approx(fp32, abs=0.5)
+
+
+def test_conv_with_a_learned_sigma_raises_the_elbo():
+    config = dataclasses.replace(CONFIG, network="conv", hidden=(4,), likelihood="gaussian")
+    run = trainer(config, binarize="none", epochs=10)
+    before = run.model.likelihood.logvar.item()
+    _, history = fit(run)
+    assert history.rows[-1]["val/elbo"] > history.rows[0]["val/elbo"] + 5
+    assert run.model.likelihood.logvar.item() != before
+
+
+def test_non_finite_loss_is_refused_before_it_reaches_the_weights():
+    run = trainer()
+    with torch.no_grad():
+        run.model.decoder[-2].bias[0] = float("nan")
+    before = weights(run.model).clone()
+    with pytest.raises(UserError, match=r"the loss is nan at epoch 1, step 1 \(recon nan, kl [0-9.]+\)"):
+        run.train_epoch(1)
+    assert torch.equal(weights(run.model).nan_to_num(7), before.nan_to_num(7))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_trains_to_the_elbo_of_the_cpu(precision):
+    expected = fit(trainer(epochs=5))[1].rows[-1]["val/elbo"]
+    torch.manual_seed(PARAMS.seed)
+    params = PARAMS.model_copy(update={"epochs": 5, "precision": precision})
+    on_gpu = Trainer(VAE(CONFIG), DIGITS[:600], DIGITS[600:800], params, torch.device("cuda"))
+    assert fit(on_gpu)[1].rows[-1]["val/elbo"] == pytest.approx(expected, abs=0.5)

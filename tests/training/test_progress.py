@@ -1,0 +1,28 @@
+from pipeline.training.progress import summary, training_progress
+
+METRICS = {"images_per_second": 12345.0} | {
+    f"{split}/{name}": value
+    for split in ("train", "val")
+    for name, value in (("elbo", -1.0), ("recon", -2.0), ("kl", 1.0))
+}
+
+
+def test_summary_names_elbo_recon_kl_and_speed():
+    assert summary(METRICS) == "elbo -1.00 (-1.00)  recon -2.00 (-2.00)  kl 1.00 (1.00)  12,345 images/s"
+
+
+def test_summary_of_an_autoencoder_has_no_elbo():
+    assert (
+        summary({"train/recon": -2.0, "val/recon": -3.0, "images_per_second": 9.0}) == "recon -2.00 (-3.00)  9 images/s"
+    )
+
+
+def test_without_a_terminal_some_ten_plain_lines_are_printed(capsys):
+    with training_progress(epochs=100, images=10) as progress:
+        for epoch in range(1, 101):
+            progress.step(10)
+            progress.epoch(epoch, METRICS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch   1/100  elbo")
+    assert lines[-1].startswith("epoch 100/100  elbo")
+    assert len(lines) == 11

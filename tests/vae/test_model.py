@@ -1,0 +1,81 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.vae.bounds import elbo
+from pipeline.vae.model import VAE, VAEConfig, reparameterize
+
+CONFIG = VAEConfig((1, 28, 28), "mlp", (32, 16), "relu", 5, "bernoulli", "learned")
+
+
+def vary(**changes):
+    return dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        vary(hidden=()),
+        vary(image_shape=(3, 5, 9), likelihood="gaussian", activation="tanh"),
+        vary(network="conv", hidden=(4, 8), activation="silu"),
+        vary(network="conv", hidden=(4,), image_shape=(3, 8, 8)),
+        vary(network="conv", hidden=(4, 6, 8), image_shape=(3, 33, 50), likelihood="gaussian", sigma=0.1),
+        vary(network="conv", hidden=(2, 2, 2, 2), image_shape=(1, 20, 28)),
+    ],
+    ids=str,
+)
+def test_shapes_for_every_network_size_and_channel_count(config):
+    vae, x = VAE(config), torch.rand(3, *config.image_shape)
+    mu, logvar = vae.encode(x)
+    assert mu.shape == logvar.shape == (3, 5)
+    assert vae.decode(mu).shape == x.shape
+    assert all(term.shape == (3,) for term in elbo(vae, x, torch.zeros(3, 5)))
+
+
+def test_pixel_means_lie_between_zero_and_one():
+    vae = VAE(vary(likelihood="gaussian"))
+    with torch.no_grad():
+        means = vae.mean(1000 * torch.randn(4, 5))
+    assert means.min() == 0
+    assert means.max() == 1
+
+
+def test_config_survives_json():
+    assert VAEConfig.from_json(json.loads(json.dumps(dataclasses.asdict(CONFIG)))) == CONFIG
+
+
+def test_config_with_an_unknown_field_is_refused():
+    with pytest.raises(UserError, match="not a model's config: .*layers"):
+        VAEConfig.from_json(dataclasses.asdict(CONFIG) | {"layers": 3})
+
+
+@pytest.mark.parametrize(("field", "value"), [("network", "unet"), ("activation", "gelu")])
+def test_unknown_parts_are_refused_by_name(field, value):
+    with pytest.raises(UserError, match=f"model.{field} is '{value}'; expected one of"):
+        vary(**{field: value})
+
+
+def test_conv_refuses_images_below_eight_pixels_and_names_the_way_out():
+    with pytest.raises(UserError, match=r"images are 7x28; expected at least 8x8 .*prepare.image_size resizes"):
+        VAE(vary(network="conv", hidden=(4,), image_shape=(1, 7, 28)))
+
+
+def test_conv_refuses_more_stages_than_the_image_can_be_halved():
+    with pytest.raises(UserError, match="model.hidden has 5 stages; expected at most 4 for 28x28 images"):
+        VAE(vary(network="conv", hidden=(4,) * 5))
+
+
+def test_logvar_is_the_log_of_the_variance():
+    z = reparameterize(torch.zeros(1), torch.full((1,), 4.0).log(), torch.ones(1))
+    assert z.item() == pytest.approx(2)  # one standard deviation of a variance of 4
+
+
+def test_densities_keep_full_precision_under_autocast():
+    vae, x = VAE(CONFIG), torch.rand(2, 1, 28, 28)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bound = elbo(vae, x, torch.zeros(2, 5))
+    assert {term.dtype for term in bound} == {torch.float32}
