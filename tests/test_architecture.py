@@ -1,0 +1,224 @@
+"""Who may import whom (docs/architecture.md), and that dvc.yaml names all code that a stage reaches."""
+
+import ast
+import copy
+import sys
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "pipeline"
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+STAGES = ("prepare", "train", "evaluate", "export")
+
+LEAVES = {"errors", "files"}
+ROOMS = {"checkpoint", "dataset", "device", "graphs", "metrics", "params", "runtime", "tracking", "training", "vae"}
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "params": LEAVES,
+    "device": LEAVES,
+    "tracking": LEAVES,
+    "dataset": LEAVES,
+    "vae": LEAVES,
+    "runtime": LEAVES,
+    "checkpoint": LEAVES | {"vae"},
+    "training": LEAVES | {"params", "dataset", "vae"},
+    "metrics": LEAVES | {"dataset", "vae"},
+    "graphs": LEAVES | {"vae", "runtime"},
+    "cli": LEAVES | {"runtime"},
+    "recipe": LEAVES | {"params"},
+    **dict.fromkeys(STAGES, LEAVES | ROOMS),
+}
+ONLY_HERE = {"mlflow": {"tracking"}, "ruamel": {"params"}, "yaml": set(), "pydantic": {"params"}, "dvc": set()}
+OTHERS_ALLOWED = {"vae": {"torch"}, "runtime": {"numpy", "onnxruntime", "PIL"}}
+STDLIB_OF_VAE = {"collections", "dataclasses", "itertools", "math", "typing"}
+READS_CODE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+
+
+def name_of(file):
+    """pipeline/vae/model.py -> pipeline.vae.model"""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in FILES}
+
+
+def room_of(module):
+    """pipeline.vae.model -> vae; the package itself has no room."""
+    return [*module.split("."), ""][1]
+
+
+@cache
+def nodes(file):
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+def imported_names(file):
+    """Every module that a file may import, at any depth of its code; a name may be a module's or a value's."""
+    for node in nodes(file):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tops(file):
+    """The libraries and packages that a file imports: torch, pipeline, ..."""
+    return {name.split(".")[0] for name in imported_names(file)}
+
+
+def direct_imports(module):
+    """Modules of ours that `module` imports, and the packages that Python runs on the way to them."""
+    ours = {name for name in imported_names(MODULES[module]) if name in MODULES}
+    return ours | {name.rpartition(".")[0] for name in ours if "." in name} - {module}
+
+
+def reached_from(module):
+    """All modules of ours that run when `module` does."""
+    reached, open_ = set(), [module]
+    while open_:
+        here = open_.pop()
+        if here not in reached:
+            reached.add(here)
+            open_ += direct_imports(here)
+    return reached
+
+
+def faults_of_deps(stage, dvc):
+    """What a stage reaches beyond its deps in dvc.yaml, and which of its deps of code it does not reach."""
+    deps = [PurePosixPath(dep) for dep in dvc["stages"][stage]["deps"] if dep.startswith(f"{PACKAGE}/")]
+    reached = {PurePosixPath(MODULES[name].relative_to(ROOT)) for name in reached_from(f"{PACKAGE}.{stage}")}
+    reached.discard(PurePosixPath(PACKAGE, "__init__.py"))  # a docstring alone, see below
+    return {
+        "missing": sorted(str(file) for file in reached if not any(file.is_relative_to(dep) for dep in deps)),
+        "superfluous": sorted(str(dep) for dep in deps if not any(file.is_relative_to(dep) for file in reached)),
+    }
+
+
+def calls():
+    """Every call in the package: (where, dotted name, keywords)."""
+    for file in FILES:
+        for node in nodes(file):
+            if isinstance(node, ast.Call):
+                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                yield f"{file.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), keywords
+
+
+def test_every_module_has_a_room():
+    rooms = {room_of(name) for name in MODULES} - {""}
+    assert rooms == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_it_may(room):
+    modules = [name for name in MODULES if room_of(name) == room]
+    wrong = {
+        f"{name} imports {other}"
+        for name in modules
+        for other in direct_imports(name)
+        if room_of(other) not in MAY_IMPORT[room] | {room, ""}
+    }
+    assert wrong == set()
+
+
+def test_nothing_imports_a_stage():
+    assert {
+        f"{name} imports {stage}" for name in MODULES for stage in STAGES if stage in map(room_of, direct_imports(name))
+    } == set()
+
+
+@pytest.mark.parametrize("library", ONLY_HERE)
+def test_a_library_is_imported_by_its_room_alone(library):
+    users = {room_of(name) for name, file in MODULES.items() if library in tops(file)}
+    assert users == ONLY_HERE[library]
+
+
+@pytest.mark.parametrize("room", OTHERS_ALLOWED)
+def test_a_room_needs_only_these_libraries(room):
+    used = {top for name, file in MODULES.items() if room_of(name) == room for top in tops(file)}
+    assert used - sys.stdlib_module_names - {PACKAGE} <= OTHERS_ALLOWED[room]
+
+
+def test_the_mathematics_touches_no_file():
+    used = {top for name, file in MODULES.items() if room_of(name) == "vae" for top in tops(file)}
+    assert used & sys.stdlib_module_names <= STDLIB_OF_VAE
+
+
+def test_a_package_that_every_stage_runs_holds_no_code():
+    statements = ast.parse((ROOT / PACKAGE / "__init__.py").read_text()).body
+    assert [type(statement) for statement in statements] == [ast.Expr]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_the_code_that_a_stage_reaches_and_no_other(stage):
+    assert faults_of_deps(stage, DVC) == {"missing": [], "superfluous": []}
+
+
+@pytest.mark.parametrize("dep", ["pipeline/vae", "pipeline/checkpoint.py", "pipeline/train.py", "pipeline/errors.py"])
+def test_a_missing_dep_is_noticed(dep):
+    doctored = copy.deepcopy(DVC)
+    doctored["stages"]["train"]["deps"].remove(dep)
+    missing = faults_of_deps("train", doctored)["missing"]
+    assert missing
+    assert all(file.startswith(dep) for file in missing)
+
+
+def test_a_superfluous_dep_is_noticed():
+    doctored = copy.deepcopy(DVC)
+    doctored["stages"]["train"]["deps"].append("pipeline/runtime")
+    assert faults_of_deps("train", doctored)["superfluous"] == ["pipeline/runtime"]
+
+
+def test_a_changed_server_never_retrains_and_a_changed_density_always_does():
+    assert not any("runtime" in dep for dep in DVC["stages"]["train"]["deps"])
+    assert "pipeline.vae.densities" in reached_from("pipeline.train")
+
+
+def test_the_stages_are_those_of_dvc_yaml():
+    assert tuple(DVC["stages"]) == STAGES
+    assert [stage["cmd"].split()[:3] for stage in DVC["stages"].values()] == [
+        ["python", "-m", f"{PACKAGE}.{stage}"] for stage in STAGES
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_path_of_a_command_is_a_dep_or_an_output(stage):
+    spec = DVC["stages"][stage]
+    declared = [path for kind in ("deps", "outs", "metrics", "plots") for path in map(path_of, spec.get(kind, []))]
+    paths = spec["cmd"].split()[3:]
+    assert paths
+    assert all(any(other.is_relative_to(path) for other in declared) for path in paths)
+
+
+def path_of(entry):
+    """An entry of deps or outs is a path, or a mapping from one to its options."""
+    return PurePosixPath(entry if isinstance(entry, str) else next(iter(entry)))
+
+
+def test_no_code_is_read_from_data():
+    assert {f"{name} imports {top}" for name, file in MODULES.items() for top in tops(file) & READS_CODE} == set()
+    assert [where for where, name, _ in calls() if name in ("eval", "exec", "compile", "__import__")] == []
+
+
+def test_arrays_and_weights_are_loaded_without_pickle():
+    assert [where for where, _, keywords in calls() if keywords.get("allow_pickle", "False") != "False"] == []
+    loads = [(where, keywords.get("weights_only")) for where, name, keywords in calls() if name == "torch.load"]
+    assert [where for where, weights_only in loads if weights_only != "True"] == []
+
+
+def test_no_command_runs_in_a_shell():
+    assert [where for where, name, keywords in calls() if keywords.get("shell") == "True" or name == "os.system"] == []
+
+
+def test_no_exception_is_caught_unnamed():
+    handlers = [(file, node) for file in FILES for node in nodes(file) if isinstance(node, ast.ExceptHandler)]
+    assert handlers
+    assert [f"{file}:{node.lineno}" for file, node in handlers if node.type is None] == []
