@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format ui clean
+.PHONY: help repro test check format results ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -32,6 +32,10 @@ check: $(READY)  ## lint, format check and type check
 format: $(READY)  ## mend what the linter and the formatter can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist
+	@test -n "$(RECIPE)" || { echo "error: RECIPE is empty; expected one of: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
 
 ui: $(READY)  ## compare runs in the MLflow UI on loopback, port 5000
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

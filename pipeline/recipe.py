@@ -1,0 +1,102 @@
+"""Reproduce a recipe: a named set of params, run as a DVC experiment, and held to the result it must reach.
+
+    python -m pipeline.recipe recipes/paper-mnist.yaml [prepare.root=/where/mnist/lies ...]
+
+The experiment runs in a temporary copy of the repository, so the workspace stays as it is; its row lands in the
+same MLflow store, its results in `dvc exp show`.
+"""
+
+import argparse
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError, run_stage
+from pipeline.params import PARAMS_FILE, check_params, read_yaml
+
+_SIGNS = {"at_least": ">=", "at_most": "<="}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Params that differ from params.yaml, by section, and the metrics that a run with them must reach."""
+
+    params: dict[str, dict[str, Any]]
+    target: dict[str, dict[str, float]]
+
+    def applied_to(self, base: dict[str, Any]) -> dict[str, Any]:
+        """The sections of `base` with this recipe's values in place."""
+        return {name: {**section, **self.params.get(name, {})} for name, section in base.items()}
+
+    def misses(self, metrics: dict[str, float]) -> list[str]:
+        """One line for each target that `metrics` do not reach; empty when all are reached."""
+        return [
+            f"{name} is {metrics.get(name)}; expected {_SIGNS[sign]} {bound}"
+            for name, limits in self.target.items()
+            for sign, bound in limits.items()
+            if not _reached(metrics.get(name), sign, bound)
+        ]
+
+
+def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
+    """Read a recipe and check it as applied to `base`.
+
+    Raises:
+        UserError: it is not a recipe, or a param is unknown or out of range.
+    """
+    content = read_yaml(path)
+    params, target = content.get("params"), content.get("target")
+    if set(content) != {"params", "target"} or not isinstance(params, dict) or not isinstance(target, dict):
+        raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected the mappings params and target")
+    for name, limits in target.items():
+        if not isinstance(limits, dict) or not limits.keys() <= _SIGNS.keys():
+            raise UserError(f"{path}: target.{name} is {limits!r}; expected at_least or at_most with a number")
+    if unknown := params.keys() - base.keys():
+        raise UserError(f"{path}: params.{min(unknown)} is not a section; expected one of {', '.join(base)}")
+    recipe = Recipe(params, target)
+    check_params(recipe.applied_to(base), path)
+    return recipe
+
+
+def run_experiment(name: str, recipe: Recipe, overrides: list[str]) -> dict[str, float]:
+    """Run the pipeline with the recipe's params in a temporary copy; return its metrics.
+
+    Raises:
+        UserError: the experiment failed; what failed has been printed by then.
+    """
+    values = [
+        f"{s}.{key}={json.dumps(value)}" for s, section in recipe.params.items() for key, value in section.items()
+    ]
+    settings = [argument for value in [*values, *overrides] for argument in ("-S", value)]
+    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *settings]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"recipe {name}: the experiment failed; see above")
+    shown = subprocess.run(["dvc", "metrics", "show", "--json", name], check=True, capture_output=True, text=True)
+    files = json.loads(shown.stdout)[name]["data"]
+    return {metric: value for file in files.values() for metric, value in file["data"].items()}
+
+
+def main() -> None:
+    """Run one recipe and say whether it reached its target."""
+    parser = argparse.ArgumentParser(description="Reproduce a recipe as a DVC experiment.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", help="section.param=value, over the recipe's own")
+    arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe, read_yaml(PARAMS_FILE))
+    metrics = run_experiment(arguments.recipe.stem, recipe, arguments.overrides)
+    if misses := recipe.misses(metrics):
+        raise UserError(f"recipe {arguments.recipe.stem}: {'; '.join(misses)}")
+    reached = ", ".join(f"{name} {metrics[name]:.2f}" for name in recipe.target)
+    print(f"recipe {arguments.recipe.stem}: target reached, {reached}")
+
+
+def _reached(value: float | None, sign: str, bound: float) -> bool:
+    if value is None:
+        return False
+    return value >= bound if sign == "at_least" else value <= bound
+
+
+if __name__ == "__main__":
+    run_stage(main)

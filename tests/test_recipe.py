@@ -1,0 +1,75 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.params import read_yaml
+from pipeline.recipe import Recipe, load_recipe
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+MNIST = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
+BASE = read_yaml(ROOT / "params.yaml")
+
+
+def write(folder, text):
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_has_a_target(path):
+    assert load_recipe(path, BASE).target
+
+
+def test_a_recipe_replaces_its_own_values_alone():
+    recipe = Recipe({"train": {"beta": 4.0}}, {})
+    applied = recipe.applied_to(BASE)
+    assert applied["train"] == {**BASE["train"], "beta": 4.0}
+    assert applied["model"] == BASE["model"]
+
+
+def test_targets_that_are_missed_are_told():
+    recipe = Recipe({}, {"test/elbo": {"at_least": -100.0}, "test/nll": {"at_most": 90.0}})
+    assert recipe.misses({"test/elbo": -99.0, "test/nll": 90.0}) == []
+    assert recipe.misses({"test/elbo": -101.0}) == [
+        "test/elbo is -101.0; expected >= -100.0",
+        "test/nll is None; expected <= 90.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params: {train: {bata: 1}}\ntarget: {}", "train.bata is not a known param; did you mean train.beta?"),
+        ("params: {trian: {}}\ntarget: {}", "params.trian is not a section"),
+        ("params: {}", "expected the mappings params and target"),
+        ("params: {}\ntarget: {test/elbo: -100}", "target.test/elbo is -100; expected at_least or at_most"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_recipe(write(tmp_path, text), BASE)
+    assert str(caught.value).startswith(str(tmp_path / "recipe.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (MNIST / "MNIST" / "raw").is_dir(), reason="the full MNIST is not there; MNIST_ROOT names it")
+def test_paper_mnist_reaches_its_target(tmp_path):
+    """The stages as DVC runs them, on all 60,000 + 10,000 digits; only the importance samples are fewer."""
+    recipe = load_recipe(ROOT / "recipes" / "paper-mnist.yaml", BASE)
+    params = recipe.applied_to(BASE)
+    params["prepare"]["root"] = str(MNIST.resolve())
+    params["evaluate"]["importance_samples"] = 1
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    environment = os.environ | {"DVC_ROOT": str(tmp_path)}
+    environment.pop("OMP_NUM_THREADS", None)  # this one run may use both cores
+    for stage in ("prepare prepared", "train prepared checkpoint", "evaluate prepared checkpoint report"):
+        subprocess.run([sys.executable, "-m", *f"pipeline.{stage}".split()], cwd=tmp_path, env=environment, check=True)
+    assert recipe.misses(json.loads((tmp_path / "report" / "metrics.json").read_text())) == []
