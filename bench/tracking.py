@@ -1,0 +1,73 @@
+"""What tracking costs: the default training with and without an MLflow run, interleaved in one process.
+
+    python bench/tracking.py data/prepared [--epochs 40] [--rounds 3]
+
+Both sides train the same epochs from the same seed. The tracked side includes opening the run in an existing sqlite
+store, every logged epoch, the sampling of system metrics, and the final flush; not the import of mlflow, which
+is printed beside it.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from pipeline.dataset.store import PreparedData, open_prepared
+from pipeline.params import Params, flatten, load_params
+from pipeline.train import build_model
+from pipeline.training.loop import Trainer, fit
+
+
+def untracked(params: Params, data: PreparedData) -> float:
+    start = time.perf_counter()
+    fit(_trainer(params, data))
+    return time.perf_counter() - start
+
+
+def tracked(params: Params, data: PreparedData) -> float:
+    from pipeline import tracking
+
+    start = time.perf_counter()
+    with tracking.training_run(flatten(params.train, "train"), {}) as run:
+        fit(_trainer(params, data), on_epoch=lambda _, metrics: run.log_epoch(metrics))
+    return time.perf_counter() - start
+
+
+def _trainer(params: Params, data: PreparedData) -> Trainer:
+    train, val = (torch.from_numpy(split.images) for split in (data.train, data.val))
+    return Trainer(build_model(params.model, data.image_shape, 0), train, val, params.train, torch.device("cpu"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    params = load_params()
+    params = params.model_copy(update={"train": params.train.model_copy(update={"epochs": arguments.epochs})})
+    data = open_prepared(arguments.prepared)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        start = time.perf_counter()
+        from pipeline import tracking
+
+        imported = time.perf_counter() - start
+        with tracking.training_run({}, {}):
+            pass  # the store's tables are made once, not in every run
+        opened = time.perf_counter() - start - imported
+        pairs = [(untracked(params, data), tracked(params, data)) for _ in range(arguments.rounds)]
+    for plain, logged in pairs:
+        print(f"untracked {plain:6.2f} s   tracked {logged:6.2f} s   {100 * (logged / plain - 1):+.1f} %")
+    median = statistics.median(logged / plain for plain, logged in pairs)
+    print(f"median overhead {100 * (median - 1):+.1f} % over {arguments.epochs} epochs of the default run")
+    print(f"once: import of mlflow {imported:.1f} s, first opening of a new sqlite store {opened:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
