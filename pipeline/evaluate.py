@@ -167,7 +167,9 @@ def _prior_quantiles(columns: int) -> Tensor:
 
 def _headline(metrics: dict[str, float]) -> str:
     return ", ".join(
-        f"{name.removeprefix('test/')} {value:.2f}" for name, value in metrics.items() if not name.endswith("stderr")
+        f"{name.removeprefix('test/')} {value:.{0 if name == 'test/active_units' else 2}f}"
+        for name, value in metrics.items()
+        if not name.endswith("stderr")
     )
 
 
