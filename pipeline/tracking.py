@@ -21,7 +21,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import mlflow
 import onnx
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -92,7 +92,7 @@ class TrainingRun:
         """Add one row of metrics, at the step `row["epoch"]`."""
         self._buffer += _as_metrics([row])
         if time.monotonic() - self._last_flush > FLUSH_SECONDS or len(self._buffer) > MOST_METRICS_PER_CALL // 2:
-            self._flush()
+            self._flush(synchronous=False)
 
     def finish(self, record: Record) -> None:
         """Log what is known at the end: final metrics and artifacts. The curves were logged epoch by epoch."""
@@ -101,14 +101,14 @@ class TrainingRun:
 
     def wait(self) -> None:
         """Send what is buffered and wait until the store has all of it."""
-        self._flush()
+        self._flush(synchronous=True)  # MLflow's thread would take a second to begin
         for operation in self._sent:
             operation.wait()  # type: ignore[no-untyped-call]
         self._sent.clear()
 
-    def _flush(self) -> None:
+    def _flush(self, synchronous: bool) -> None:
         if self._buffer:
-            operation = self._client.log_batch(self.id, metrics=self._buffer, synchronous=False)
+            operation = self._client.log_batch(self.id, metrics=self._buffer, synchronous=synchronous)
             self._sent += [operation] if operation else []
         self._buffer, self._last_flush = [], time.monotonic()
 
@@ -170,18 +170,31 @@ def _root() -> Path:
 def _experiment_id(client: MlflowClient) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     existing = client.get_experiment_by_name(name)
+    if existing is not None and existing.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"MLflow: the experiment {name!r} is deleted; expected one to add a run to: restore it "
+            f"(mlflow experiments restore -x {existing.experiment_id}), or set MLFLOW_EXPERIMENT_NAME"
+        )
     if existing is not None:
         return str(existing.experiment_id)
-    # Without a location of its own, an sqlite store puts artifacts into the working directory, which is lost
-    # when DVC runs a queued experiment in a temporary folder.
-    local = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        return str(client.create_experiment(name, artifact_location=(_root() / "mlruns").as_uri() if local else None))
+        return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
     except MlflowException:
         created_meanwhile = client.get_experiment_by_name(name)
         if created_meanwhile is None:
             raise
         return str(created_meanwhile.experiment_id)
+
+
+def _artifact_location(store: str) -> str | None:
+    """Beside an sqlite file; a server has a place of its own.
+
+    MLflow would put them into the working directory, which is lost when DVC runs a queued experiment in a
+    temporary folder.
+    """
+    if not store.startswith("sqlite:///"):
+        return None
+    return (Path(store.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
 
 
 def _create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
@@ -190,12 +203,20 @@ def _create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
 
 
 def _run_to_join(client: MlflowClient, before: Sequence[Record], stage: str) -> str:
-    latest = before[-1].run_id
-    try:
-        tags = client.get_run(latest).data.tags
-    except MlflowException:
+    latest = _find_run(client, before[-1].run_id)
+    if latest is None:
         return _relay(client, before, {"restored": "true"})
-    return _relay(client, before, {"continues": latest}) if _stage_tag(stage) in tags else latest
+    run_id = str(latest.info.run_id)
+    return _relay(client, before, {"continues": run_id}) if _stage_tag(stage) in latest.data.tags else run_id
+
+
+def _find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, where the store knows it and nobody has deleted it."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    return None if run.info.lifecycle_stage == LifecycleStage.DELETED else run
 
 
 def _relay(client: MlflowClient, records: Sequence[Record], tags: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ from pipeline.params import Params, check_params, flatten, load_params, read_yam
 
 ROOT = Path(__file__).parents[1]
 REAL = read_yaml(ROOT / "params.yaml")
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 def changed(changes):
@@ -43,16 +42,6 @@ def test_the_params_of_the_repository_are_valid():
     params = load_params(ROOT / "params.yaml")
     assert params.model.hidden == (400, 400)
     assert params.train.epochs == 100
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_valid(path):
-    recipe = read_yaml(path)
-    assert {"params", "target"} <= recipe.keys()
-    content = copy.deepcopy(REAL)
-    for section, values in recipe["params"].items():
-        content[section].update(values)
-    check_params(content, path)
 
 
 @pytest.mark.parametrize(
