@@ -1,7 +1,7 @@
 """Export a trained model as self-contained ONNX files, after proof that they compute what the model does.
 
 Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
-Writes   decoder.onnx, encoder.onnx, sampler.onnx, manifest.json, card.md; metrics.json in a folder of its own
+Writes   decoder, encoder, sampler and scorer .onnx, manifest.json, card.md; metrics.json in a folder of its own
 Joins    the MLflow run that train opened
 
     python -m pipeline.export data/prepared models/checkpoint reports/evaluate models/export reports/export
@@ -21,19 +21,27 @@ from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_json
 from pipeline.graphs.card import write_card
 from pipeline.graphs.manifest import build_manifest
-from pipeline.graphs.modules import Decoder, Encoder
+from pipeline.graphs.modules import Decoder, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
+from pipeline.graphs.scorer import finish_scorer
 from pipeline.params import flatten, load_params
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
-from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
+from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.vae.model import VAE
 
 
-def build_files(vae: VAE, metadata: Metadata) -> dict[str, bytes]:
-    """The three ONNX files of a model, by name; `metadata` is written into each with its own `graph`."""
+def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np.ndarray) -> dict[str, bytes]:
+    """The ONNX files of a model, by name; `metadata` is written into each with its own `graph`.
+
+    Args:
+        vae: the model, in evaluation mode.
+        metadata: what the files say of themselves.
+        score_samples: samples of z for each score.
+        validation: uint8 [n, C, H, W], whose scores the scorer carries as a scale.
+    """
     channels, height, width = vae.config.image_shape
     decoder = to_onnx(Decoder(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x"])
     images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
@@ -42,10 +50,9 @@ def build_files(vae: VAE, metadata: Metadata) -> dict[str, bytes]:
         DECODER: decoder,
         ENCODER: to_onnx(Encoder(vae), [images], ["images"], ["mu", "logvar"]),
     }
-    return {
-        name: finish(model, dataclasses.replace(metadata, graph=name.removesuffix(".onnx")))
-        for name, model in models.items()
-    }
+    files = {name: finish(model, _of_graph(metadata, name)) for name, model in models.items()}
+    scorer = to_onnx(Scorer(vae, metadata.objective, score_samples), [images], ["images"], ["score", "error"])
+    return files | {SCORER: finish_scorer(scorer, _of_graph(metadata, SCORER), score_samples, validation)}
 
 
 def describe_model(checkpoint: Checkpoint, training: tracking.Record) -> Metadata:
@@ -82,8 +89,9 @@ def main() -> None:
     ]
     checkpoint = load_checkpoint(paths.checkpoint)
     metadata = describe_model(checkpoint, before[0])
-    images = np.moveaxis(open_prepared(paths.data).test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
-    files = build_files(checkpoint.model, metadata)
+    data = open_prepared(paths.data)
+    images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
+    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images)
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
     manifest = build_manifest(files, metadata)
@@ -98,6 +106,10 @@ def main() -> None:
         record = tracking.Record("export", "", flatten(params, "export"), metrics=metrics)
         tracking.log_stage(before, record, sorted(models.iterdir()), model=models / DECODER)
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {parity['decoder_max_abs_error']:.1e}")
+
+
+def _of_graph(metadata: Metadata, name: str) -> Metadata:
+    return dataclasses.replace(metadata, graph=name.removesuffix(".onnx"))
 
 
 def _arguments() -> argparse.Namespace:

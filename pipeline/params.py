@@ -129,7 +129,9 @@ class ExportParams(Section):
     """What the ONNX files must satisfy."""
 
     max_parity_error: Annotated[float, Field(gt=0)]
-    """Largest absolute difference between onnxruntime and torch that is accepted."""
+    """Largest difference between onnxruntime and torch that is accepted: absolute, but of scores relative."""
+    score_samples: Annotated[int, Field(ge=1, le=1024)]
+    """Samples of z that one score is averaged over; they are drawn once and stand in scorer.onnx."""
 
 
 class Params(Section):

@@ -9,6 +9,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import numpy as np
 import torch
 from mlflow.tracking import MlflowClient
 
@@ -20,6 +21,7 @@ from pipeline.vae.model import VAE, VAEConfig
 
 MLP = VAEConfig((1, 8, 8), "mlp", (16,), "relu", 3, "bernoulli", "learned")
 CONV = VAEConfig((3, 10, 14), "conv", (6, 4), "silu", 3, "gaussian", 0.1)
+SCORE_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,16 @@ def export(config, folder):
         git_revision="0fb6cfb",
         mlflow_run="8f14e45f",
     )
-    files = build_files(vae, metadata)
+    files = build_files(vae, metadata, SCORE_SAMPLES, validation_images(config))
     for name, content in files.items():
         (folder / name).write_bytes(content)
     write_json(folder / "manifest.json", build_manifest(files, metadata))
     return Exported(folder, vae, metadata, files)
+
+
+def validation_images(config):
+    """uint8 [n, C, H, W]; what the exported scorers are scaled on."""
+    return np.random.default_rng(1).integers(0, 256, (40, *config.image_shape), dtype=np.uint8)
 
 
 def random_vae(config, seed):

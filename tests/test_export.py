@@ -55,7 +55,7 @@ def set_max_parity_error(folder, value):
 def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, capsys):
     export.main()
     folder = tmp_path / "models" / "export"
-    files = ["sampler.onnx", "decoder.onnx", "encoder.onnx"]
+    files = ["sampler.onnx", "decoder.onnx", "encoder.onnx", "scorer.onnx"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json", "card.md"])
     manifest = read_json(folder / "manifest.json")
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {

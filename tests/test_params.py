@@ -59,6 +59,7 @@ def test_the_params_of_the_repository_are_valid():
         ({"prepare.image_size": [0, 28]}, "prepare.image_size.0 is 0; expected a number >= 1"),
         ({"prepare.val_fraction": 1.0}, "prepare.val_fraction is 1.0; expected a number < 1"),
         ({"export.max_parity_error": 0.0}, "export.max_parity_error is 0.0; expected a number > 0"),
+        ({"export.score_samples": 0}, "export.score_samples is 0; expected a number >= 1"),
         ({"evaluate.importance_samples": 0}, "evaluate.importance_samples is 0; expected a number >= 1"),
     ],
 )
@@ -113,7 +114,10 @@ def test_nan_in_the_file_is_refused(file):
     [
         ("train.bata", "train.bata is not a known param; did you mean train.beta?"),
         ("train.learning-rate", "train.learning-rate is not a known param; did you mean train.learning_rate?"),
-        ("export.xyzzy", "export.xyzzy is not a known param; expected one of export.max_parity_error"),
+        (
+            "export.xyzzy",
+            "export.xyzzy is not a known param; expected one of export.max_parity_error, export.score_samples",
+        ),
     ],
 )
 def test_an_unknown_param_is_answered_with_the_nearest(name, expected):

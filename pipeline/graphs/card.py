@@ -11,6 +11,7 @@ _PURPOSES = {
     "decoder.onnx": "latents to pixel means in [0, 1]",
     "encoder.onnx": "images to the mean and log-variance of their latents",
     "sampler.onnx": "seeds to images; the noise generator is inside the graph",
+    "scorer.onnx": "images to how strange the model finds them, as a whole and pixel by pixel",
 }
 
 _USE = """\
@@ -34,6 +35,28 @@ _NO_PRIOR = """
   sampler draws from, so its samples need not look like data. Reconstructions do."""
 
 
+_SCORES = """\
+`score` is {meaning}, in nats: higher is stranger. `error` is each pixel's part in minus log p(x|z), summed over
+channels. {samples}Each image is scored on its own.
+{pixels}
+The scores of the validation images, which the file carries as `score_quantiles`, turn a score into "stranger than 99 %
+of images like those that the model was trained on":
+
+{quantiles}
+
+What such a score cannot do: it is no general test of whether an image belongs to the data. A model of images may give
+simple pictures that it never saw (a blank page, smooth or dark ones) a higher likelihood than its own training data
+(Nalisnick et al. 2019, arXiv 1810.09136). A high score is a reason to look; a low one is no proof that all is well.
+Measure on strange images of your own kind before you rely on it, and look at the error map rather than at the score for
+small defects: a sum over all pixels drowns them."""
+
+_X_AS_PROBABILITY = """
+Grey values in [0, 1] are read as probabilities of a white pixel, however training drew its binary pixels. The
+reconstruction term is then its expectation over all such draws, given z, but z comes from the grey image, so that
+scores lie near the ELBO of binary images, not on it.
+"""
+
+
 def write_card(
     metadata: Metadata, manifest: Mapping[str, Any], parity: Mapping[str, float], test_metrics: Mapping[str, float]
 ) -> str:
@@ -44,10 +67,12 @@ def write_card(
         f"Any onnxruntime from {OLDEST_ONNXRUNTIME} on opens the files (opset {OPSET}, IR version {IR_VERSION}), "
         "in any language; each is whole in itself and takes any batch size n.",
         "Files": _files(manifest["files"]),
+        "Scores": _scores(metadata, manifest["files"].get("scorer.onnx")),
         "Origin": _table(["", ""], [[name, f"`{value}`"] for name, value in manifest["metadata"].items()]),
         "Measured on the test images": _measurements(test_metrics),
         "Agreement with the trained model": "Largest differences between onnxruntime and torch at batch sizes "
-        "1 to 64, on test images and random latents; grey levels are of 255.\n\n" + _measurements(parity),
+        "1 to 64, on test images and random latents; grey levels are of 255, relative errors those of values above "
+        "one nat.\n\n" + _measurements(parity),
         "Limits": _LIMITS + (_NO_PRIOR if metadata.objective == "autoencoder" else ""),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
@@ -79,6 +104,21 @@ def _files(entries: Mapping[str, Any]) -> str:
         for name, entry in entries.items()
     ]
     return _table(["file", "what it does", "inputs", "outputs", "bytes"], rows)
+
+
+def _scores(metadata: Metadata, scorer: Mapping[str, Any] | None) -> str:
+    if scorer is None:
+        return ""
+    scores = scorer["scores"]
+    plain = metadata.objective == "autoencoder"
+    quantiles = zip(scores["quantiles"]["levels"], scores["quantiles"]["scores"], strict=True)
+    rows = [[f"{100 * level:g} %", f"{score:.1f}"] for level, score in quantiles]
+    return _SCORES.format(
+        meaning="minus recon at z = mu, without a KL," if plain else "minus the ELBO",
+        samples="" if plain else f"Both are means over {scores['samples']} samples of z whose noise is fixed. ",
+        pixels=_X_AS_PROBABILITY if metadata.likelihood == "bernoulli" else "",
+        quantiles=_table(["stranger than", "score"], rows),
+    )
 
 
 def _measurements(values: Mapping[str, float]) -> str:

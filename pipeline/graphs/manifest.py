@@ -6,11 +6,16 @@ from typing import Any
 
 from pipeline.runtime.describe import describe
 from pipeline.runtime.metadata import FORMAT, Metadata
+from pipeline.runtime.sampler import SCORER
+from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session
 
 
 def build_manifest(files: Mapping[str, bytes], metadata: Metadata) -> dict[str, Any]:
-    """The manifest of finished files: sha256, size, inputs and outputs of each, and the metadata that they share."""
+    """The manifest of finished files: sha256, size, inputs and outputs of each, and the metadata that they share.
+
+    The scorer's entry also has `scores`: how many samples a score takes, and the quantiles of the validation scores.
+    """
     shared = {key: value for key, value in metadata.to_strings().items() if key not in ("format", "graph")}
     return {
         "format": FORMAT,
@@ -20,5 +25,8 @@ def build_manifest(files: Mapping[str, bytes], metadata: Metadata) -> dict[str, 
 
 
 def _entry(name: str, content: bytes) -> dict[str, Any]:
-    described = describe(open_session(content, "cpu", name=name))
-    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **described}
+    session = open_session(content, "cpu", name=name)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **describe(session)}
+    if name == SCORER:
+        entry["scores"] = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, name).to_json()
+    return entry

@@ -1,9 +1,14 @@
 """The model as apps meet it: pixels as they hold them on the outside, the network's own layout inside."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.vae.model import VAE
+from pipeline.runtime.noise import standard_normal
+from pipeline.vae.densities import gaussian_kl_per_dimension
+from pipeline.vae.model import VAE, reparameterize
+
+LARGEST_LOGVAR = 40.0  # a standard deviation of 5e8: an image that far off gets a huge score, not an infinite one
 
 
 class Decoder(nn.Module):
@@ -27,5 +32,60 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior of each row's image."""
-        x = images.permute(0, 3, 1, 2).to(torch.float32) / 255  # (n, C, H, W)
-        return self.vae.encode(x)
+        return self.vae.encode(unit_pixels(images))
+
+
+class Scorer(nn.Module):
+    """images uint8 [n, H, W, C] -> score float32 [n] in nats, higher = stranger, and error float32 [n, H, W].
+
+    The score is minus the ELBO (arXiv 1312.6114, equation 10: Monte Carlo in recon, analytic KL); the error is
+    minus log p(x_pixel|z), summed over channels and averaged over the samples of z, so that the sum of the map is
+    minus recon. The samples' noise is a constant of the module, the same for every image: a row stands alone, and
+    images are compared without the luck of a draw.
+
+    x is the grey value in [0, 1], whatever training did. Under a Bernoulli likelihood it is then the probability of a
+    white pixel, and recon, being linear in x, is the expectation over all binarisations of the image, given z. That
+    z comes from the grey image: so the score is close to, but not, the mean of minus the ELBO of binarised images.
+    For the objective `autoencoder` z is mu, and the score is minus recon alone.
+    """
+
+    eps: Tensor
+
+    def __init__(self, vae: VAE, objective: str, samples: int) -> None:
+        super().__init__()
+        self.vae = vae
+        self.variational = objective != "autoencoder"
+        self.register_buffer("eps", score_noise(samples if self.variational else 0, vae.config.latent_dim))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The score and the error map of each row's image."""
+        x = unit_pixels(images)
+        mu, logvar = self.vae.encode(x)
+        logvar = logvar.clamp(max=LARGEST_LOGVAR)
+        if not self.variational:
+            error = self._error(x, mu)
+            return error.sum((1, 2)), error
+        samples = len(self.eps)
+        z = reparameterize(mu[:, None], logvar[:, None], self.eps)  # (n, samples, latent_dim)
+        repeated = x[:, None].expand(-1, samples, -1, -1, -1)
+        errors = self._error(repeated.flatten(0, 1), z.flatten(0, 1))  # (n * samples, H, W)
+        error = errors.view(-1, samples, *errors.shape[1:]).mean(1)
+        kl = gaussian_kl_per_dimension(mu, logvar).sum(1)
+        return error.sum((1, 2)) + kl, error
+
+    def _error(self, x: Tensor, z: Tensor) -> Tensor:
+        """-log p(x_pixel|z): to the likelihood, each pixel is an example of its own; [m, C, H, W] -> [m, H, W]."""
+        channels, height, width = self.vae.config.image_shape
+        pixels, parameters = (value.movedim(1, 3).reshape(-1, channels) for value in (x, self.vae.decode(z)))
+        return -self.vae.likelihood.log_prob(pixels, parameters).view(-1, height, width)
+
+
+def unit_pixels(images: Tensor) -> Tensor:
+    """uint8 [n, H, W, C] -> x float32 [n, C, H, W] in [0, 1]."""
+    return images.permute(0, 3, 1, 2).to(torch.float32) / 255
+
+
+def score_noise(samples: int, latent_dim: int) -> Tensor:
+    """The scorer's fixed noise, float32 [samples, latent_dim]: the first rows of seed 0."""
+    index = np.arange(samples, dtype=np.int64)
+    return torch.from_numpy(standard_normal(np.zeros_like(index), index, latent_dim))

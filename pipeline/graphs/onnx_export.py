@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -73,14 +73,19 @@ def check_batch_is_dynamic(model: onnx.ModelProto) -> None:
             raise ValueError(f"{value.name} of the exported graph has shape {sizes}; expected a dynamic batch")
 
 
-def finish(model: onnx.ModelProto, metadata: Metadata) -> bytes:
+def finish(model: onnx.ModelProto, metadata: Metadata, extra: Mapping[str, str] | None = None) -> bytes:
     """Write `metadata` into the model, check the whole, and give the file's bytes.
+
+    Args:
+        model: the graph; metadata that it already has are replaced.
+        metadata: what every file says of itself.
+        extra: entries that this file has besides.
 
     Raises:
         onnx.checker.ValidationError: the graph breaks ONNX's rules.
     """
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.to_strings())
+    onnx.helper.set_model_props(model, metadata.to_strings() | dict(extra or {}))
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.graphs.modules import Decoder, Encoder
+from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
 from pipeline.runtime.noise import standard_normal
-from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, to_pixels
-from pipeline.runtime.session import open_session
+from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER, to_pixels
+from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.session import open_session, read_metadata
+from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE
 
 BATCH_SIZES = (1, 2, 7, 64)
@@ -26,21 +28,23 @@ def measure_parity(files: Mapping[str, bytes], vae: VAE, images: Array) -> dict[
     """Largest absolute differences between the files and torch, over all batch sizes.
 
     Args:
-        files: decoder.onnx, encoder.onnx and sampler.onnx, as bytes.
+        files: decoder.onnx, encoder.onnx, sampler.onnx and scorer.onnx, as bytes.
         vae: the model that they were made from, in evaluation mode.
         images: uint8 [n, H, W, C]; repeated where there are fewer than the largest batch.
 
     Returns:
         `decoder_max_abs_error` (pixels in [0, 1]), `encoder_max_abs_error` (mu and logvar),
         `sampler_z_max_abs_error`, `sampler_max_grey_levels` against torch and
-        `sampler_split_max_grey_levels` between one call and the same rows in several (both of 255).
+        `sampler_split_max_grey_levels` between one call and the same rows in several (both of 255);
+        `scorer_score_max_rel_error` against the checkpoint's own ELBO, and `scorer_error_max_rel_error`, both as a
+        share of the value in torch where that is above one nat.
     """
     run = {name: open_session(content, "cpu", name=name).run for name, content in files.items()}
     worst = {
         "decoder_max_abs_error": _decoder_error(run[DECODER], vae),
         "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images),
     }
-    return worst | _sampler_errors(run[SAMPLER], vae)
+    return worst | _sampler_errors(run[SAMPLER], vae) | _scorer_errors(files[SCORER], vae, images)
 
 
 def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
@@ -89,6 +93,32 @@ def _sampler_errors(run: Callable[..., Any], vae: VAE) -> dict[str, float]:
     }
 
 
+def _scorer_errors(content: bytes, vae: VAE, images: Array) -> dict[str, float]:
+    """The score is held against the bound that training and evaluation report, the error map against its own module."""
+    session = open_session(content, "cpu", name=SCORER)
+    objective = read_metadata(session, SCORER).objective
+    samples = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, SCORER).samples
+    module = Scorer(vae, objective, samples)
+    score_errors, map_errors = [], []
+    for size in BATCH_SIZES:
+        batch = images[np.arange(size) % len(images)]
+        score, error = session.run(["score", "error"], {"images": batch})
+        score_errors.append(_relative(score, _minus_elbo(vae, batch, objective, samples)))
+        map_errors.append(_relative(error, _numpy(module, batch)[1]))
+    return {"scorer_score_max_rel_error": _worst(score_errors), "scorer_error_max_rel_error": _worst(map_errors)}
+
+
+def _minus_elbo(vae: VAE, images: Array, objective: str, samples: int) -> Array:
+    """-ELBO, or -recon of a plain auto-encoder, the mean over the scorer's noise; float32 [n]."""
+    latent_dim = vae.config.latent_dim
+    noise = torch.zeros(1, latent_dim) if objective == "autoencoder" else score_noise(samples, latent_dim)
+    with torch.no_grad():
+        x = unit_pixels(torch.from_numpy(images))
+        bounds = [elbo(vae, x, eps.expand(len(x), -1)) for eps in noise]
+        values = [bound.recon if objective == "autoencoder" else bound.elbo for bound in bounds]
+        return -torch.stack(values).mean(0).numpy()
+
+
 def _draw(run: Callable[..., Any], index: Array) -> tuple[Array, Array]:
     n = len(index)
     rows = {"seed": np.full(n, SEED, np.int64), "index": index, "temperature": np.ones(n, np.float32)}
@@ -110,6 +140,12 @@ def _largest(found: Array, expected: Array) -> float:
     if found.shape != expected.shape:
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
+
+
+def _relative(found: Array, expected: Array) -> float:
+    """As a share of the expected value where that is above 1: float32 sums over pixels have no absolute precision."""
+    scale = np.maximum(1, np.abs(expected.astype(np.float64)))
+    return _largest(found / scale, expected / scale)
 
 
 def _worst(errors: Iterable[float]) -> float:

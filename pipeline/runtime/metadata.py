@@ -15,7 +15,7 @@ class Metadata:
     """What an ONNX file is and where it came from; stored as strings in its `metadata_props`."""
 
     graph: str
-    """Which of the graphs this is: decoder, encoder or sampler."""
+    """Which of the graphs this is: decoder, encoder, sampler or scorer."""
     latent_dim: int
     image_shape: tuple[int, int, int]
     """(channels, height, width), the network's own order."""

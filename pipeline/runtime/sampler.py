@@ -1,5 +1,6 @@
 """Seeds in, pixels out: an export folder or a lone sampler.onnx as a Python object."""
 
+import functools
 import operator
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.manifest import read_manifest
 from pipeline.runtime.noise import check_first, check_seed
+from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import Device, open_session, read_file, read_metadata
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 SAMPLER = "sampler.onnx"
 DECODER = "decoder.onnx"
 ENCODER = "encoder.onnx"
+SCORER = "scorer.onnx"
 
 MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
 MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
@@ -48,7 +51,7 @@ class Sampler:
         threads: int | None = None,
         batch_size: int = 512,
     ) -> None:
-        """Open the sampler; decoder and encoder are opened when first used.
+        """Open the sampler; decoder, encoder and scorer are opened when first used.
 
         Args:
             path: a folder with manifest.json, whose files are verified by their sha256, or one sampler.onnx.
@@ -120,14 +123,49 @@ class Sampler:
         Raises:
             UserError: the images have another type or shape; there is no encoder.onnx.
         """
+        mu, logvar = self._read(ENCODER, ["mu", "logvar"], images, self.batch_size)
+        return mu, logvar
+
+    def score(self, images: Images) -> tuple[Floats, Floats]:
+        """How strange the model finds uint8 [n, H, W, C]: score float32 [n] and error float32 [n, H, W], in nats.
+
+        A higher score is stranger: it is minus the ELBO, and the error map is each pixel's part in minus
+        log p(x|z). `strangeness` says where a score lies among those of the validation images.
+
+        Raises:
+            UserError: the images have another type or shape; there is no scorer.onnx.
+        """
+        together = max(1, self.batch_size // self.score_scale.samples)  # each image is decoded that many times
+        score, error = self._read(SCORER, ["score", "error"], images, together)
+        return score, error
+
+    def strangeness(self, score: NDArray[Any] | float) -> NDArray[np.float64]:
+        """The share of the validation images that are less strange than `score`, in [0, 1], shaped as it is.
+
+        Raises:
+            UserError: there is no scorer.onnx.
+        """
+        return self.score_scale.strangeness(score)
+
+    @functools.cached_property
+    def score_scale(self) -> ScoreScale:
+        """The quantiles of the validation images' scores.
+
+        Raises:
+            UserError: there is no scorer.onnx, or it does not carry them.
+        """
+        properties = self._session(SCORER).get_modelmeta().custom_metadata_map
+        return ScoreScale.from_strings(properties, str(self._path / SCORER))
+
+    def _read(self, name: str, outputs: list[str], images: Images, together: int) -> list[Floats]:
+        """Run a graph over images, so many together; its outputs are joined."""
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or not len(images):
             expected = ["n >= 1", *self.image_shape]
             raise UserError(f"images are {images.dtype} {list(images.shape)}; expected uint8 {expected}")
-        run = self._session(ENCODER).run
-        parts = [run(["mu", "logvar"], {"images": images[start:stop]}) for start, stop in self._chunks(len(images))]
-        mu, logvar = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        return mu, logvar
+        run = self._session(name).run
+        parts = [run(outputs, {"images": images[at : at + together]}) for at in range(0, len(images), together)]
+        return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
     def _draw(self, n: int, seed: int, first: int, temperature: float) -> Images:
         rows = {

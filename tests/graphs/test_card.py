@@ -35,3 +35,13 @@ def test_the_card_says_what_the_files_take_where_they_came_from_and_what_was_mea
 def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):
     assert "samples need not look like data" in card(mlp, objective="autoencoder")
     assert "need not look like data" not in card(mlp)
+
+
+def test_the_card_says_what_a_score_is_and_what_it_cannot_do(mlp, conv):
+    text = card(mlp)
+    for expected in ("minus the ELBO", "means over 4 samples", "| 99 % | ", "arXiv 1810.09136", "probabilities of"):
+        assert expected in text
+    assert "probabilities of" not in card(conv)  # its likelihood is Gaussian
+    plain = card(mlp, objective="autoencoder")
+    assert "minus recon at z = mu" in plain
+    assert "samples of z" not in plain

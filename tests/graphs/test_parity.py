@@ -23,6 +23,8 @@ def test_the_files_compute_what_torch_does(exported):
         "sampler_z_max_abs_error",
         "sampler_max_grey_levels",
         "sampler_split_max_grey_levels",
+        "scorer_score_max_rel_error",
+        "scorer_error_max_rel_error",
     }
     check_parity(errors, 1e-5)
 
@@ -32,6 +34,8 @@ def test_files_of_another_model_are_found_out(mlp):
     errors = measure_parity(mlp.files, VAE(mlp.vae.config).eval(), images_for(mlp))
     assert errors["decoder_max_abs_error"] > 0.01
     assert errors["encoder_max_abs_error"] > 0.01
+    assert errors["scorer_score_max_rel_error"] > 0.01
+    assert errors["scorer_error_max_rel_error"] > 0.01
     assert errors["sampler_max_grey_levels"] > 1
     with pytest.raises(UserError, match=r"decoder_max_abs_error is .*; expected at most 0.0001 \(params.yaml: export"):
         check_parity(errors, 1e-4)

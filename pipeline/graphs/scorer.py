@@ -1,0 +1,23 @@
+"""`scorer.onnx` gets its scale: the scores of the validation images, computed by the very file that will carry them."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from pipeline.graphs.onnx_export import finish
+from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.session import open_session
+
+LATENTS_TOGETHER = 512  # decoded at once; bounds the memory
+
+
+def finish_scorer(model: onnx.ModelProto, metadata: Metadata, samples: int, validation: NDArray[np.uint8]) -> bytes:
+    """Score the validation images, uint8 [n, C, H, W], and write their quantiles into the file's metadata."""
+    score = open_session(finish(model, metadata), "cpu", name="scorer.onnx").run
+    together = max(1, LATENTS_TOGETHER // samples)
+    parts = [
+        score(["score"], {"images": np.moveaxis(validation[start : start + together], 1, -1)})[0]
+        for start in range(0, len(validation), together)
+    ]
+    return finish(model, metadata, ScoreScale.of(np.concatenate(parts), samples).to_strings())
