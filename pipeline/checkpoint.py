@@ -48,8 +48,9 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
+    content = _field(config, "model", folder)
     try:
-        model = VAE(VAEConfig.from_json(_field(config, "model", folder)))
+        model = VAE(VAEConfig.from_json(content))
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
     weights = _read_weights(folder / WEIGHTS)

@@ -1,5 +1,6 @@
 """The variational auto-encoder of Kingma and Welling, arXiv 1312.6114."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,14 +29,23 @@ class VAEConfig:
         for name, known in {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS)}.items():
             if getattr(self, name) not in known:
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
+        if not _are_sizes(self.image_shape) or len(self.image_shape) != 3:
+            raise UserError(f"model.image_shape is {self.image_shape!r}; expected channels, height and width")
+        for name, sizes in {"hidden": self.hidden, "latent_dim": (self.latent_dim,)}.items():
+            if not _are_sizes(sizes):
+                raise UserError(f"model.{name} is {getattr(self, name)!r}; expected whole numbers above 0")
+        if self.sigma != "learned" and not (isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf):
+            raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, or learned")
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls, content: Any) -> Self:
         """Rebuild from the JSON form of `dataclasses.asdict`.
 
         Raises:
-            UserError: a field is missing or unknown.
+            UserError: a field is missing, unknown, or of another kind.
         """
+        if not isinstance(content, dict):
+            raise UserError(f"model is {content!r}; expected an object")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
         }
@@ -80,3 +90,7 @@ class VAE(nn.Module):
 def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
     """z = mu + sigma * eps (arXiv 1312.6114, section 2.4); shapes broadcast."""
     return mu + torch.exp(0.5 * logvar) * eps
+
+
+def _are_sizes(values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, int) and value > 0 for value in values)

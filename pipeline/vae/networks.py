@@ -100,8 +100,8 @@ def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> li
             "for model.network: conv (prepare.image_size resizes, model.network: mlp takes any size)"
         )
     most = int(math.log2(min(height, width)))
-    if len(hidden) > most:
-        raise UserError(f"model.hidden has {len(hidden)} stages; expected at most {most} for {height}x{width} images")
+    if not 1 <= len(hidden) <= most:
+        raise UserError(f"model.hidden has {len(hidden)} stages; expected 1 to {most} for {height}x{width} images")
     sizes = [(height, width)]
     for _ in hidden:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))

@@ -65,7 +65,7 @@ def test_conv_refuses_images_below_eight_pixels_and_names_the_way_out():
 
 
 def test_conv_refuses_more_stages_than_the_image_can_be_halved():
-    with pytest.raises(UserError, match="model.hidden has 5 stages; expected at most 4 for 28x28 images"):
+    with pytest.raises(UserError, match="model.hidden has 5 stages; expected 1 to 4 for 28x28 images"):
         VAE(vary(network="conv", hidden=(4,) * 5))
 
 
