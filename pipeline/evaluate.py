@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -54,7 +55,8 @@ def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: Ev
             recon = elbo(model, given.x, torch.zeros_like(given.mu)).recon
         return {"test/recon": recon.mean().item(), "test/active_units": use.active_units}
     k = params.importance_samples
-    with Progress(transient=True) as progress:
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"importance bound, K = {k}", total=len(given.x))
         estimates = estimate(
             model, given, k, params.seed, params.batch_log_weights, lambda done: progress.advance(task, done)
@@ -141,6 +143,10 @@ def _test_images(prepared: Path, model: VAE) -> Tensor:
         raise UserError(
             f"{prepared}: images are {list(data.image_shape)}; expected {list(model.config.image_shape)}, "
             "the shape that the checkpoint was trained on"
+        )
+    if len(data.test.images) < 2:
+        raise UserError(
+            f"{prepared}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
         )
     return torch.from_numpy(data.test.images)
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,16 @@ import pytest
 # Before torch is imported: its threads wait by spinning, so two test processes beside each other would crawl.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
 from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
 
+from pipeline import evaluate, train
+from pipeline.dataset.writer import dataset_writer
 from pipeline.export import build_files
 from pipeline.files import write_json
 from pipeline.graphs.manifest import build_manifest
@@ -55,6 +61,88 @@ def store(own_store, empty_store, tmp_path):
     """A client of the test's own store."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """Real digits, 8x8, as the prepare stage leaves them: 200 to train on, 60 and 50 to validate and test on."""
+    return prepare_digits(tmp_path_factory.mktemp("digits"), {"train": 200, "val": 60, "test": 50})
+
+
+def prepare_digits(folder, counts, size=8):
+    """Write a prepared folder with so many digits per split, cut to `size` pixels."""
+    images = (load_digits().images * 255 / 16).round().astype(np.uint8)[:, None, :size, :size]
+    with dataset_writer(folder, (1, size, size), None) as writer:
+        for split, count in counts.items():
+            writer.append(split, images[:count], None)
+            images = images[count:]
+        write_json(folder / "meta.json", {"source": "digits", **writer.finish()})
+    return folder
+
+
+TINY = {
+    "prepare.source": "mnist-5k",
+    "model.network": "mlp",
+    "model.hidden": [16],
+    "model.latent_dim": 3,
+    "model.likelihood": "bernoulli",
+    "train.binarize": "dynamic",
+    "train.warmup_epochs": 0,
+    "train.epochs": 2,
+    "train.batch_size": 50,
+    "train.learning_rate": 0.003,
+    "train.schedule": "constant",
+    "train.ema_decay": 0.0,
+    "train.device": "cpu",
+    "evaluate.importance_samples": 5,
+    "evaluate.batch_log_weights": 100,
+}
+
+
+class Workplace:
+    """A working directory with prepared digits, in which the stages run as `main` does with tiny params."""
+
+    prepared = "data/prepared"
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+
+    def prepare(self, counts, size=8):
+        """Other digits than the usual ones."""
+        self.prepared = "data/other"
+        Path(self.prepared).mkdir()
+        prepare_digits(Path(self.prepared), counts, size)
+
+    def set_params(self, **changes):
+        """The repository's params, made tiny, with changes such as train__beta=4.0."""
+        content = YAML(typ="safe").load((Path(__file__).parents[1] / "params.yaml").read_text())
+        for name, value in (TINY | {key.replace("__", "."): value for key, value in changes.items()}).items():
+            section, field = name.split(".")
+            content[section][field] = value
+        with open("params.yaml", "w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(content, file)
+
+    def train(self, folder="models/checkpoint", **changes):
+        """Run the train stage; returns the checkpoint's folder."""
+        self.set_params(**changes)
+        self._monkeypatch.setattr(sys, "argv", ["train", self.prepared, folder])
+        train.main()
+        return Path(folder)
+
+    def evaluate(self, folder="reports/evaluate", **changes):
+        """Run the evaluate stage on models/checkpoint; returns the report's folder."""
+        self.set_params(**changes)
+        self._monkeypatch.setattr(sys, "argv", ["evaluate", self.prepared, "models/checkpoint", folder])
+        evaluate.main()
+        return Path(folder)
+
+
+@pytest.fixture
+def workplace(digits, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/prepared").symlink_to(digits)
+    return Workplace(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,177 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.files import read_csv, read_json
+
+ALWAYS = {"reconstructions", "samples", "traversals", "learning_curves", "kl_per_dimension"}
+
+
+def metrics(folder):
+    return read_json(folder / "metrics.json")
+
+
+def figures(folder):
+    return {path.stem for path in (folder / "figures").iterdir() if path.read_bytes().startswith(b"\x89PNG")}
+
+
+def assert_nothing_was_written(workplace, expected):
+    with pytest.raises(UserError, match=expected) as error:
+        workplace.evaluate()
+    assert "\n" not in str(error.value)
+    assert list(Path().rglob("reports/*")) == []
+
+
+@pytest.fixture
+def trained(workplace):
+    workplace.train()
+    return workplace
+
+
+def test_metrics_carry_their_protocol_in_their_names(trained):
+    folder = trained.evaluate()
+    assert set(metrics(folder)) == {
+        "test/elbo",
+        "test/recon",
+        "test/kl",
+        "test/nll_iw5",
+        "test/nll_iw5_stderr",
+        "test/bits_per_dim",
+        "test/active_units",
+    }
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "latents.csv", "metrics.json", "run.json"]
+
+
+def test_metrics_agree_with_one_another(trained):
+    found = metrics(trained.evaluate())
+    assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"], rel=1e-5)
+    assert found["test/elbo"] <= -found["test/nll_iw5"]
+    assert found["test/bits_per_dim"] == pytest.approx(found["test/nll_iw5"] / (64 * math.log(2)))
+    assert 0 < found["test/nll_iw5_stderr"] < 5
+
+
+def test_more_importance_samples_tighten_the_bound(trained):
+    few = metrics(trained.evaluate(evaluate__importance_samples=1))
+    many = metrics(trained.evaluate(evaluate__importance_samples=200))
+    assert many["test/nll_iw200"] < few["test/nll_iw1"]
+    assert few["test/nll_iw1"] == pytest.approx(-many["test/elbo"], abs=1.0)
+
+
+def test_the_memory_limit_does_not_change_the_result(trained):
+    found = [metrics(trained.evaluate(evaluate__batch_log_weights=limit)) for limit in (1, 7, 1000)]
+    assert found[0] == pytest.approx(found[2], rel=1e-4)
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_report(trained):
+    first, again, other = (trained.evaluate(name, evaluate__seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert metrics(first) == metrics(again)
+    assert (first / "latents.csv").read_bytes() == (again / "latents.csv").read_bytes()
+    for name in ALWAYS:
+        assert (first / "figures" / f"{name}.png").read_bytes() == (again / "figures" / f"{name}.png").read_bytes()
+    assert metrics(first)["test/nll_iw5"] != metrics(other)["test/nll_iw5"]
+    assert (first / "figures" / "samples.png").read_bytes() != (other / "figures" / "samples.png").read_bytes()
+
+
+def test_the_kl_of_the_dimensions_adds_up(trained):
+    folder = trained.evaluate()
+    rows = read_csv(folder / "latents.csv")
+    assert [row["dimension"] for row in rows] == [0, 1, 2]
+    assert sum(row["kl"] for row in rows) == pytest.approx(metrics(folder)["test/kl"], rel=1e-4)
+    assert sum(row["variance"] > 0.01 for row in rows) == metrics(folder)["test/active_units"]
+
+
+def test_every_figure_is_drawn(trained):
+    assert figures(trained.evaluate()) == ALWAYS
+
+
+def test_two_latents_have_a_manifold(workplace):
+    workplace.train(model__latent_dim=2)
+    assert figures(workplace.evaluate()) == ALWAYS | {"manifold"}
+
+
+def test_an_autoencoder_has_a_reconstruction_and_no_likelihood(workplace, capsys):
+    workplace.train(train__objective="autoencoder")
+    folder = workplace.evaluate()
+    assert set(metrics(folder)) == {"test/recon", "test/active_units"}
+    assert figures(folder) == ALWAYS
+    assert "evaluate: recon -" in capsys.readouterr().out
+
+
+def test_a_gaussian_model_is_measured_in_bits_of_8_bit_data(workplace):
+    workplace.train(model__likelihood="gaussian", train__binarize="none")
+    found = metrics(workplace.evaluate())
+    assert found["test/bits_per_dim"] == pytest.approx(found["test/nll_iw5"] / (64 * math.log(2)) + math.log2(255))
+
+
+def test_evaluation_joins_the_row_of_the_training(trained, store):
+    folder = trained.evaluate()
+    run_id = read_json("models/checkpoint/run.json")["run_id"]
+    assert read_json(folder / "run.json")["run_id"] == run_id
+    row = store.get_run(run_id)
+    assert metrics(folder).items() <= row.data.metrics.items()
+    assert row.data.params["evaluate.importance_samples"] == "5"
+    assert {item.path for item in store.list_artifacts(run_id, "figures")} == {f"figures/{n}.png" for n in ALWAYS}
+    assert {item.path for item in store.list_artifacts(run_id)} == {"train", "evaluate", "figures"}
+
+
+def test_evaluation_with_other_params_opens_a_row_that_continues_the_first(trained, store):
+    first, again = (read_json(trained.evaluate(evaluate__seed=seed) / "run.json")["run_id"] for seed in (0, 1))
+    row = store.get_run(again)
+    assert row.data.tags["continues"] == first
+    assert row.data.params["evaluate.seed"] == "1"
+    assert row.data.params["model.latent_dim"] == "3"
+    assert len(store.get_metric_history(again, "val/elbo")) == 2
+
+
+def test_one_line_is_printed(trained, capsys):
+    capsys.readouterr()
+    folder = trained.evaluate()
+    [line] = capsys.readouterr().out.splitlines()
+    found = metrics(folder)
+    assert line.startswith(f"evaluate: elbo {found['test/elbo']:.2f}, recon {found['test/recon']:.2f}, kl ")
+    assert line.endswith(f"on 50 test images -> {folder}")
+
+
+def test_a_checkpoint_of_another_image_shape_is_refused(trained):
+    trained.prepare({"train": 9, "val": 9, "test": 9}, size=6)
+    expected = (
+        r"^data/other: images are \[1, 6, 6\]; expected \[1, 8, 8\], the shape that the checkpoint was trained on$"
+    )
+    assert_nothing_was_written(trained, expected)
+
+
+def test_one_test_image_is_too_few(trained):
+    trained.prepare({"train": 9, "val": 9, "test": 1})
+    assert_nothing_was_written(trained, r"^data/other: holds 1 test image; expected at least 2 ")
+
+
+def test_a_missing_checkpoint_is_named(workplace):
+    expected = r"^models/checkpoint/config.json: not found; expected a file that an earlier stage writes$"
+    assert_nothing_was_written(workplace, expected)
+
+
+def test_weights_that_do_not_fit_are_named(trained):
+    config = Path("models/checkpoint/config.json")
+    config.write_text(config.read_text().replace('"latent_dim": 3', '"latent_dim": 4'))
+    assert_nothing_was_written(
+        trained, r"model\.safetensors: decoder\.0\.weight has shape \[16, 3\]; expected \[16, 4\]"
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_refused(trained):
+    with pytest.raises(UserError, match=r"train.device is 'cuda' but no CUDA device is available"):
+        trained.evaluate(train__device="cuda")
+
+
+def test_a_failure_keeps_the_report_of_the_last_evaluation(trained):
+    before = metrics(trained.evaluate())
+    Path("models/checkpoint/model.safetensors").unlink()
+    with pytest.raises(UserError, match="not found"):
+        trained.evaluate()
+    assert metrics(Path("reports/evaluate")) == before
+    assert [path.name for path in Path("reports").iterdir()] == ["evaluate"]

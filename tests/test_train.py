@@ -1,0 +1,235 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline import train
+from pipeline.checkpoint import load_checkpoint
+from pipeline.dataset.store import open_prepared
+from pipeline.errors import UserError
+from pipeline.files import read_csv, read_json
+from pipeline.params import load_params
+from pipeline.training.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def column(folder, name):
+    return [row[name] for row in read_csv(folder / "history.csv")]
+
+
+def assert_nothing_was_written(workplace, expected, **changes):
+    with pytest.raises(UserError, match=expected) as error:
+        workplace.train(**changes)
+    assert "\n" not in str(error.value)
+    assert list(Path().rglob("models/*")) == []
+
+
+def test_the_checkpoint_holds_weights_config_history_and_run(workplace, store):
+    folder = workplace.train()
+    names = ["config.json", "history.csv", "model.safetensors", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    record = read_json(folder / "run.json")
+    row = store.get_run(record["run_id"])
+    assert row.info.status == "FINISHED"
+    assert row.data.params["model.latent_dim"] == "3"
+    assert row.data.params["prepare.source"] == "mnist-5k"
+    assert row.data.tags["data_sha256"] == open_prepared("data/prepared").sha256
+    assert row.data.tags["params_hash"] == load_params().digest()
+    logged = [point.value for point in store.get_metric_history(record["run_id"], "val/elbo")]
+    assert logged == column(folder, "val/elbo")
+    assert sorted(item.path for item in store.list_artifacts(record["run_id"], "train")) == [
+        f"train/{name}" for name in names
+    ]
+
+
+def test_same_seed_same_weights_bit_for_bit(workplace):
+    first = weights(workplace.train("first", train__binarize="dynamic"))
+    torch.rand(3)
+    np.random.default_rng().random(3)
+    assert weights(workplace.train("second", train__binarize="dynamic")) == first
+
+
+def test_another_seed_gives_other_weights(workplace):
+    assert weights(workplace.train("first")) != weights(workplace.train("second", train__seed=1))
+
+
+def test_the_weights_of_the_best_epoch_are_kept(workplace, capsys):
+    folder = workplace.train(train__epochs=12, train__learning_rate=0.3)
+    elbo = column(folder, "val/elbo")
+    best = elbo.index(max(elbo))
+    assert best < len(elbo) - 1, "the case needs a training whose last epoch is not its best"
+    model, params, data = load_checkpoint(folder).model, load_params(), open_prepared("data/prepared")
+    images = torch.from_numpy(data.val.images)
+    validated = Trainer(model, images, images, params.train, torch.device("cpu")).validate()
+    assert validated["val/elbo"] == pytest.approx(elbo[best], rel=1e-6)
+    assert read_json(folder / "run.json")["metrics"] == {"best_epoch": best + 1}
+    assert (
+        f"train: best val/elbo {elbo[best]:.2f} nats at epoch {best + 1} of 12 -> {folder}" in capsys.readouterr().out
+    )
+
+
+def test_history_has_a_row_for_each_epoch(workplace):
+    rows = read_csv(workplace.train(train__epochs=3) / "history.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    terms = {f"{split}/{name}" for split in ("train", "val") for name in ("elbo", "recon", "kl")}
+    assert set(rows[0]) == {"epoch", *terms, "beta", "learning_rate", "images_per_second"}
+    for row in rows:
+        assert row["val/elbo"] == pytest.approx(row["val/recon"] - row["val/kl"])
+
+
+def test_grey_values_under_a_bernoulli_likelihood_are_warned_of(workplace, capsys):
+    workplace.train(train__binarize="none")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: params.yaml: model.likelihood is 'bernoulli' with train.binarize: none, but ")
+    assert line.endswith("better model.likelihood: gaussian, or train.binarize: dynamic")
+
+
+@pytest.mark.parametrize(
+    ("binary_fraction", "better"),
+    [
+        (0.97, "3% of the values are neither 0 nor 255; .* better train.binarize: dynamic, or model.likelihood: gauss"),
+        (0.50, "50% of the values are neither 0 nor 255; .* better model.likelihood: gaussian, or train.binarize: dyn"),
+    ],
+)
+def test_the_warning_names_the_better_choice_for_these_values(workplace, binary_fraction, better):
+    workplace.set_params(train__binarize="none")
+    warning = train.likelihood_warning(load_params(), binary_fraction)
+    assert warning is not None
+    with pytest.raises(ValueError, match=better):
+        raise ValueError(warning)
+
+
+@pytest.mark.parametrize(
+    ("changes", "binary_fraction"),
+    [
+        ({"train__binarize": "none"}, 1.0),
+        ({"train__binarize": "dynamic"}, 0.5),
+        ({"train__binarize": "static"}, 0.5),
+        ({"train__binarize": "none", "model__likelihood": "gaussian"}, 0.5),
+    ],
+)
+def test_there_is_no_warning_where_the_likelihood_fits(workplace, changes, binary_fraction):
+    workplace.set_params(**changes)
+    assert train.likelihood_warning(load_params(), binary_fraction) is None
+
+
+def test_a_non_finite_loss_ends_in_one_line_with_nothing_written(workplace, store):
+    workplace.set_params(train__learning_rate=1e30)
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.train", "data/prepared", "models/checkpoint"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: train: the loss is ")
+    assert " at epoch 1, step 2 (recon " in line
+    assert ", kl " in line
+    assert line.endswith("the update was not applied; expected finite terms: try a lower train.learning_rate")
+    assert list(Path().rglob("models/*")) == []
+    [row] = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
+    assert row.info.status == "FAILED"
+
+
+def test_a_failure_keeps_the_checkpoint_of_the_last_training(workplace):
+    before = weights(workplace.train())
+    with pytest.raises(UserError, match="the loss is"):
+        workplace.train(train__learning_rate=1e30)
+    assert weights(Path("models/checkpoint")) == before
+    assert [path.name for path in Path("models").iterdir()] == ["checkpoint"]
+
+
+def test_the_reported_elbo_ignores_beta(workplace):
+    still = {"train__learning_rate": 1e-30, "train__epochs": 1}
+    free, heavy = (workplace.train(f"beta{beta}", train__beta=beta, **still) for beta in (0.0, 4.0))
+    assert column(free, "beta") == [0]
+    assert column(heavy, "beta") == [4]
+    for name in ("train/elbo", "val/elbo", "val/kl"):
+        assert column(free, name) == pytest.approx(column(heavy, name), rel=1e-6)
+
+
+def test_an_autoencoder_reports_its_reconstruction_alone(workplace, capsys):
+    folder = workplace.train(train__objective="autoencoder")
+    columns = {"epoch", "train/recon", "val/recon", "learning_rate", "images_per_second"}
+    assert set(read_csv(folder / "history.csv")[0]) == columns
+    assert "train: best val/recon " in capsys.readouterr().out
+    assert load_checkpoint(folder).objective == "autoencoder"
+
+
+def test_averaging_changes_what_is_kept_and_not_how_it_is_trained(workplace):
+    plain, averaged = (workplace.train(f"ema{decay}", train__ema_decay=decay) for decay in (0.0, 0.9))
+    assert column(plain, "train/elbo") == column(averaged, "train/elbo")
+    assert column(plain, "val/elbo") != column(averaged, "val/elbo")
+    assert weights(plain) != weights(averaged)
+
+
+def test_early_stopping_stops_after_epochs_without_a_better_one(workplace):
+    still = {"train__learning_rate": 1e-30, "train__epochs": 50}
+    assert len(column(workplace.train("stopped", train__early_stopping_epochs=3, **still), "epoch")) == 4
+
+
+def test_the_cosine_schedule_ends_near_zero_and_constant_stays(workplace):
+    rates = column(workplace.train("cosine", train__schedule="cosine", train__epochs=20), "learning_rate")
+    assert rates == pytest.approx([0.003 * 0.5 * (1 + math.cos(math.pi * epoch / 20)) for epoch in range(20)])
+    assert rates[-1] < 0.01 * rates[0]
+    assert column(workplace.train("constant", train__schedule="constant"), "learning_rate") == [0.003] * 2
+
+
+def test_bf16_trains_close_to_fp32(workplace):
+    half, full = (workplace.train(precision, train__precision=precision) for precision in ("bf16", "fp32"))
+    assert column(half, "val/elbo") != column(full, "val/elbo")
+    assert column(half, "val/elbo") == pytest.approx(column(full, "val/elbo"), rel=0.02)
+    assert {value.dtype for value in load_file(half / "model.safetensors").values()} == {torch.float32}
+
+
+def test_a_gaussian_likelihood_learns_its_sigma(workplace):
+    folder = workplace.train(model__likelihood="gaussian", train__binarize="none", train__epochs=5)
+    assert "likelihood.logvar" in load_file(folder / "model.safetensors")
+    assert column(folder, "val/elbo")[-1] > column(folder, "val/elbo")[0]
+
+
+def test_conv_trains_on_small_images(workplace):
+    folder = workplace.train(model__network="conv", model__hidden=[4, 8])
+    assert load_checkpoint(folder).model.config.network == "conv"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_refused(workplace):
+    expected = r"^params.yaml: train.device is 'cuda' but no CUDA device is available; expected auto or cpu$"
+    assert_nothing_was_written(workplace, expected, train__device="cuda")
+
+
+def test_conv_refuses_images_that_are_too_small(workplace):
+    workplace.prepare({"train": 50, "val": 10, "test": 10}, size=6)
+    expected = r"images are 6x6; expected at least 8x8 for model.network: conv \(prepare.image_size resizes"
+    assert_nothing_was_written(workplace, expected, model__network="conv", model__hidden=[4])
+
+
+def test_conv_refuses_more_stages_than_the_images_allow(workplace):
+    expected = r"model.hidden has 4 stages; expected 1 to 3 for 8x8 images"
+    assert_nothing_was_written(workplace, expected, model__network="conv", model__hidden=[4, 4, 4, 4])
+
+
+def test_missing_data_is_named(workplace):
+    workplace.prepared = "data/nowhere"
+    assert_nothing_was_written(workplace, r"^data/nowhere/meta.json: not found; expected a file that an earlier stage")
+
+
+def test_the_output_says_how_far_training_is(workplace, capsys):
+    workplace.train(train__epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"], ["train:", "best"]]
+    assert "images/s" in lines[0]
