@@ -59,19 +59,19 @@ def estimate(
     The noise of an image depends on (seed, its index) alone; `batch_log_weights` bounds how many samples of z
     are decoded at once, and changes the result by rounding only. `on_images` hears how many images are done.
     """
-    bounds, recons = [], []
+    # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
+    recon, bound = torch.empty_like(given.mu[:, 0]), torch.empty_like(given.mu[:, 0])
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.x)), images_at_once):
         x, mu, logvar = (value[examples] for value in given)
         eps = torch.stack([_noise(seed, index, samples, mu) for index in examples.tolist()])
         pieces = torch.split(eps, batch_log_weights, dim=1)
         parts = [importance_samples(model, x, mu, logvar, piece) for piece in pieces]
-        log_w, recon = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K) each
-        bounds.append(iw_bound(log_w))
-        recons.append(recon.mean(1))
+        log_w, log_p = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K) each
+        recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
         on_images(len(examples))
-    recon, kl = torch.cat(recons), gaussian_kl_per_dimension(given.mu, given.logvar).sum(1)
-    return Estimates(recon - kl, recon, kl, torch.cat(bounds))
+    kl = gaussian_kl_per_dimension(given.mu, given.logvar).sum(1)
+    return Estimates(recon - kl, recon, kl, bound)
 
 
 def mean_and_stderr(values: Tensor) -> tuple[float, float]:
