@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.commands.decode import decode
+from pipeline.commands.encode import encode
+from pipeline.commands.interpolate import interpolate
+from pipeline.commands.options import EXPORT_FOLDER
+from pipeline.commands.reconstruct import reconstruct
+from pipeline.commands.score import score
 from pipeline.errors import run_stage
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.runtime.metadata import Metadata
-
-EXPORT_FOLDER = Path("models/export")
 
 app = typer.Typer(
     help="Draw images from a trained variational auto-encoder, and look into its exported files.",
@@ -53,9 +57,13 @@ def sample(
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {model}")
 
 
+for command in (interpolate, encode, decode, reconstruct, score):
+    app.command()(command)
+
+
 @app.command()
 def info(path: Annotated[Path, typer.Argument(help="Export folder, or one ONNX file.")] = EXPORT_FOLDER) -> None:
-    """Say what an exported folder or file is and where it came from; files of a folder are verified."""
+    """Say what an export is and where it came from; files of a folder are verified."""
     from rich.console import Console
     from rich.text import Text
 

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "training": LEAVES | {"params", "dataset", "vae"},
     "metrics": LEAVES | {"dataset", "vae"},
     "graphs": LEAVES | {"vae", "runtime"},
-    "cli": LEAVES | {"runtime"},
+    "commands": LEAVES | {"runtime"},
+    "cli": LEAVES | {"commands", "runtime"},
     "recipe": LEAVES | {"params"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),
 }

@@ -57,14 +57,14 @@ def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int,
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from None
 
 
-def make_grid(images: Images) -> "Image.Image":
-    """Images uint8 [n, H, W, C] as one nearly square picture, in reading order."""
+def make_grid(images: Images, columns: int | None = None) -> "Image.Image":
+    """Images uint8 [n, H, W, C] as one picture, in reading order; nearly square unless `columns` is given."""
     from PIL import Image
 
     n, height, width, channels = images.shape
     factor = math.ceil(SMALLEST_TILE / max(height, width))
     height, width = height * factor, width * factor
-    columns = math.ceil(math.sqrt(n * height / width))
+    columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)
     size = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
     canvas = np.full(size, BACKGROUND, np.uint8)
@@ -73,6 +73,20 @@ def make_grid(images: Images) -> "Image.Image":
         left = GAP + number % columns * (width + GAP)
         canvas[top : top + height, left : left + width] = image.repeat(factor, 0).repeat(factor, 1)
     return Image.fromarray(_without_single_channel(canvas))
+
+
+def as_picture(image: Images, smallest: int = 1) -> "Image.Image":
+    """One image uint8 [H, W, C], enlarged by a whole factor until its longer side has `smallest` pixels."""
+    from PIL import Image
+
+    factor = math.ceil(smallest / max(image.shape[:2]))
+    return Image.fromarray(_without_single_channel(image.repeat(factor, 0).repeat(factor, 1)))
+
+
+def beside_each_other(left: Images, right: Images) -> Images:
+    """Two images uint8 [H, W, C] side by side, a small gap between them."""
+    gap = np.full((len(left), GAP, left.shape[2]), BACKGROUND, np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
 
 
 def _kind(output: str) -> str:

@@ -101,6 +101,23 @@ class Sampler:
         _check_draw(n, seed, first, temperature)
         return (self._draw(stop - start, seed, first + start, temperature) for start, stop in self._chunks(n))
 
+    def latents(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Floats:
+        """The z of the images that `sample` gives for the same values: float32 [n, latent_dim].
+
+        Raises:
+            UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
+        """
+        n = _whole_number("n", n, 1)
+        _check_draw(n, seed, first, temperature)
+        if n > MAX_IMAGES:
+            raise UserError(f"n is {n}; expected at most {MAX_IMAGES}")
+        return np.concatenate(
+            [
+                self._run(["z"], _rows(stop - start, seed, first + start, temperature))[0]
+                for start, stop in self._chunks(n)
+            ]
+        )
+
     def decode(self, z: NDArray[Any]) -> Images:
         """Pixel means of latents: z [n, latent_dim] -> uint8 [n, H, W, C].
 
@@ -168,12 +185,7 @@ class Sampler:
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
     def _draw(self, n: int, seed: int, first: int, temperature: float) -> Images:
-        rows = {
-            "seed": np.full(n, seed, np.int64),
-            "index": np.arange(first, first + n, dtype=np.int64),
-            "temperature": np.full(n, temperature, np.float32),
-        }
-        images: Images = self._run(["images"], rows)[0]
+        images: Images = self._run(["images"], _rows(n, seed, first, temperature))[0]
         return images
 
     def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
@@ -199,6 +211,14 @@ def to_pixels(x: Floats) -> Images:
     """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C]."""
     pixels: Images = np.rint(x * np.float32(255)).astype(np.uint8).transpose(0, 2, 3, 1)
     return pixels
+
+
+def _rows(n: int, seed: int, first: int, temperature: float) -> dict[str, NDArray[Any]]:
+    return {
+        "seed": np.full(n, seed, np.int64),
+        "index": np.arange(first, first + n, dtype=np.int64),
+        "temperature": np.full(n, temperature, np.float32),
+    }
 
 
 def _whole_number(name: str, value: int, least: int) -> int:

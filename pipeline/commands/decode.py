@@ -1,0 +1,73 @@
+"""`vae decode`: latents to images."""
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_CODES_BYTES = 2**31  # of the array in an .npz, which is read whole; an .npy is mapped and may be larger
+DECODED_TOGETHER = 512
+
+
+def decode(
+    codes: Annotated[Path, typer.Argument(help="A codes.npz from `vae encode` (its mu), or a z.npy.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A grid.png, an images.npy, or a folder/ of PNG files.")
+    ] = "decoded.png",
+    model: Model = EXPORT_FOLDER,
+    device: Device = "auto",
+) -> None:
+    """Map latents back to images."""
+    from pipeline.runtime.pictures import check_output, write_images
+    from pipeline.runtime.sampler import Sampler
+
+    z = read_codes(codes)
+    check_output(output, len(z))
+    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    if z.shape[1] != sampler.latent_dim:
+        raise UserError(f"{codes}: z is {list(z.shape)}; expected [n, {sampler.latent_dim}], the model's latents")
+    parts = (sampler.decode(z[start : start + DECODED_TOGETHER]) for start in range(0, len(z), DECODED_TOGETHER))
+    write_images(output, parts, len(z), sampler.image_shape)
+    typer.echo(f"wrote {output}: {len(z)} images of the latents in {codes}")
+
+
+def read_codes(path: Path) -> "np.ndarray[Any, Any]":
+    """z or mu as numbers [n, latent_dim], n >= 1.
+
+    Raises:
+        UserError: the file is missing, damaged, of another kind, too large, or holds another array.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found; expected codes.npz, or an .npy of z")
+    try:
+        z = _mapped(path) if path.suffix.lower() == ".npy" else _zipped(path)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: not readable as codes ({reason}); expected .npz with mu, or .npy of z") from None
+    if z.ndim != 2 or not len(z) or z.dtype.kind not in "fiu":
+        raise UserError(f"{path}: holds {z.dtype} {list(z.shape)}; expected numbers [n >= 1, latent_dim]")
+    return z
+
+
+def _mapped(path: Path) -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def _zipped(path: Path) -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("mu.npy").file_size
+    if size > MAX_CODES_BYTES:
+        raise ValueError(f"mu has {size:,} bytes, more than {MAX_CODES_BYTES:,}")
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["mu"]  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""`vae encode`: images to latents."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad
+
+
+def encode(
+    images: Photos,
+    output: Annotated[str, typer.Option("--output", "-o", help="The codes.npz to write.")] = "codes.npz",
+    resize: Resize = False,
+    skip_bad: SkipBad = False,
+    model: Model = EXPORT_FOLDER,
+    device: Device = "auto",
+) -> None:
+    """Map images to their latents.
+
+    The file holds `files` (their names), and `mu` and `logvar` of each one's latents, float32 [n, latent_dim].
+    Images become grey or coloured as the model takes them. Only the codes are kept in memory, not the images.
+    """
+    import numpy as np
+
+    from pipeline.commands.reading import check_file, read_batches
+    from pipeline.files import atomic_file
+    from pipeline.runtime.sampler import Sampler
+
+    check_file(output, ".npz")
+    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    files, codes = [], []
+    for batch in read_batches(images, sampler, "encoding", resize, skip_bad):
+        files += batch.files
+        codes.append(sampler.encode(batch.images))
+    mu, logvar = (np.concatenate(part) for part in zip(*codes, strict=True))
+    with atomic_file(output) as beside:
+        np.savez(beside, files=np.array(files), mu=mu, logvar=logvar)
+    typer.echo(f"wrote {output}: {sampler.latent_dim} latents of {len(files)} images")

@@ -1,0 +1,82 @@
+"""`vae interpolate`: from one seed's image to another's."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model
+from pipeline.errors import UserError
+
+STEPS = {".gif": 30, ".png": 10}
+MOST_PICTURES = 2000
+
+
+def interpolate(
+    seeds: Annotated[str, typer.Option(help="Two seeds or more, with commas between them.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A walk.gif that plays there and back, or a strip.png.")
+    ] = "walk.gif",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures from one seed to the next, both ends included.", show_default="30 in GIF, 10 in PNG"
+        ),
+    ] = None,
+    fps: Annotated[int, typer.Option("--fps", help="Pictures a second of a GIF, 1 to 50.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Spread of the latents; 1 is the model's own.")] = 1.0,
+    model: Model = EXPORT_FOLDER,
+    device: Device = "auto",
+) -> None:
+    """Walk from one seed's image to another's.
+
+    The image is the seed's first, number 0; the way is a great circle in the latents. A GIF plays there and back; in a
+    PNG, each way from seed to seed is a row.
+    """
+    import numpy as np
+
+    from pipeline.commands.reading import check_file
+    from pipeline.files import atomic_file
+    from pipeline.runtime.interpolation import walk, write_animation
+    from pipeline.runtime.pictures import make_grid
+    from pipeline.runtime.sampler import Sampler
+
+    check_file(output, *STEPS)
+    numbers = read_seeds(seeds)
+    moving = Path(output).suffix.lower() == ".gif"
+    steps = _check(steps or STEPS[Path(output).suffix.lower()], len(numbers), fps)
+    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    stations = np.concatenate([sampler.latents(1, seed, 0, temperature) for seed in numbers])
+    legs = walk(stations, steps)  # (legs, steps, latent_dim)
+    if moving:
+        way = np.concatenate([legs[0], *legs[1:, 1:]])  # where two legs meet, once
+        write_animation(output, sampler.decode(way), fps)
+    else:
+        with atomic_file(output) as beside:
+            make_grid(sampler.decode(legs.reshape(-1, sampler.latent_dim)), columns=steps).save(beside)
+    typer.echo(f"wrote {output}: from seed to seed through {', '.join(map(str, numbers))} in {steps} pictures each")
+
+
+def read_seeds(text: str) -> list[int]:
+    """`3,8` -> [3, 8].
+
+    Raises:
+        UserError: an entry is no seed, or there are fewer than two.
+    """
+    from pipeline.runtime.noise import check_seed
+
+    entries = [entry.strip() for entry in text.split(",")]
+    if len(entries) < 2 or not all(entry.isascii() and entry.isdigit() for entry in entries):
+        raise UserError(f"--seeds is {text!r}; expected two whole numbers or more, such as 3,8")
+    try:
+        return [check_seed(int(entry)) for entry in entries]
+    except ValueError as error:  # so long that Python will not read it, or no seed
+        raise error if isinstance(error, UserError) else UserError(f"--seeds is {text[:40]!r}...; too long") from None
+
+
+def _check(steps: int, seeds: int, fps: int) -> int:
+    if not 2 <= steps <= MOST_PICTURES // (seeds - 1):
+        raise UserError(f"--steps is {steps}; expected 2 to {MOST_PICTURES // (seeds - 1)} for {seeds} seeds")
+    if not 1 <= fps <= 50:
+        raise UserError(f"--fps is {fps}; expected 1 to 50")
+    return steps

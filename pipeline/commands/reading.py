@@ -1,0 +1,74 @@
+"""Images from the command line, batch by batch, under a progress bar; and the checks of where results go."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.errors import UserError
+from pipeline.runtime.images import ImageBatch, find_images, read_images, shown
+
+if TYPE_CHECKING:
+    from pipeline.runtime.sampler import Sampler
+
+
+def read_batches(
+    paths: Sequence[Path], sampler: "Sampler", title: str, resize: bool, skip_bad: bool
+) -> Iterator[ImageBatch]:
+    """The images at `paths`, in batches that are decoded as they are asked for.
+
+    On a terminal a bar shows how far it is. A skipped file is named on stderr, and at the end they are counted.
+
+    Raises:
+        UserError: a file is no image and `skip_bad` is off, one has another size and `resize` is off, or none is left.
+    """
+    files = find_images(paths)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    skipped = 0
+
+    def skip(file: str, reason: str) -> None:
+        nonlocal skipped
+        skipped += 1
+        console.print(f"skipped {shown(file)}: {reason}")
+
+    with _bar(console) as bar:
+        tracked = bar.track(files, description=title)
+        yield from read_images(tracked, sampler.image_shape, resize, skip if skip_bad else None)
+    if skipped:
+        console.print(f"skipped {skipped} of {len(files)} files")
+    if skipped == len(files):
+        raise UserError(f"none of {len(files)} files is an image; expected at least one")
+
+
+def check_file(output: str, *suffixes: str) -> None:
+    """Hold that a result can be written there, before anything is computed.
+
+    Raises:
+        UserError: the suffix is not one of `suffixes`, or a folder stands there.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix not in suffixes:
+        raise UserError(f"{output}: suffix is {suffix!r}; expected {' or '.join(suffixes)}")
+    if Path(output).is_dir():
+        raise UserError(f"{output}: is a folder; expected the name of a file")
+
+
+def check_folder(output: str) -> None:
+    """Hold that a folder can be filled there.
+
+    Raises:
+        UserError: there is already something in it, or it is a file.
+    """
+    path = Path(output)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{output}: already there; expected a folder that is new or empty")
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield progress

@@ -1,0 +1,60 @@
+"""`vae reconstruct`: what the model keeps of an image."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad
+from pipeline.files import atomic_directory
+
+if TYPE_CHECKING:
+    from pipeline.runtime.images import Images
+
+SMALLEST_PAIR = 224  # pixels; smaller pairs are enlarged by a whole factor, each pixel a square
+
+
+def reconstruct(
+    images: Photos,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The folder to fill; new or empty.")
+    ] = "reconstructions",
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Write the reconstruction alone, in the model's size.")
+    ] = False,
+    resize: Resize = False,
+    skip_bad: SkipBad = False,
+    model: Model = EXPORT_FOLDER,
+    device: Device = "auto",
+) -> None:
+    """Write images beside what the model makes of them.
+
+    One PNG an image, 000000-name.png and so on in their order: the original on the left, its reconstruction on the
+    right, small ones enlarged. z is the mean of q(z|x), so nothing is random.
+    """
+    from pipeline.commands.reading import check_folder, read_batches
+    from pipeline.runtime.pictures import as_picture
+    from pipeline.runtime.sampler import Sampler
+
+    check_folder(output)
+    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    written = 0
+    with atomic_directory(output) as beside:
+        for batch in read_batches(images, sampler, "reconstructing", resize, skip_bad):
+            mu, _ = sampler.encode(batch.images)
+            pictures = _pictures(batch.images, sampler.decode(mu), alone)
+            for file, picture in zip(batch.files, pictures, strict=True):
+                name = beside / f"{written:06}-{Path(file).stem[:100]}.png"
+                as_picture(picture, 1 if alone else SMALLEST_PAIR).save(name)
+                written += 1
+    typer.echo(f"wrote {output}: {written} " + ("reconstructions" if alone else "images beside their reconstructions"))
+
+
+def _pictures(originals: "Images", reconstructions: "Images", alone: bool) -> "Iterator[Images]":
+    from pipeline.runtime.pictures import beside_each_other
+
+    if alone:
+        yield from reconstructions
+    else:
+        yield from map(beside_each_other, originals, reconstructions)

@@ -1,0 +1,45 @@
+"""Walks through the latents, and the moving or still picture of one."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.files import atomic_file
+from pipeline.runtime.pictures import as_picture
+
+SMALLEST_FRAME = 224  # pixels; smaller images are enlarged by a whole factor, each pixel a square
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+def spherical(start: Floats, end: Floats, steps: int) -> Floats:
+    """`steps` points from `start` to `end`, both [latent_dim], along a great circle: float32 [steps, latent_dim].
+
+    Between two draws of a normal prior a straight line passes closer to the centre than any draw lies; this keeps
+    its distance (White 2016, arXiv 1609.04468). Where the directions are the same or opposite it is the line.
+    """
+    share = np.linspace(0, 1, steps)[:, None]
+    lengths = np.linalg.norm(start) * np.linalg.norm(end)
+    angle = np.arccos(np.clip(start @ end / lengths, -1, 1)) if lengths else 0.0
+    if np.sin(angle) < 1e-4:
+        points = (1 - share) * start + share * end
+    else:
+        points = (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+    return np.asarray(points, np.float32)
+
+
+def walk(stations: Floats, steps: int) -> Floats:
+    """Spherical legs of `steps` points through stations [m, latent_dim], m >= 2: float32 [m - 1, steps, latent_dim]."""
+    return np.stack([spherical(start, end, steps) for start, end in pairwise(stations)])
+
+
+def write_animation(output: str, frames: Images, frames_per_second: int) -> None:
+    """Write frames uint8 [n, H, W, C] as a GIF that plays there and back for ever."""
+    there_and_back = [as_picture(frame, SMALLEST_FRAME) for frame in (*frames, *frames[-2:0:-1])]
+    with atomic_file(Path(output)) as beside:
+        there_and_back[0].save(
+            beside, save_all=True, append_images=there_and_back[1:], duration=1000 // frames_per_second, loop=0
+        )
