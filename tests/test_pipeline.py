@@ -1,0 +1,173 @@
+"""The whole chain as a user runs it: DVC and git on the command line, in a copy of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parents[1]
+COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "pipeline", "data/images")
+STAGES = ["prepare", "train", "evaluate", "export"]
+TINY = {
+    "prepare": {"source": "array", "path": "digits.npy"},
+    "model": {"network": "mlp", "hidden": [16], "latent_dim": 5, "likelihood": "bernoulli"},
+    "train": {"objective": "elbo", "binarize": "dynamic", "epochs": 2, "device": "cpu"},
+    "evaluate": {"importance_samples": 5},
+    "export": {"max_parity_error": 0.001},
+}
+LONGEST_QUEUE_SECONDS = 300
+pytestmark = pytest.mark.slow
+
+
+class Repository:
+    """A copy of the repository with small data, tiny params and a history of its own."""
+
+    def __init__(self, folder, home):
+        self.folder = folder
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        self._environment = ours | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+            "DVC_NO_ANALYTICS": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **{f"GIT_{role}_NAME": "tester" for role in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{role}_EMAIL": "tester@example.org" for role in ("AUTHOR", "COMMITTER")},
+        }
+
+    def run(self, *command):
+        """Run a command to its end; returns what it printed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def repro(self):
+        """The stages that `dvc repro` runs, in order."""
+        return stages_in(self.run("dvc", "repro"))
+
+    def commit(self, message):
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def change(self, section, **values):
+        params = self.folder / "params.yaml"
+        content = YAML(typ="safe").load(params.read_text())
+        content[section].update(values)
+        with params.open("w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(content, file)
+
+    def rows(self):
+        """The rows of the store at the repository's root, the oldest first."""
+        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        return client.search_runs([client.get_experiment_by_name("vae").experiment_id], order_by=["start_time ASC"])
+
+    def artifacts(self, row):
+        """Names of the files that the store keeps of a row."""
+        kept = self.folder / "mlruns" / row.info.run_id / "artifacts"
+        return {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()}
+
+    def wait_for_the_queue(self):
+        """Until no experiment is queued or running."""
+        end = time.monotonic() + LONGEST_QUEUE_SECONDS
+        while re.search("Queued|Running", status := self.run("dvc", "queue", "status")):
+            assert time.monotonic() < end, status
+            time.sleep(5)
+        return status
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    for name in COPIED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "params.yaml", folder)
+    np.save(folder / "digits.npy", (load_digits().images[:400] * 15.9).astype(np.uint8))
+    copied = Repository(folder, tmp_path_factory.mktemp("home"))
+    for section, values in TINY.items():
+        copied.change(section, **values)
+    copied.run("git", "init", "--quiet")
+    copied.commit("start")
+    yield copied
+    copied.run("dvc", "queue", "stop", "--kill")  # a worker that outlived a failed test
+
+
+def test_from_images_to_onnx_and_a_queue_of_experiments(repository):
+    assert repository.repro() == STAGES
+    [first] = repository.rows()
+    assert_complete(repository, first, latent_dim=5)
+    assert first.data.tags["git_dirty"] == "false"
+    assert repository.repro() == []
+
+    repository.change("export", max_parity_error=0.002)
+    assert repository.repro() == ["export"]
+    _, second = repository.rows()
+    assert_complete(repository, second, latent_dim=5)
+    assert second.data.tags["continues"] == first.info.run_id
+    assert (first.data.params["export.max_parity_error"], second.data.params["export.max_parity_error"]) == (
+        "0.001",
+        "0.002",
+    )
+
+    repository.commit("results")
+    repository.run("dvc", "exp", "run", "-S", "model.latent_dim=2,3", "-S", "train.beta=2.0", "--queue")
+    repository.run("dvc", "queue", "start")
+    status = repository.wait_for_the_queue()
+    assert len(re.findall("Success", status)) == 2, status
+    queued = repository.rows()[2:]
+    for latent_dim, row in zip((2, 3), sorted(queued, key=latent_dim_of), strict=True):
+        assert_complete(repository, row, latent_dim)
+        assert row.info.run_name == row.data.tags["dvc_exp_name"] in status
+        assert row.data.params["train.beta"] == "2.0"
+        assert "continues" not in row.data.tags
+        log = repository.run("dvc", "queue", "logs", row.info.run_name)
+        assert stages_in(log) == ["train", "evaluate", "export"]
+
+
+def stages_in(log):
+    return re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)
+
+
+def latent_dim_of(row):
+    return int(row.data.params["model.latent_dim"])
+
+
+def assert_complete(repository, row, latent_dim):
+    """The row holds params, curves, metrics, figures and the ONNX model of a whole run."""
+    params = YAML(typ="safe").load((repository.folder / "params.yaml").read_text())
+    assert row.info.status == "FINISHED"
+    assert set(row.data.params) == {f"{section}.{name}" for section, names in params.items() for name in names}
+    assert latent_dim_of(row) == latent_dim
+    assert {"val/elbo", "test/elbo", "test/nll_iw5", "test/bits_per_dim", "best_epoch"} <= set(row.data.metrics)
+    assert {"stage.train", "stage.evaluate", "stage.export", "data_sha256", "git_revision"} <= set(row.data.tags)
+    kept = repository.artifacts(row)
+    assert {"train/model.safetensors", "train/history.csv", "figures/samples.png", "export/decoder.onnx"} <= kept
+    assert ("figures/manifold.png" in kept) == (latent_dim == 2)
+    assert_model_is_signed(repository, row, latent_dim)
+
+
+def assert_model_is_signed(repository, row, latent_dim):
+    client = MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    models = client.search_logged_models([row.info.experiment_id])
+    [folder] = [
+        Path(model.artifact_location.removeprefix("file://"))
+        for model in models
+        if model.source_run_id == row.info.run_id
+    ]
+    signature = YAML(typ="safe").load((folder / "MLmodel").read_text())["signature"]
+    assert f'"shape": [-1, {latent_dim}]' in signature["inputs"]
+    assert '"shape": [-1, 1, 8, 8]' in signature["outputs"]
