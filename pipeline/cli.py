@@ -13,6 +13,7 @@ from pipeline.commands.interpolate import interpolate
 from pipeline.commands.options import EXPORT_FOLDER
 from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.score import score
+from pipeline.commands.serve import serve
 from pipeline.errors import run_stage
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sample(
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {model}")
 
 
-for command in (interpolate, encode, decode, reconstruct, score):
+for command in (interpolate, encode, decode, reconstruct, score, serve):
     app.command()(command)
 
 

@@ -26,17 +26,28 @@ MAY_IMPORT = {
     "dataset": LEAVES,
     "vae": LEAVES,
     "runtime": LEAVES,
+    "server": LEAVES | {"runtime"},
     "checkpoint": LEAVES | {"vae"},
     "training": LEAVES | {"params", "dataset", "vae"},
     "metrics": LEAVES | {"dataset", "vae"},
     "graphs": LEAVES | {"vae", "runtime"},
-    "commands": LEAVES | {"runtime"},
+    "commands": LEAVES | {"runtime", "server"},
     "cli": LEAVES | {"commands", "runtime"},
     "recipe": LEAVES | {"params"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),
 }
-ONLY_HERE = {"mlflow": {"tracking"}, "ruamel": {"params"}, "yaml": set(), "pydantic": {"params"}, "dvc": set()}
-OTHERS_ALLOWED = {"vae": {"torch"}, "runtime": {"numpy", "onnxruntime", "PIL"}}
+ONLY_HERE = {
+    "mlflow": {"tracking"},
+    "ruamel": {"params"},
+    "yaml": set(),
+    "pydantic": {"params", "server"},
+    "dvc": set(),
+}
+OTHERS_ALLOWED = {
+    "vae": {"torch"},
+    "runtime": {"numpy", "onnxruntime", "PIL"},
+    "server": {"numpy", "PIL", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
+}
 STDLIB_OF_VAE = {"collections", "dataclasses", "itertools", "math", "typing"}
 READS_CODE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
 
@@ -51,8 +62,8 @@ MODULES = {name_of(file): file for file in FILES}
 
 
 def room_of(module):
-    """pipeline.vae.model -> vae; the package itself has no room."""
-    return [*module.split("."), ""][1]
+    """pipeline.vae.model -> vae; the package itself has no room. The server is a room inside the runtime's folder."""
+    return "server" if module.startswith("pipeline.runtime.server") else [*module.split("."), ""][1]
 
 
 @cache

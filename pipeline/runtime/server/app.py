@@ -1,0 +1,72 @@
+"""The application: routes behind guards, and every error as `{"error": "one line"}`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pipeline.errors import UserError
+from pipeline.runtime.sampler import Sampler
+from pipeline.runtime.server.body import LimitBody
+from pipeline.runtime.server.guards import Guard, error_response
+from pipeline.runtime.server.kserve import build_kserve_routes
+from pipeline.runtime.server.metrics import MeasureRequests, Metrics
+from pipeline.runtime.server.routes import build_routes
+from pipeline.runtime.server.service import Service
+from pipeline.runtime.server.settings import Settings
+
+
+def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
+    """The server of one model; `app.state.service` is what its routes share.
+
+    Raises:
+        UserError: a file of the model is missing or damaged.
+    """
+    settings = settings or Settings()
+    service = Service(sampler, settings, Metrics())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    # The interactive pages of FastAPI load their scripts from another host, so there are none.
+    app = FastAPI(title="vae serve", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    app.include_router(build_routes(service))
+    app.include_router(build_kserve_routes(service))
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    app.add_middleware(LimitBody, settings=settings)  # the last one added is the first to see a request
+    app.add_middleware(Guard, service=service)
+    app.add_middleware(MeasureRequests, metrics=service.metrics)
+    return app
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    refused = cast(HTTPException, error)
+    return error_response(refused.status_code, str(refused.detail), dict(refused.headers or {}))
+
+
+async def _mistaken(_: Request, error: Exception) -> JSONResponse:
+    return error_response(422, str(error))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    first = cast(RequestValidationError, error).errors()[0]
+    if first["type"] == "json_invalid":
+        return error_response(422, "the body is not JSON; expected an object")
+    reason = first["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    return error_response(422, f"{place} is {first['input']!r:.60}; {reason[0].lower()}{reason[1:]}")
+
+
+async def _failed(_: Request, __: Exception) -> JSONResponse:
+    return error_response(500, "the server failed; its log says why")
+
+
+_HANDLERS = {HTTPException: _refused, UserError: _mistaken, RequestValidationError: _invalid, Exception: _failed}

@@ -1,0 +1,139 @@
+"""Arrays out of request bodies: JSON, .npy files and uploaded pictures. All of it is hostile until checked."""
+
+import ast
+import io
+import json
+import math
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.server.formats import JSON, NPY
+from pipeline.runtime.server.graphs import as_array
+
+PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+_NPY_HEADER = re.compile(rb"\x93NUMPY\x01\x00..(\{[^{}]{1,200}\}) *\n", re.DOTALL)
+_NPY_TYPES = ("|u1", "<f2", "<f4", "<f8", "<i4", "<i8")
+_MODES = {1: "L", 3: "RGB"}
+
+
+def media_type(request: Request) -> str:
+    """What the body is said to be, without parameters."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "Content-Encoding is set; expected a body that is not compressed")
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def read_array(content: bytes, kind: str, name: str, dtype: str) -> NDArray[Any]:
+    """The array in a body of media type `kind`: JSON `{name: [...]}`, or one .npy file.
+
+    Raises:
+        HTTPException: 415, the media type is another.
+        UserError: the body is not what it is said to be, or its numbers do not fit in `dtype`.
+    """
+    if kind == JSON:
+        body = read_json_object(content)
+        if set(body) != {name}:
+            raise UserError(f"the body names {sorted(body)!r:.80}; expected {name} alone")
+        return as_array(body[name], dtype, name)
+    if kind == NPY:
+        return as_array(read_npy(content), dtype, name)
+    raise HTTPException(415, f"Content-Type is {kind!r:.80}; expected {JSON} or {NPY}")
+
+
+def read_json_object(content: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: the bytes are not JSON, or hold something else.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UserError("the body is not JSON; expected an object") from None
+    if not isinstance(body, dict):
+        raise UserError(f"the body is a JSON {type(body).__name__}; expected an object")
+    return body
+
+
+def read_npy(content: bytes) -> NDArray[Any]:
+    """A plain array of numbers from an .npy file (format 1.0); nothing is allocated for what is not there.
+
+    Raises:
+        UserError: the bytes are not such a file, or are fewer or more than its header says.
+    """
+    match = _NPY_HEADER.match(content)
+    header = _literal(match[1]) if match else None
+    if not match or not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise UserError("the body is not an .npy file of format 1.0; expected what numpy.save writes")
+    descr, shape = header["descr"], header["shape"]
+    if descr not in _NPY_TYPES or header["fortran_order"] is not False:
+        raise UserError(f"the .npy file holds {descr!r:.40}; expected one of {', '.join(_NPY_TYPES)} in C order")
+    if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(side) is int and side >= 0 for side in shape):
+        raise UserError(f"the .npy file has shape {shape!r:.40}; expected whole numbers")
+    data = content[match.end() :]
+    if math.prod(shape) * np.dtype(descr).itemsize != len(data):
+        raise UserError(f"the .npy file has {len(data)} bytes of data; expected {descr} {list(shape)}")
+    return np.frombuffer(data, np.dtype(descr)).reshape(shape)
+
+
+def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: int, resize: bool) -> NDArray[np.uint8]:
+    """An uploaded picture as uint8 [1, H, W, C] of `shape` (H, W, C).
+
+    Its orientation (EXIF) is applied, transparency is laid on white, colours become grey if C is 1. With `resize` it
+    is stretched to H x W with a Lanczos filter, as the prepare stage does.
+
+    Raises:
+        UserError: it is not a picture of that kind, is too large to decode, or has another size.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of bombs at a size that is held below
+            with Image.open(io.BytesIO(content), formats=[PICTURES[kind]]) as opened:
+                if opened.width * opened.height > max_pixels:
+                    raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
+                opened.load()
+                picture = _flat(ImageOps.exif_transpose(opened), _MODES[channels])
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        raise UserError(f"the picture has far too many pixels; expected <= {max_pixels}") from None
+    except UnidentifiedImageError:
+        raise UserError(f"the body is not a {PICTURES[kind]} picture") from None
+    except Exception as error:  # Pillow promises no closed list of what a broken file may raise
+        raise UserError(f"the picture cannot be decoded ({str(error)[:80]})") from None
+    if picture.size != (width, height):
+        if not resize:
+            found = f"{picture.width}x{picture.height}"
+            raise UserError(f"the picture has {found} pixels; expected {width}x{height} (or resize=true)")
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(picture).reshape(1, *shape)
+
+
+def _flat(picture: Any, mode: str) -> Any:
+    """Opaque, in `mode`, 8 bits a channel."""
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # 16 bits a pixel
+        picture = Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        on_white = Image.new("RGBA", picture.size, "white")
+        on_white.alpha_composite(picture.convert("RGBA"))
+        picture = on_white
+    return picture.convert(mode)
+
+
+def _literal(text: bytes) -> Any:
+    try:
+        return ast.literal_eval(text.decode("latin-1"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None

@@ -1,0 +1,93 @@
+"""Results in the form that the client accepts: a picture, raw numbers, an .npy file or JSON."""
+
+import asyncio
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request, Response
+from numpy.typing import NDArray
+
+from pipeline.runtime.pictures import make_grid
+
+PNG, RAW, NPY, JSON = "image/png", "application/octet-stream", "application/x-npy", "application/json"
+OF_IMAGES = (PNG, RAW, NPY, JSON)
+OF_NUMBERS = (JSON, RAW, NPY)
+
+_SMALL = 2**18  # bytes; what is larger is put into form beside the event loop
+
+Array = NDArray[Any]
+
+
+async def respond(request: Request, array: Array, offered: tuple[str, ...], as_json: Callable[[], Any]) -> Response:
+    """The array in the form that `request` accepts; the first of `offered` if it accepts any.
+
+    Raises:
+        HTTPException: 406, it accepts none of them.
+    """
+    form = negotiate(request.headers.get("accept"), offered)
+    render: Callable[[Array], bytes] = {
+        PNG: _png,
+        RAW: _raw,
+        NPY: _npy,
+        JSON: lambda _: json.dumps(as_json()).encode(),
+    }[form]
+    fast = form in (RAW, NPY) and array.nbytes <= _SMALL
+    content = render(array) if fast else await asyncio.to_thread(render, array)
+    return Response(content, headers=_shape_headers(array) if form == RAW else None, media_type=form)
+
+
+def negotiate(accept: str | None, offered: tuple[str, ...]) -> str:
+    """Which of `offered` an Accept header likes best (RFC 9110, 12.5.1); of equals, the first.
+
+    Raises:
+        HTTPException: 406, none of them.
+    """
+    ranges = _ranges(accept or "*/*")
+    best = max(offered, key=lambda form: _quality(form, ranges))
+    if _quality(best, ranges) <= 0:
+        raise HTTPException(406, f"Accept is {accept!r:.80}; expected one of {', '.join(offered)}")
+    return best
+
+
+def _ranges(accept: str) -> Mapping[str, float]:
+    ranges = {}
+    for entry in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        try:
+            ranges[name] = float(quality)
+        except ValueError:
+            ranges[name] = 0.0
+    return ranges
+
+
+def _quality(form: str, ranges: Mapping[str, float]) -> float:
+    """The most specific range that matches decides."""
+    for name in (form, form.partition("/")[0] + "/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return 0.0
+
+
+def _shape_headers(array: Array) -> dict[str, str]:
+    return {"X-Shape": ",".join(map(str, array.shape)), "X-Dtype": array.dtype.name}
+
+
+def _png(images: Array) -> bytes:
+    file = io.BytesIO()
+    make_grid(images).save(file, "PNG")
+    return file.getvalue()
+
+
+def _raw(array: Array) -> bytes:
+    """Row by row, little-endian."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _npy(array: Array) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()

@@ -1,0 +1,93 @@
+"""The graphs that a server can run, and the rows that each accepts. A new graph is a new entry of GRAPHS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.describe import describe
+from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
+from pipeline.runtime.sampler import MAX_TEMPERATURE, Sampler
+from pipeline.runtime.server.batching import Arrays
+
+GRAPHS = ("sampler", "decoder", "encoder")
+
+_RANGES = {"seed": (0, SEED_LIMIT - 1), "index": (0, INDEX_LIMIT - 1), "temperature": (0, MAX_TEMPERATURE)}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: `row_shape` is its shape without the first dimension, the rows."""
+
+    name: str
+    dtype: str
+    row_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An opened ONNX file as a function of rows."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    run: Callable[[Arrays], Arrays]
+
+
+def open_graphs(sampler: Sampler) -> dict[str, Graph]:
+    """The graphs of an export folder, or the sampler alone, by name; all are opened and verified here.
+
+    Raises:
+        UserError: a file that the manifest lists is missing or damaged.
+    """
+    manifest = sampler._manifest
+    present = GRAPHS[:1] if manifest is None else [name for name in GRAPHS if f"{name}.onnx" in manifest.sha256]
+    return {name: _graph(name, sampler._session(f"{name}.onnx")) for name in present}
+
+
+def check_rows(rows: Arrays) -> None:
+    """Hold that every value is one that the graphs compute with.
+
+    Raises:
+        UserError: a value is not finite or outside its range.
+    """
+    for name, array in rows.items():
+        low, high = _RANGES.get(name, (-np.inf, np.inf))
+        wrong = array[~(np.isfinite(array) & (array >= low) & (array <= high))]
+        if wrong.size:
+            expected = f"expected numbers from {low} to {high}" if name in _RANGES else "expected finite numbers"
+            raise UserError(f"{name} holds {wrong.flat[0]}; {expected}")
+
+
+def as_array(values: Any, dtype: str, name: str) -> NDArray[Any]:
+    """JSON's nested lists of numbers as an array of `dtype`; no value is rounded to another integer or wrapped.
+
+    Raises:
+        UserError: the values are not numbers, are ragged, or do not fit in `dtype`.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise UserError(f"{name} is ragged; expected lists of equal length") from None
+    wanted = np.dtype(dtype)
+    if array.dtype.kind not in ("iuf" if wanted.kind == "f" else "iu"):
+        raise UserError(f"{name} does not hold {dtype} numbers alone; expected lists of them")
+    with np.errstate(over="ignore"):  # an infinity is refused by check_rows
+        converted = array.astype(wanted)
+    if wanted.kind != "f" and not np.array_equal(converted, array):
+        raise UserError(f"{name} holds a number outside the range of {dtype}")
+    return converted
+
+
+def _graph(name: str, session: Any) -> Graph:
+    described = describe(session)
+    inputs, outputs = (tuple(map(_tensor, described[side])) for side in ("inputs", "outputs"))
+    names = [tensor.name for tensor in outputs]
+    return Graph(name, inputs, outputs, lambda rows: dict(zip(names, session.run(names, rows), strict=True)))
+
+
+def _tensor(described: dict[str, Any]) -> Tensor:
+    return Tensor(described["name"], described["dtype"], tuple(described["shape"][1:]))

@@ -1,0 +1,67 @@
+"""The process: a socket, the address on one line, and a stop that lets accepted requests finish."""
+
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from pipeline.errors import UserError
+from pipeline.runtime.server.protocol import impatient_protocol
+from pipeline.runtime.server.service import Service
+
+
+def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `on_listening` hears the address, which tells the port if `port` was 0.
+
+    Raises:
+        UserError: the address cannot be bound.
+    """
+    service: Service = app.state.service
+    settings = service.settings
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        http=impatient_protocol(settings.header_seconds, settings.send_seconds),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    on_listening(f"http://{shown}:{listener.getsockname()[1]}")
+    _DrainingServer(config, service).run(sockets=[listener])
+
+
+class _DrainingServer(uvicorn.Server):
+    """The first signal refuses new requests and waits for the accepted ones; a second one ends at once."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._give_up = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._service.draining:
+            self.should_exit = self.force_exit = True
+        self._service.draining = True
+        self._give_up = time.monotonic() + self._service.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._service.draining and (not self._service.in_flight or time.monotonic() > self._give_up):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{host}:{port}: cannot be listened on ({reason}); expected a free address") from None

@@ -1,0 +1,96 @@
+"""What all routes share: the graphs behind their queues, the deadline, and whether the server is stopping."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from fastapi import HTTPException, Request
+
+from pipeline.errors import UserError
+from pipeline.runtime.sampler import Sampler
+from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
+from pipeline.runtime.server.graphs import Graph, check_rows, open_graphs
+from pipeline.runtime.server.metrics import Metrics
+from pipeline.runtime.server.settings import Settings
+
+_LOOK_AFTER_CLIENT = 0.25  # seconds; most requests are answered before anyone asks whether their client is there
+_CLIENT_LEFT = 499  # nobody reads this status but the metrics
+
+
+class Service:
+    """Runs the graphs for the routes.
+
+    Attributes:
+        sampler: the model that is served.
+        graphs: its graphs by name.
+        draining: set when the server is to stop; new requests are then refused.
+        in_flight: requests that are being answered.
+    """
+
+    def __init__(self, sampler: Sampler, settings: Settings, metrics: Metrics) -> None:
+        self.sampler, self.settings, self.metrics = sampler, settings, metrics
+        self.graphs = open_graphs(sampler)
+        self.draining = False
+        self.in_flight = 0
+        # One thread for all graphs: onnxruntime divides a run among the cores by itself.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._batchers = {name: self._batcher(graph) for name, graph in self.graphs.items()}
+
+    def graph(self, name: str) -> Graph:
+        """A graph by its name; HTTP 404 where the model has none."""
+        if name not in self.graphs:
+            raise HTTPException(404, f"this model has no {name!r}; expected one of {', '.join(self.graphs)}")
+        return self.graphs[name]
+
+    async def run(self, name: str, rows: Arrays, request: Request) -> Arrays:
+        """A graph's outputs for these rows, for as long as `request`'s client waits.
+
+        Raises:
+            HTTPException: no such graph (404), too many rows or a value out of range (422), the queue is full (503),
+                the deadline passed (504).
+        """
+        self.graph(name)
+        self.check_count(count_rows(rows))
+        check_rows(rows)
+        work = asyncio.ensure_future(self._batchers[name].submit(rows))
+        try:
+            async with asyncio.timeout(self.settings.request_seconds):
+                return await _while_client_waits(work, request)
+        except QueueFullError as full:
+            raise HTTPException(503, f"the queue is full: {full}", {"Retry-After": "1"}) from None
+        except TimeoutError:
+            raise HTTPException(504, f"no result within {self.settings.request_seconds} s") from None
+        finally:
+            work.cancel()
+
+    def check_count(self, count: int, name: str = "count") -> None:
+        """Hold that a request may ask for so many.
+
+        Raises:
+            UserError: the count is 0 or above the limit.
+        """
+        if not 1 <= count <= self.settings.max_images:
+            raise UserError(f"{name} is {count}; expected 1 to {self.settings.max_images}")
+
+    def close(self) -> None:
+        """Let the worker thread end."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _batcher(self, graph: Graph) -> Batcher:
+        batcher = Batcher(
+            graph.run,
+            self._worker,
+            batch_size=self.sampler.batch_size,
+            max_queue=self.settings.max_queue,
+            on_batch=partial(self.metrics.count_batch, graph.name),
+        )
+        self.metrics.watch_queue(graph.name, lambda: batcher.queued)
+        return batcher
+
+
+async def _while_client_waits(work: "asyncio.Future[Arrays]", request: Request) -> Arrays:
+    while not work.done():
+        await asyncio.wait({work}, timeout=_LOOK_AFTER_CLIENT)
+        if not work.done() and await request.is_disconnected():
+            raise HTTPException(_CLIENT_LEFT, "the client left")
+    return work.result()

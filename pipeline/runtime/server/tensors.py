@@ -1,0 +1,132 @@
+"""Tensors as the v2 protocol writes them: numbers in JSON, or bytes behind the JSON, little-endian and row by row."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.server.batching import Arrays
+from pipeline.runtime.server.bodies import read_json_object
+from pipeline.runtime.server.graphs import Graph, Tensor, as_array
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A checked request: the rows to compute, and how each output is wanted."""
+
+    rows: Arrays
+    binary: dict[str, bool]
+    """Output name -> whether it goes behind the JSON, in the order asked for."""
+    id: str | None
+
+
+def unpack_request(content: bytes, header_length: str | None, graph: Graph) -> InferRequest:
+    """Read a request to infer with `graph`.
+
+    Raises:
+        HTTPException: 400, it is not of the protocol, or does not fit the graph.
+    """
+    length = _header_length(header_length, len(content))
+    try:
+        body = read_json_object(content[:length])
+        _expect(isinstance(body.get("id", ""), str), "id is not a string")
+        rows = _unpack_inputs(body.get("inputs"), content[length:], graph)
+        return InferRequest(rows, _wanted(body, graph), body.get("id"))
+    except UserError as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    """The body of the response, and its headers if tensors stand behind the JSON."""
+    described, behind = [], []
+    for name, binary in asked.binary.items():
+        array = outputs[name]
+        entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
+        if binary:
+            behind.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+            entry["parameters"] = {"binary_data_size": len(behind[-1])}
+        else:
+            entry["data"] = array.ravel().tolist()
+        described.append(entry)
+    body = head | ({} if asked.id is None else {"id": asked.id})
+    text = json.dumps({**body, "outputs": described}).encode()
+    return b"".join([text, *behind]), {HEADER_LENGTH: str(len(text))} if behind else {}
+
+
+def _header_length(given: str | None, available: int) -> int:
+    if given is None:
+        return available
+    if not (given.isascii() and given.isdecimal() and len(given) < 16 and int(given) <= available):
+        raise HTTPException(400, f"{HEADER_LENGTH} is {given!r:.40}; expected 0 to {available}")
+    return int(given)
+
+
+def _unpack_inputs(entries: Any, behind: bytes, graph: Graph) -> Arrays:
+    _expect(isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries), "inputs is not a list")
+    expected = {tensor.name: tensor for tensor in graph.inputs}
+    named = [entry.get("name") for entry in entries]
+    _expect(sorted(map(str, named)) == sorted(expected), f"inputs are {named!r:.80}; expected {', '.join(expected)}")
+    rows: dict[str, NDArray[Any]] = {}
+    for entry in entries:
+        array, behind = _unpack(entry, behind, expected[entry["name"]])
+        rows[entry["name"]] = array
+    _expect(not behind, f"{len(behind)} bytes behind the last tensor belong to none")
+    _expect(len({len(array) for array in rows.values()}) == 1, "the inputs differ in their number of rows")
+    return rows
+
+
+def _unpack(entry: dict[str, Any], behind: bytes, tensor: Tensor) -> tuple[NDArray[Any], bytes]:
+    """One tensor, and the bytes that follow it."""
+    name, datatype = tensor.name, DATATYPES[tensor.dtype]
+    _expect(entry.get("datatype") == datatype, f"{name} is {entry.get('datatype')!r:.40}; expected {datatype}")
+    shape = _row_count_and_shape(entry.get("shape"), tensor)
+    size = _parameters(entry).get("binary_data_size")
+    if size is None:
+        array = as_array(entry.get("data"), tensor.dtype, name)
+    else:
+        dtype = np.dtype(tensor.dtype).newbyteorder("<")
+        needed = math.prod(shape) * dtype.itemsize
+        _expect(
+            type(size) is int and size == needed <= len(behind), f"{name} has {size!r:.40} bytes; expected {needed}"
+        )
+        array, behind = np.frombuffer(behind[:needed], dtype), behind[needed:]
+    _expect(array.size == math.prod(shape), f"{name} has {array.size} values; expected {list(shape)}")
+    return array.reshape(shape), behind
+
+
+def _row_count_and_shape(shape: Any, tensor: Tensor) -> tuple[int, ...]:
+    expected = f"expected [n >= 1, {str(list(tensor.row_shape))[1:]}"
+    whole = isinstance(shape, list) and bool(shape) and all(type(side) is int for side in shape)
+    # Triton's batching wants at least one dimension a row, so its clients send a number a row as [n, 1].
+    rest = shape[1:] if whole else None
+    fits = rest == list(tensor.row_shape) or (rest == [1] and not tensor.row_shape)
+    _expect(whole and fits and 1 <= shape[0] <= 2**31, f"{tensor.name} has shape {shape!r:.60}; {expected}")
+    return (shape[0], *tensor.row_shape)
+
+
+def _wanted(body: dict[str, Any], graph: Graph) -> dict[str, bool]:
+    names = [tensor.name for tensor in graph.outputs]
+    otherwise = _parameters(body).get("binary_data_output", False) is True
+    entries = body.get("outputs") or [{"name": name} for name in names]
+    wellformed = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    _expect(wellformed and all(entry.get("name") in names for entry in entries), f"outputs: expected {names}")
+    return {entry["name"]: _parameters(entry).get("binary_data", otherwise) is True for entry in entries}
+
+
+def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
+    parameters = entry.get("parameters", {})
+    _expect(isinstance(parameters, dict), "parameters is not an object")
+    return dict(parameters)
+
+
+def _expect(held: bool, otherwise: str) -> None:
+    if not held:
+        raise UserError(otherwise)
