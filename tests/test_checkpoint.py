@@ -111,6 +111,8 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder):
         (lambda config: config.pop("model"), "config.json: model is missing; expected a file that train wrote"),
         (lambda config: config.pop("objective"), "config.json: objective is missing; expected a file that train"),
         (lambda config: config.pop("binarize"), "config.json: binarize is missing; expected a file that train"),
+        (lambda config: config.update(objective="vae"), "config.json: objective is 'vae'; expected one of elbo"),
+        (lambda config: config.update(binarize="often"), "config.json: binarize is 'often'; expected one of none"),
         (lambda config: config.update(model=[1]), "config.json: model is [1]; expected an object"),
         (lambda config: config["model"].pop("hidden"), "config.json: not a model's config: "),
         (lambda config: config["model"].update(colour=1), "config.json: not a model's config: "),
