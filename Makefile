@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 repro: $(READY)  ## run the pipeline: prepare, train, evaluate, export (only what has changed)
+	@$(BIN)/python -m pipeline.params
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 test: $(READY)  ## run all tests
@@ -38,7 +39,7 @@ results: $(READY)  ## reproduce a recipe and hold it to its target: make results
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
 
 ui: $(READY)  ## compare runs in the MLflow UI on loopback, port 5000
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000
 
 clean:  ## remove the environment; data, models and runs stay
 	rm -rf $(VENV)

@@ -18,6 +18,9 @@ CONFIG = "config.json"
 RUN = "run.json"
 HISTORY = "history.csv"
 
+OBJECTIVES = ("elbo", "autoencoder")
+BINARIZE = ("none", "static", "dynamic")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -56,7 +59,16 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     weights = _read_weights(folder / WEIGHTS)
     _check_fit(weights, model.state_dict(), folder / WEIGHTS)
     model.load_state_dict(weights)
-    return Checkpoint(model.eval(), _field(config, "objective", folder), _field(config, "binarize", folder))
+    return Checkpoint(
+        model.eval(), _choice(config, "objective", OBJECTIVES, folder), _choice(config, "binarize", BINARIZE, folder)
+    )
+
+
+def _choice(config: dict[str, Any], name: str, known: tuple[str, ...], folder: Path) -> str:
+    value = _field(config, name, folder)
+    if value not in known:
+        raise UserError(f"{folder / CONFIG}: {name} is {value!r}; expected one of {', '.join(known)}")
+    return str(value)
 
 
 def _field(config: dict[str, Any], name: str, folder: Path) -> Any:

@@ -25,5 +25,5 @@ def run_stage(main: Callable[[], None]) -> None:
         print(f"error: {path}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped by the user; nothing was written", file=sys.stderr)
+        print("stopped by the user", file=sys.stderr)
         sys.exit(130)

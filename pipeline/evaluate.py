@@ -8,6 +8,7 @@ Joins    the MLflow run that train opened
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -29,9 +30,8 @@ from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.metrics import figures
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use
-from pipeline.metrics.likelihood import Posterior, estimate, mean_and_stderr, posterior
+from pipeline.metrics.likelihood import Posterior, estimate, mean_and_stderr, posterior, recon_at_mean
 from pipeline.params import EvaluateParams, flatten, load_params
-from pipeline.vae.bounds import elbo
 from pipeline.vae.likelihoods import bits_per_dim
 from pipeline.vae.model import VAE
 
@@ -51,13 +51,11 @@ def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: Ev
     """
     model = checkpoint.model
     if checkpoint.objective == "autoencoder":
-        with torch.no_grad():
-            recon = elbo(model, given.x, torch.zeros_like(given.mu)).recon
-        return {"test/recon": recon.mean().item(), "test/active_units": use.active_units}
+        return {"test/recon": recon_at_mean(model, given).mean().item(), "test/active_units": use.active_units}
     k = params.importance_samples
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"importance bound, K = {k}", total=len(given.x))
+        task = progress.add_task(f"importance bound, K = {k}", total=len(given.mu))
         estimates = estimate(
             model, given, k, params.seed, params.batch_log_weights, lambda done: progress.advance(task, done)
         )
@@ -68,7 +66,7 @@ def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: Ev
         "test/kl": estimates.kl.mean().item(),
         f"test/nll_iw{k}": nll,
         f"test/nll_iw{k}_stderr": nll_stderr,
-        "test/bits_per_dim": bits_per_dim(nll, given.x[0].numel(), model.likelihood),
+        "test/bits_per_dim": bits_per_dim(nll, given.pixels[0].numel(), model.likelihood),
         "test/active_units": use.active_units,
     }
 
@@ -129,12 +127,21 @@ def main() -> None:
     given = posterior(model, pixels, checkpoint.binarize, stream_key(params.evaluate.seed, _BINARIZATION))
     use = latent_use(given.mu, given.logvar)
     metrics = measure(checkpoint, given, use, params.evaluate)
+    _refuse_non_finite(metrics)
     pictures = draw(model, pixels, given, use, params.evaluate.seed) | plot(training, use)
     with atomic_directory(arguments.report) as beside:
         save(beside, metrics, use, pictures)
         record = tracking.Record("evaluate", "", flatten(params.evaluate, "evaluate"), metrics=metrics)
         tracking.write_record(beside, tracking.log_stage([training], record, sorted(beside.iterdir())))
     print(f"evaluate: {_headline(metrics)} on {len(pixels):,} test images -> {arguments.report}")
+
+
+def _refuse_non_finite(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"evaluate: {name} is {value}; expected a finite number: some test image is impossible under the model"
+            )
 
 
 def _test_images(prepared: Path, model: VAE) -> Tensor:

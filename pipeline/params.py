@@ -16,12 +16,13 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, run_stage
 
 PARAMS_FILE = Path("params.yaml")
 
 Device = Literal["auto", "cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1)]
+ImageSide = Annotated[int, Field(ge=1, le=16384)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -43,7 +44,7 @@ class PrepareParams(Section):
     """Where torchvision's sets lie, or are downloaded to. A relative path starts at the repository's root."""
     path: Annotated[str, Field(min_length=1)]
     """The folder of images, or the array file. DVC watches it: a changed file prepares anew."""
-    image_size: Annotated[tuple[Positive, Positive], Field(strict=False)] | None
+    image_size: Annotated[tuple[ImageSide, ImageSide], Field(strict=False)] | None
     """[height, width] in pixels to resize to; null keeps the size, which must then be one for all."""
     color: Literal["keep", "grey", "rgb"]
     """How many channels: as found, 1, or 3."""
@@ -79,7 +80,7 @@ class ModelParams(Section):
     """Dimensions of z."""
     likelihood: Literal["bernoulli", "gaussian"]
     """p(x|z) of a pixel in [0, 1]."""
-    sigma: Annotated[float, Field(gt=0)] | Literal["learned"]
+    sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned"]
     """The Gaussian's standard deviation, in units of the pixel range; `learned`: one, shared by all pixels."""
 
 
@@ -155,8 +156,9 @@ class Params(Section):
         return self
 
     def digest(self) -> str:
-        """sha256 of all values in a canonical form, as 64 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits."""
+        values = self.model_dump(mode="json", include={"prepare", "model", "train"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(section: BaseModel, prefix: str) -> dict[str, Any]:
@@ -271,3 +273,14 @@ def _suggestion(unknown: str) -> str:
             known = [f"{name}.{field}" for field in section.model_fields]
     near = difflib.get_close_matches(unknown, known, n=1)
     return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def main() -> None:
+    """Check params.yaml before DVC reads it, whose own errors are longer."""
+    prepare = load_params().prepare
+    if prepare.source in ("images", "array") and not Path(prepare.path).exists():
+        raise UserError(f"{PARAMS_FILE}: prepare.path is {prepare.path!r}, which does not exist; expected your images")
+
+
+if __name__ == "__main__":
+    run_stage(main)

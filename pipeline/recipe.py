@@ -51,8 +51,11 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     if set(content) != {"params", "target"} or not isinstance(params, dict) or not isinstance(target, dict):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected the mappings params and target")
     for name, limits in target.items():
-        if not isinstance(limits, dict) or not limits.keys() <= _SIGNS.keys():
+        if not isinstance(limits, dict) or not limits.keys() <= _SIGNS.keys() or not _all_numbers(limits):
             raise UserError(f"{path}: target.{name} is {limits!r}; expected at_least or at_most with a number")
+    for name, section in params.items():
+        if not isinstance(section, dict):
+            raise UserError(f"{path}: params.{name} is {section!r}; expected a section of named params")
     if unknown := params.keys() - base.keys():
         raise UserError(f"{path}: params.{min(unknown)} is not a section; expected one of {', '.join(base)}")
     recipe = Recipe(params, target)
@@ -90,6 +93,10 @@ def main() -> None:
         raise UserError(f"recipe {arguments.recipe.stem}: {'; '.join(misses)}")
     reached = ", ".join(f"{name} {metrics[name]:.2f}" for name in recipe.target)
     print(f"recipe {arguments.recipe.stem}: target reached, {reached}")
+
+
+def _all_numbers(limits: dict[str, Any]) -> bool:
+    return all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in limits.values())
 
 
 def _reached(value: float | None, sign: str, bound: float) -> bool:

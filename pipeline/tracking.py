@@ -117,20 +117,23 @@ class TrainingRun:
 def training_run(params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[TrainingRun]:
     """Open a new run with system metrics; it ends as FINISHED, or as FAILED or KILLED by what was raised."""
     client = _client()
-    run_id = _create_run(client, tags)
-    client.log_batch(run_id, params=_as_params(params))
+    with _store_errors():
+        run_id = _create_run(client, tags)
     monitor = SystemMetricsMonitor(run_id, sampling_interval=SYSTEM_METRICS_SECONDS)  # type: ignore[no-untyped-call]
-    monitor.start()  # type: ignore[no-untyped-call]
-    run = TrainingRun(client, run_id)
     status = RunStatus.FAILED
     try:
-        yield run
+        client.log_batch(run_id, params=_as_params(params))
+        monitor.start()  # type: ignore[no-untyped-call]
+        run = TrainingRun(client, run_id)
+        try:
+            yield run
+        finally:
+            run.wait()
         status = RunStatus.FINISHED
     except KeyboardInterrupt:
         status = RunStatus.KILLED
         raise
     finally:
-        run.wait()
         monitor.finish()  # type: ignore[no-untyped-call]
         client.set_terminated(run_id, RunStatus.to_string(status))
 
@@ -141,25 +144,40 @@ def log_stage(before: Sequence[Record], record: Record, artifacts: Sequence[Path
     That is the run of the stages `before` it, or a new one as this module's docstring says.
     """
     client = _client()
-    record = dataclasses.replace(record, run_id=_run_to_join(client, before, record.stage), artifacts=artifacts)
-    if model is not None:
-        _log_onnx_model(record.run_id, model)
-    _lay(client, record.run_id, record)
+    with _store_errors():
+        record = dataclasses.replace(record, run_id=_run_to_join(client, before, record), artifacts=artifacts)
+        if model is not None:
+            _log_onnx_model(record.run_id, model)
+        _lay(client, record.run_id, record)
     return record
 
 
 def provenance(params_hash: str, data_sha256: str) -> dict[str, str]:
     """Tags that say where a run came from: data, params, git revision, DVC experiment."""
-    tags = {"data_sha256": data_sha256, "params_hash": params_hash, **_git_state()}
+    return {"data_sha256": data_sha256, "params_hash": params_hash, **_git_state(), **_experiment_tags()}
+
+
+def _experiment_tags() -> dict[str, str]:
     experiment = os.environ.get("DVC_EXP_NAME")
-    return tags | ({"dvc_exp_name": experiment} if experiment else {})
+    return {"dvc_exp_name": experiment} if experiment else {}
 
 
 def _client() -> MlflowClient:
     """A client of MLFLOW_TRACKING_URI, else of the sqlite file at the root of the DVC repository."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    return MlflowClient(uri)
+    with _store_errors():
+        mlflow.set_tracking_uri(uri)
+        return MlflowClient(uri)
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """What the store refuses is told in one line that names it."""
+    try:
+        yield
+    except MlflowException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"MLflow store {mlflow.get_tracking_uri()}: {reason}; see MLFLOW_TRACKING_URI") from error
 
 
 def _root() -> Path:
@@ -202,12 +220,18 @@ def _create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
     return str(client.create_run(_experiment_id(client), tags=dict(tags), run_name=name).info.run_id)
 
 
-def _run_to_join(client: MlflowClient, before: Sequence[Record], stage: str) -> str:
+def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record) -> str:
     latest = _find_run(client, before[-1].run_id)
     if latest is None:
         return _relay(client, before, {"restored": "true"})
-    run_id = str(latest.info.run_id)
-    return _relay(client, before, {"continues": run_id}) if _stage_tag(stage) in latest.data.tags else run_id
+    run_id, held = str(latest.info.run_id), latest.data
+    # A stage that died half-way has left its params, which the store never changes.
+    other_setting = any(held.params.get(param.key, param.value) != param.value for param in _as_params(record.params))
+    return (
+        _relay(client, before, {"continues": run_id})
+        if _stage_tag(record.stage) in held.tags or other_setting
+        else run_id
+    )
 
 
 def _find_run(client: MlflowClient, run_id: str) -> Run | None:
@@ -220,10 +244,11 @@ def _find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _relay(client: MlflowClient, records: Sequence[Record], tags: Mapping[str, str]) -> str:
-    """A new run that carries all that the stages before this one logged."""
+    """A new run that carries all that the stages before this one logged, under the name of this execution."""
     run_id = _create_run(client, tags)
     for record in records:
         _lay(client, run_id, record)
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _experiment_tags().items()])
     return run_id
 
 

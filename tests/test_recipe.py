@@ -48,6 +48,8 @@ def test_targets_that_are_missed_are_told():
     [
         ("params: {train: {bata: 1}}\ntarget: {}", "train.bata is not a known param; did you mean train.beta?"),
         ("params: {trian: {}}\ntarget: {}", "params.trian is not a section"),
+        ("params: {train: 3}\ntarget: {}", "params.train is 3; expected a section of named params"),
+        ("params: {}\ntarget: {test/elbo: {at_least: abc}}", "expected at_least or at_most with a number"),
         ("params: {}", "expected the mappings params and target"),
         ("params: {}\ntarget: {test/elbo: -100}", "target.test/elbo is -100; expected at_least or at_most"),
     ],

@@ -209,6 +209,28 @@ def test_a_stage_that_died_half_way_does_not_count_as_finished(store, trained, t
     assert record.run_id == trained.run_id
 
 
+def test_a_stage_that_died_half_way_with_other_params_leaves_them_alone(store, trained, tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        log_stage([trained], evaluation(0, tmp_path), [tmp_path / "gone"])
+    record = log_stage([trained], evaluation(1, tmp_path), [])
+    row = store.get_run(record.run_id)
+    assert row.data.tags["continues"] == trained.run_id
+    assert row.data.params["evaluate.seed"] == "1"
+
+
+def test_a_row_that_continues_another_bears_the_name_of_its_own_experiment(store, trained, tmp_path, monkeypatch):
+    log_stage([trained], evaluation(0, tmp_path), [])
+    monkeypatch.setenv("DVC_EXP_NAME", "tidy-mole")
+    row = store.get_run(log_stage([trained], evaluation(1, tmp_path), []).run_id)
+    assert (row.info.run_name, row.data.tags["dvc_exp_name"]) == ("tidy-mole", "tidy-mole")
+
+
+def test_a_store_that_cannot_be_used_is_named(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://store")
+    with pytest.raises(UserError, match=r"^MLflow store nowhere://store: .*; see MLFLOW_TRACKING_URI$"):
+        training_run(PARAMS, TAGS).__enter__()
+
+
 def test_the_onnx_model_carries_the_signature_of_its_graph(store, trained, tmp_path):
     model = log_stage([trained], Record("export", "", {}), [], model=identity_model(tmp_path / "decoder.onnx"))
     [logged] = store.search_logged_models([store.get_run(model.run_id).info.experiment_id])

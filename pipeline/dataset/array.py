@@ -3,6 +3,7 @@
 Both are read as streams, in chunks: memory stays flat, compressed or not, and nothing is unpickled.
 """
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -116,7 +117,7 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (*DAMAGED, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGED, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: not readable as a .npy or .npz file, or truncated ({reason})") from None
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.dataset.noise import stream_key, uniform_16_bits
+from pipeline.errors import UserError
 
 _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
 
@@ -47,4 +48,6 @@ def model_input(pixels: Tensor, examples: Tensor, mode: str, seed: int, epoch: i
     """
     if mode == "none":
         return to_unit(pixels)
+    if mode not in ("static", "dynamic"):
+        raise UserError(f"train.binarize is {mode!r}; expected none, static or dynamic")
     return binarize(pixels, examples, seed, epoch if mode == "dynamic" else _STATIC)

@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,14 @@ def in_chunks(
         yield Chunk(conversion.batch(images[part]), None if labels is None else labels[part], splits)
 
 
+BROKEN = (RuntimeError, OSError, EOFError, ValueError, AssertionError)
+
+
 def obtain(published: Published, root: Path, *, train: bool) -> Any:
     """torchvision's data set, downloaded if need be: whole, beside `root`, before any file of it is moved there."""
     try:
         return published.build(str(root), train, download=False)
-    except (RuntimeError, OSError, EOFError, ValueError, AssertionError) as error:
+    except BROKEN as error:
         if "not found" not in str(error):
             reason = _one_line(error) or "truncated"
             raise UserError(
@@ -78,7 +82,13 @@ def obtain(published: Published, root: Path, *, train: bool) -> Any:
                 f"expected {published.files}; delete them to download the set again"
             ) from None
     _download(published, root, train)
-    return published.build(str(root), train, download=False)
+    try:
+        return published.build(str(root), train, download=False)
+    except BROKEN as error:
+        raise UserError(
+            f"prepare.source {published.name}: what was downloaded to {root} is broken ({_one_line(error)}); "
+            f"expected {published.files}; delete them and try again"
+        ) from None
 
 
 def _download(published: Published, root: Path, train: bool) -> None:
@@ -87,7 +97,7 @@ def _download(published: Published, root: Path, train: bool) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside, _impatient():
             published.build(beside, train, download=True)
             _merge(Path(beside), root)
-    except (RuntimeError, OSError, EOFError, ValueError, AssertionError, ImportError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, AssertionError, ImportError, HTTPException) as error:
         raise UserError(
             f"prepare.source {published.name}: not in {root} and not to be downloaded ({_one_line(error)}); "
             f"offline, put {published.files} under {root}"

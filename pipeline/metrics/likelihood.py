@@ -18,11 +18,18 @@ _ENCODER_BATCH = 1000
 
 
 class Posterior(NamedTuple):
-    """What the model sees of a split, and q(z|x) of each image; x [n, C, H, W], the others [n, latent_dim]."""
+    """q(z|x) of each image of a split, [n, latent_dim], and what the model saw of it: uint8 [n, C, H, W]."""
 
-    x: Tensor
     mu: Tensor
     logvar: Tensor
+    pixels: Tensor
+    binarize: str
+    seed: int
+
+    def x(self, examples: Tensor) -> Tensor:
+        """The model's input of some images, [batch, C, H, W]: made when it is asked for, so that memory stays flat."""
+        device = self.mu.device
+        return model_input(self.pixels[examples].to(device), examples.to(device), self.binarize, self.seed)
 
 
 class Estimates(NamedTuple):
@@ -37,12 +44,11 @@ class Estimates(NamedTuple):
 @torch.no_grad()
 def posterior(model: VAE, images: Tensor, binarize: str, seed: int) -> Posterior:
     """Encode uint8 images [n, C, H, W]; binarisation is drawn once, from the seed and each image's index."""
-    device = next(model.parameters()).device
-    parts = []
+    nothing = torch.empty(len(images), model.config.latent_dim, device=next(model.parameters()).device)
+    given = Posterior(nothing, nothing.clone(), images, binarize, seed)
     for examples in index_batches(torch.arange(len(images)), _ENCODER_BATCH):
-        x = model_input(images[examples].to(device), examples.to(device), binarize, seed)
-        parts.append((x, *model.encode(x)))
-    return Posterior(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        given.mu[examples], given.logvar[examples] = model.encode(given.x(examples))
+    return given
 
 
 @torch.no_grad()
@@ -62,8 +68,8 @@ def estimate(
     # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
     recon, bound = torch.empty_like(given.mu[:, 0]), torch.empty_like(given.mu[:, 0])
     images_at_once = max(1, batch_log_weights // samples)
-    for examples in index_batches(torch.arange(len(given.x)), images_at_once):
-        x, mu, logvar = (value[examples] for value in given)
+    for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
+        x, mu, logvar = given.x(examples), given.mu[examples], given.logvar[examples]
         eps = torch.stack([_noise(seed, index, samples, mu) for index in examples.tolist()])
         pieces = torch.split(eps, batch_log_weights, dim=1)
         parts = [importance_samples(model, x, mu, logvar, piece) for piece in pieces]
@@ -72,6 +78,15 @@ def estimate(
         on_images(len(examples))
     kl = gaussian_kl_per_dimension(given.mu, given.logvar).sum(1)
     return Estimates(recon - kl, recon, kl, bound)
+
+
+@torch.no_grad()
+def recon_at_mean(model: VAE, given: Posterior) -> Tensor:
+    """log p(x|z) with z at the posterior's mean, [n], in nats: what a plain auto-encoder maximises."""
+    recon = torch.empty_like(given.mu[:, 0])
+    for examples in index_batches(torch.arange(len(recon)), _ENCODER_BATCH):
+        recon[examples] = model.likelihood.log_prob(given.x(examples), model.decode(given.mu[examples]))
+    return recon
 
 
 def mean_and_stderr(values: Tensor) -> tuple[float, float]:

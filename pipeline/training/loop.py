@@ -135,6 +135,7 @@ def fit(
     history, best = History(), {}
     for epoch in range(1, trainer.params.epochs + 1):
         metrics = {"epoch": float(epoch)} | trainer.train_epoch(epoch, on_step) | trainer.validate()
+        _refuse_non_finite_score(trainer.score(metrics), metrics)
         history.rows.append(metrics)
         if trainer.score(metrics) > history.best_score:
             history.best_epoch, history.best_score = epoch, trainer.score(metrics)
@@ -149,6 +150,15 @@ def fit(
 def _sums(bound: Bound) -> Tensor:
     """The terms summed over the batch: float64 [3]."""
     return torch.stack([term.detach().sum(dtype=torch.float64) for term in bound])
+
+
+def _refuse_non_finite_score(score: float, metrics: Metrics) -> None:
+    if not math.isfinite(score):
+        terms = ", ".join(f"{name} {metrics[name]:g}" for name in ("val/recon", "val/kl") if name in metrics)
+        raise UserError(
+            f"train: the validation score is {score} after epoch {metrics['epoch']:.0f} ({terms}); "
+            "expected finite terms: try a lower train.learning_rate"
+        )
 
 
 def _refuse_non_finite(loss: Tensor, bound: Bound, epoch: int, step: int) -> None:

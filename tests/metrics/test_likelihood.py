@@ -2,11 +2,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.metrics.likelihood import estimate, mean_and_stderr, posterior
+from pipeline.metrics.likelihood import estimate, mean_and_stderr, posterior, recon_at_mean
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
 
 DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:20, None]
+EVERY = torch.arange(20)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,13 @@ def test_same_seed_same_estimate_and_progress_counts_every_image(model, given):
 
 
 def test_posterior_sees_binary_images_only_where_asked(model):
-    assert set(posterior(model, DIGITS, "static", 0).x.unique().tolist()) == {0.0, 1.0}
-    assert len(posterior(model, DIGITS, "none", 0).x.unique()) > 2
+    assert set(posterior(model, DIGITS, "static", 0).x(EVERY).unique().tolist()) == {0.0, 1.0}
+    assert len(posterior(model, DIGITS, "none", 0).x(EVERY).unique()) > 2
+
+
+def test_reconstruction_at_the_mean_has_no_noise(model, given):
+    expected = model.likelihood.log_prob(given.x(EVERY), model.decode(given.mu))
+    torch.testing.assert_close(recon_at_mean(model, given), expected.detach())
 
 
 def test_standard_error_is_that_of_the_mean():

@@ -145,6 +145,14 @@ def test_non_finite_loss_is_refused_before_it_reaches_the_weights():
     assert torch.equal(weights(run.model).nan_to_num(7), before.nan_to_num(7))
 
 
+def test_non_finite_validation_is_refused_also_after_the_last_epoch():
+    run = trainer(epochs=1, ema_decay=0.0, learning_rate=1e30, batch_size=600, schedule="constant")
+    with pytest.raises(
+        UserError, match=r"the validation score is -?(nan|inf) after epoch 1 \(val/recon .*, val/kl .*\)"
+    ):
+        fit(run)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
