@@ -44,7 +44,7 @@ def interpolate(
     check_file(output, *STEPS)
     numbers = read_seeds(seeds)
     moving = Path(output).suffix.lower() == ".gif"
-    steps = _check(steps or STEPS[Path(output).suffix.lower()], len(numbers), fps)
+    steps = _check(STEPS[Path(output).suffix.lower()] if steps is None else steps, len(numbers), fps)
     sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
     stations = np.concatenate([sampler.latents(1, seed, 0, temperature) for seed in numbers])
     legs = walk(stations, steps)  # (legs, steps, latent_dim)

@@ -1,0 +1,220 @@
+"""What each command writes."""
+
+import csv
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.commands import score as score_module
+from pipeline.runtime import Sampler
+from pipeline.runtime.contact_sheet import Scored, colour_errors, contact_sheet, error_range
+
+
+@pytest.fixture
+def sampler(mlp):
+    return Sampler(mlp.folder, "cpu")
+
+
+def scores_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_codes_are_those_of_the_encoder_and_name_their_files(vae, photos, sampler, digits8):
+    assert vae("encode", "photos", "-o", "deep/codes.npz") == (0, "wrote deep/codes.npz: 3 latents of 12 images\n", "")
+    with np.load("deep/codes.npz", allow_pickle=False) as codes:
+        names = [f"photos/{'more/' * (number > 5)}{number:02}.png" for number in range(12)]
+        assert codes["files"].tolist() == names
+        for name, expected in zip(("mu", "logvar"), sampler.encode(digits8), strict=True):
+            assert codes[name].dtype == np.float32
+            np.testing.assert_allclose(codes[name], expected, atol=1e-6)
+
+
+def test_codes_decode_to_the_reconstructions(vae, photos, sampler, digits8):
+    vae("encode", "photos")
+    assert vae("decode", "codes.npz", "-o", "x.npy") == (0, "wrote x.npy: 12 images of the latents in codes.npz\n", "")
+    expected = sampler.decode(sampler.encode(digits8)[0])
+    assert np.abs(np.load("x.npy", allow_pickle=False).astype(int) - expected).max() <= 1
+    assert vae("decode", "codes.npz")[0] == 0
+    with Image.open("decoded.png") as grid:
+        assert grid.size == (4 * 58 + 2, 3 * 58 + 2)
+
+
+def test_latents_of_an_npy_decode_too_into_a_folder(vae, tmp_path):
+    np.save("z.npy", np.zeros((600, 3)))
+    assert vae("decode", "z.npy", "-o", "many/")[0] == 0
+    assert len(list((tmp_path / "many").glob("*.png"))) == 600
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("z.npy", np.zeros((2, 4)), "z is [2, 4]; expected [n, 3], the model's latents"),
+        ("z.npy", np.zeros((0, 3)), "holds float64 [0, 3]; expected numbers [n >= 1, latent_dim]"),
+        ("z.npy", np.array([["a", "b", "c"]]), "holds <U1 [1, 3]; expected numbers"),
+        ("z.npy", np.array([[{}] * 3]), "not readable as codes (Array can't be memory-mapped: Python objects"),
+        ("z.npy", b"\x93NUMPY broken", "not readable as codes ("),
+        ("z.npz", b"PK broken", "not readable as codes (File is not a zip file)"),
+        ("z.npz", {"logvar": np.zeros((2, 3))}, "not readable as codes (\"There is no item named 'mu.npy'"),
+        ("z.npz", {"mu": np.array([[{}] * 3])}, "not readable as codes (Object arrays cannot be loaded"),
+    ],
+)
+def test_codes_of_another_kind_are_refused(vae, tmp_path, name, array, message):
+    if isinstance(array, bytes):
+        (tmp_path / name).write_bytes(array)
+    elif isinstance(array, dict):
+        np.savez(tmp_path / name, **array)
+    else:
+        np.save(tmp_path / name, array)
+    code, out, err = vae("decode", name)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {name}: {message}")
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_codes_that_would_fill_the_memory_are_refused_before_they_are_read(vae, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        buffer = io.BytesIO()
+        np.save(buffer, np.zeros((100_000, 3), np.float32))
+        archive.writestr("mu.npy", buffer.getvalue())
+    monkeypatch.setattr("pipeline.commands.decode.MAX_CODES_BYTES", 10**6)
+    code, _, err = vae("decode", "bomb.npz")
+    assert code == 1
+    assert "(mu has 1,200,128 bytes, more than 1,000,000)" in err
+
+
+def test_a_latent_that_is_not_finite_leaves_nothing_behind(vae, tmp_path):
+    z = np.zeros((600, 3))
+    z[599, 1] = np.nan
+    np.save("z.npy", z)
+    assert vae("decode", "z.npy", "-o", "x.npy") == (
+        1,
+        "",
+        "error: z holds a NaN or an infinity; expected finite numbers\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["z.npy"]
+
+
+def test_scores_are_sorted_the_strangest_first(vae, photos, sampler, digits8):
+    code, out, err = vae("score", "photos")
+    assert (code, err) == (0, "")
+    rows = scores_of("scores.csv")
+    assert list(rows[0]) == ["file", "score", "stranger_than"]
+    scores, _ = sampler.score(digits8)
+    found = [float(row["score"]) for row in rows]
+    np.testing.assert_allclose(found, np.sort(scores)[::-1], rtol=1e-5)
+    strangest = int(scores.argmax())
+    assert rows[0]["file"] == f"photos/{'more/' * (strangest > 5)}{strangest:02}.png"
+    assert rows[0]["file"] in out
+    np.testing.assert_allclose([float(row["stranger_than"]) for row in rows], sampler.strangeness(found), atol=1e-4)
+
+
+def test_a_file_name_with_a_comma_or_a_line_break_stays_one_field(vae, tmp_path, digits8):
+    Image.fromarray(digits8[0, ..., 0]).save(tmp_path / 'a,"b"\nc.png')
+    code, out, _ = vae("score", tmp_path / 'a,"b"\nc.png')
+    assert code == 0
+    assert out.count("\n") == 1
+    assert scores_of("scores.csv")[0]["file"] == str(tmp_path / 'a,"b"\nc.png')
+
+
+def test_the_sheet_shows_the_strangest_whatever_the_batches(vae, photos, monkeypatch, sampler, digits8):
+    seen = []
+    monkeypatch.setattr(score_module, "ON_THE_SHEET", 5)
+    monkeypatch.setattr("pipeline.runtime.images.MOST_IMAGES_TOGETHER", 4)
+    monkeypatch.setattr(
+        "pipeline.runtime.contact_sheet.contact_sheet", lambda scored: seen.extend(scored) or contact_sheet(scored)
+    )
+    assert vae("score", "photos", "--sheet", "sheet.png")[0] == 0
+    order = np.argsort(-sampler.score(digits8)[0])[:5]
+    assert [item.file[-6:-4] for item in seen] == [f"{number:02}" for number in order]
+    for item, number in zip(seen, order, strict=True):
+        np.testing.assert_array_equal(item.image, digits8[number])
+        assert item.image.base is None  # a slice would keep the whole batch
+    with Image.open("sheet.png") as sheet:
+        assert sheet.mode == "RGB"
+        assert np.asarray(sheet).std() > 10
+
+
+def test_one_image_beyond_all_others_does_not_darken_their_error_maps():
+    rng = np.random.default_rng(0)
+    errors = [rng.uniform(0, 2, (8, 8)).astype(np.float32) for _ in range(5)]
+    low, high = error_range([*errors, errors[0] * 1e9])
+    assert 0 <= low < 0.2
+    assert 1.5 < high < 2.5
+    colours = colour_errors(np.array([[-1, low, (low + high) / 2, high, 1e9]], np.float32), low, high)[0].astype(int)
+    assert (colours[0] == colours[1]).all()
+    assert (colours[3] == colours[4]).all()
+    assert colours[1].sum() < colours[2].sum() < colours[3].sum()
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (10, 14, 3), (200, 30, 3)])
+def test_a_sheet_has_room_for_each_image_and_its_map(shape):
+    image, error = np.full(shape, 77, np.uint8), np.zeros(shape[:2], np.float32)
+    sheet = contact_sheet([Scored(f"{'folder/' * 20}{n}.png", 1e18, 1.0, image, error) for n in range(7)])
+    pixels = np.asarray(sheet)
+    factor = -(-112 // max(shape[:2]))
+    assert (pixels == 77).all(2).sum() == 7 * shape[0] * shape[1] * factor**2
+
+
+def test_reconstructions_lie_beside_their_originals(vae, photos, tmp_path, sampler, digits8):
+    assert vae("reconstruct", "photos", "-o", "out") == (0, "wrote out: 12 images beside their reconstructions\n", "")
+    files = sorted((tmp_path / "out").iterdir())
+    assert [files[0].name, files[11].name] == ["000000-00.png", "000011-11.png"]
+    expected = sampler.decode(sampler.encode(digits8)[0])
+    with Image.open(files[7]) as picture:
+        pixels = np.asarray(picture)[::13, ::13].astype(int)  # each pixel is a square of 13
+    np.testing.assert_array_equal(pixels[:, :8], digits8[7, ..., 0])
+    assert np.abs(pixels[:, -8:] - expected[7, ..., 0]).max() <= 1
+
+
+def test_reconstructions_alone_have_the_size_of_the_model(vae, photos, tmp_path, sampler, digits8):
+    assert vae("reconstruct", "photos/03.png", "--alone", "-o", "out")[0] == 0
+    with Image.open(tmp_path / "out" / "000000-03.png") as picture:
+        expected = sampler.decode(sampler.encode(digits8[3:4])[0])[0, ..., 0]
+        assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 1
+
+
+def test_a_walk_starts_and_ends_at_the_images_of_its_seeds(vae, sampler):
+    code, out, _ = vae("interpolate", "--seeds", "3,8,11", "--steps", 5)
+    assert (code, out) == (0, "wrote walk.gif: from seed to seed through 3, 8, 11 in 5 pictures each\n")
+    ends = [sampler.sample(1, seed)[0, ..., 0].astype(int) for seed in (3, 8, 11)]
+    with Image.open("walk.gif") as animation:
+        assert animation.n_frames == 16  # nine there, seven back
+        for number, expected in ((0, ends[0]), (4, ends[1]), (8, ends[2]), (12, ends[1])):
+            animation.seek(number)
+            frame = np.asarray(animation.convert("L"))[::28, ::28]
+            assert np.abs(frame - expected).max() <= 2
+
+
+def test_a_strip_has_a_row_for_each_leg(vae):
+    assert vae("interpolate", "--seeds", "3, 8, 11", "--steps", 4, "-o", "strip.png")[0] == 0
+    with Image.open("strip.png") as strip:
+        assert strip.size == (4 * 58 + 2, 2 * 58 + 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "3"], "--seeds is '3'; expected two whole numbers or more, such as 3,8"),
+        (["--seeds", "3,x"], "--seeds is '3,x'; expected two whole numbers"),
+        (["--seeds", "3,-8"], "--seeds is '3,-8'; expected two whole numbers"),
+        (["--seeds", f"3,{2**63}"], "seed is 9223372036854775808; expected a whole number from 0"),
+        (["--seeds", "3," + "9" * 5000], "--seeds is '3,99"),
+        (["--seeds", "3,8", "--steps", "1"], "--steps is 1; expected 2 to 2000 for 2 seeds"),
+        (["--seeds", "3,8", "--steps", "0"], "--steps is 0; expected 2 to 2000"),
+        (["--seeds", "3,8,9", "--steps", "1001"], "--steps is 1001; expected 2 to 1000 for 3 seeds"),
+        (["--seeds", "3,8", "--fps", "0"], "--fps is 0; expected 1 to 50"),
+        (["--seeds", "3,8", "--temperature", "nan"], "temperature is nan; expected a number from 0"),
+        (["--seeds", "3,8", "-o", "walk.mp4"], "walk.mp4: suffix is '.mp4'; expected .gif or .png"),
+    ],
+)
+def test_a_walk_that_cannot_be_is_refused_in_one_line(vae, tmp_path, options, message):
+    code, out, err = vae("interpolate", *options)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
