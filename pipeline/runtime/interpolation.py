@@ -25,10 +25,15 @@ def spherical(start: Floats, end: Floats, steps: int) -> Floats:
     lengths = np.linalg.norm(start) * np.linalg.norm(end)
     angle = np.arccos(np.clip(start @ end / lengths, -1, 1)) if lengths else 0.0
     if np.sin(angle) < 1e-4:
-        points = (1 - share) * start + share * end
-    else:
-        points = (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
+        return straight(start, end, steps)
+    points = (np.sin((1 - share) * angle) * start + np.sin(share * angle) * end) / np.sin(angle)
     return np.asarray(points, np.float32)
+
+
+def straight(start: Floats, end: Floats, steps: int) -> Floats:
+    """`steps` points from `start` to `end`, both [latent_dim], along a line: float32 [steps, latent_dim]."""
+    share = np.linspace(0, 1, steps)[:, None]
+    return np.asarray((1 - share) * start + share * end, np.float32)
 
 
 def walk(stations: Floats, steps: int) -> Floats:

@@ -68,12 +68,28 @@ class Sampler:
         self._device, self._threads = device, threads
         self._opening = threading.Lock()
         self._sessions: dict[str, InferenceSession] = {}
-        session = self._session(SAMPLER)
+        session = self.session(SAMPLER)
         self.metadata = read_metadata(session, str(self._path))
         channels, height, width = self.metadata.image_shape
         self.latent_dim = self.metadata.latent_dim
         self.image_shape = (height, width, channels)
         self._run = session.run
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the ONNX files at hand: those that the manifest lists, or sampler.onnx alone."""
+        return (SAMPLER,) if self._manifest is None else tuple(self._manifest.sha256)
+
+    def session(self, name: str) -> "InferenceSession":
+        """The session of one of `files`, opened and verified when it is first asked for; its `run` is thread-safe.
+
+        Raises:
+            UserError: there is no such file, it is damaged, or it is another graph.
+        """
+        with self._opening:
+            if name not in self._sessions:
+                self._sessions[name] = self._open(name)
+            return self._sessions[name]
 
     def sample(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Images:
         """Images number `first` to `first + n - 1` of `seed`: uint8 [n, H, W, C].
@@ -130,7 +146,7 @@ class Sampler:
         z = z.astype(np.float32)
         if not np.isfinite(z).all():
             raise UserError("z holds a NaN or an infinity; expected finite numbers")
-        run = self._session(DECODER).run
+        run = self.session(DECODER).run
         decoded = (to_pixels(run(["x"], {"z": z[start:stop]})[0]) for start, stop in self._chunks(len(z)))
         return _gather(decoded, len(z), self.image_shape)
 
@@ -171,7 +187,7 @@ class Sampler:
         Raises:
             UserError: there is no scorer.onnx, or it does not carry them.
         """
-        properties = self._session(SCORER).get_modelmeta().custom_metadata_map
+        properties = self.session(SCORER).get_modelmeta().custom_metadata_map
         return ScoreScale.from_strings(properties, str(self._path / SCORER))
 
     def _read(self, name: str, outputs: list[str], images: Images, together: int) -> list[Floats]:
@@ -180,7 +196,7 @@ class Sampler:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or not len(images):
             expected = ["n >= 1", *self.image_shape]
             raise UserError(f"images are {images.dtype} {list(images.shape)}; expected uint8 {expected}")
-        run = self._session(name).run
+        run = self.session(name).run
         parts = [run(outputs, {"images": images[at : at + together]}) for at in range(0, len(images), together)]
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
@@ -190,12 +206,6 @@ class Sampler:
 
     def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
         return ((start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
-
-    def _session(self, name: str) -> "InferenceSession":
-        with self._opening:
-            if name not in self._sessions:
-                self._sessions[name] = self._open(name)
-            return self._sessions[name]
 
     def _open(self, name: str) -> "InferenceSession":
         path = self._path if self._manifest is None else self._path / name

@@ -43,9 +43,7 @@ def open_graphs(sampler: Sampler) -> dict[str, Graph]:
     Raises:
         UserError: a file that the manifest lists is missing or damaged.
     """
-    manifest = sampler._manifest
-    present = GRAPHS[:1] if manifest is None else [name for name in GRAPHS if f"{name}.onnx" in manifest.sha256]
-    return {name: _graph(name, sampler._session(f"{name}.onnx")) for name in present}
+    return {name: _graph(name, sampler.session(f"{name}.onnx")) for name in GRAPHS if f"{name}.onnx" in sampler.files}
 
 
 def check_rows(rows: Arrays) -> None:

@@ -9,13 +9,13 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.interpolation import spherical, straight
 from pipeline.runtime.noise import check_first
 from pipeline.runtime.sampler import to_pixels
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import PICTURES, media_type, read_array, read_picture
 from pipeline.runtime.server.formats import JSON, NPY, OF_IMAGES, OF_NUMBERS, negotiate, respond
 from pipeline.runtime.server.guards import error_response
-from pipeline.runtime.server.latents import interpolate
 from pipeline.runtime.server.schemas import InterpolateRequest, SampleRequest
 from pipeline.runtime.server.service import Service
 
@@ -103,7 +103,8 @@ def build_routes(service: Service) -> APIRouter:
         negotiate(request.headers.get("accept"), OF_IMAGES)
         service.check_count(asked.steps, "steps")
         ends = await service.run("sampler", _ends(asked), request)
-        z = interpolate(ends["z"][0], ends["z"][1], asked.steps, asked.path)
+        path = {"spherical": spherical, "linear": straight}[asked.path]
+        z = path(ends["z"][0], ends["z"][1], asked.steps)
         return await _respond_images(request, await _decode(service, z, request), seeds=asked.seeds, path=asked.path)
 
     @router.get("/metadata", responses=_ERRORS)
