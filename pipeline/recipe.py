@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dvc.api
+
 from pipeline.errors import UserError, run_stage
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
 
@@ -76,9 +78,7 @@ def run_experiment(name: str, recipe: Recipe, overrides: list[str]) -> dict[str,
     command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *settings]
     if subprocess.run(command, check=False).returncode != 0:
         raise UserError(f"recipe {name}: the experiment failed; see above")
-    shown = subprocess.run(["dvc", "metrics", "show", "--json", name], check=True, capture_output=True, text=True)
-    files = json.loads(shown.stdout)[name]["data"]
-    return {metric: value for file in files.values() for metric, value in file["data"].items()}
+    return dict(dvc.api.metrics_show(rev=name))
 
 
 def main() -> None:

@@ -138,6 +138,18 @@ def test_from_images_to_onnx_and_a_queue_of_experiments(repository):
         assert stages_in(log) == ["train", "evaluate", "export"]
 
 
+def test_a_recipe_runs_beside_the_workspace_and_is_held_to_its_target(repository):
+    recipe = {"params": {"model": {"latent_dim": 4}}, "target": {"test/elbo": {"at_least": -1e6}}}
+    with open(repository.folder / "tiny.yaml", "w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(recipe, file)
+    before = (repository.folder / "params.yaml").read_text()
+    printed = repository.run("python", "-m", "pipeline.recipe", "tiny.yaml", "train.epochs=1")
+    assert re.search(r"recipe tiny: target reached, test/elbo -\d+\.\d\d", printed)
+    assert (repository.folder / "params.yaml").read_text() == before
+    [row] = [row for row in repository.rows() if row.info.run_name == "tiny"]
+    assert (row.data.params["model.latent_dim"], row.data.params["train.epochs"]) == ("4", "1")
+
+
 def stages_in(log):
     return re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)
 
