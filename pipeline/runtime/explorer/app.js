@@ -154,7 +154,7 @@ function fillTiles(parent, images, name, open) {
     button.onclick = () => {
       open(i);
       press(button);
-      if (matchMedia("(max-width: 52rem)").matches) $("opened").scrollIntoView(); // it is below on a phone
+      reveal();
     };
   }
 }
@@ -207,6 +207,10 @@ function show(what) {
   remember();
 }
 
+function reveal() {
+  if (matchMedia("(max-width: 52rem)").matches) $("opened").scrollIntoView(); // on a phone it is below
+}
+
 async function openCode(code) {
   if (code.length !== model.latent_dim || !code.every(Number.isFinite)) throw new Error("the link is of another model");
   show({ title: "A linked image", z: code, pixels: (await decode([code]))[0] });
@@ -239,7 +243,7 @@ function drawPicture(pixels) {
   const difference = pixels.map((value, i) => Math.abs(value - opened.own[i]));
   paint($("difference"), difference);
   const mean = difference.reduce((sum, value) => sum + value, 0) / difference.length / 255;
-  $("error").textContent = `Error ${(100 * mean).toFixed(1)} %`;
+  $("error").textContent = `Error ${(100 * mean).toFixed(1)}\u00a0%`;
 }
 
 function drawSliders() {
@@ -297,6 +301,7 @@ function openFile(file) {
     const code = await encode(own, model.image_shape, signal);
     const [pixels] = await decode([code], signal);
     show({ title: file.name, z: code, pixels, own });
+    reveal();
   });
 }
 

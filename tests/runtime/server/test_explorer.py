@@ -29,9 +29,9 @@ PIXELS = """(() => {
 CODE = "new URLSearchParams(location.hash.slice(1)).get('z')"
 
 
-@pytest.fixture(scope="module")
-def sampler(mlp):
-    return Sampler(mlp.folder, "cpu", threads=1)
+@pytest.fixture(scope="module", params=["mlp", "conv"])
+def sampler(request):
+    return Sampler(request.getfixturevalue(request.param).folder, "cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def address(sampler):
     running.join(20)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tab(tmp_path_factory):
     if not browser.find_chromium():
         pytest.skip("no chromium is installed")
