@@ -1,0 +1,151 @@
+import functools
+import http.server
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime import Sampler
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+EXAMPLES = ROOT / "examples"
+TRAINED = ROOT / "models" / "export"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH")
+
+
+@dataclass(frozen=True)
+class Model:
+    """An export folder and what opens it in Python."""
+
+    folder: Path
+    sampler: Sampler
+
+
+@pytest.fixture(params=["mlp", "conv", "trained"])
+def model(request):
+    if request.param != "trained":
+        return open_model(request.getfixturevalue(request.param).folder)
+    if not (TRAINED / "sampler.onnx").is_file():
+        pytest.skip("models/export is not there: run dvc repro or dvc pull")
+    return open_model(TRAINED)
+
+
+def open_model(folder):
+    return Model(folder, Sampler(folder / "sampler.onnx", "cpu", threads=1))
+
+
+@pytest.fixture(scope="session")
+def node_example(tmp_path_factory):
+    return installed("node", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def web_example(tmp_path_factory):
+    return installed("web", tmp_path_factory)
+
+
+@pytest.fixture
+def browse(web_example, tmp_path):
+    """Opens a page of this folder beside the web example, in headless Chromium; returns what the page reports.
+
+    `files` are put beside it: name -> content.
+    """
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None) or need(BROWSERS[0])
+
+    def open_page(page, files):
+        site = make_site(web_example, tmp_path / "site", page, files)
+        with served(site) as (address, reports), running(chromium, f"{address}/{page}", tmp_path / "profile"):
+            report = reports.get(timeout=60)
+        assert "error" not in report, report["error"]
+        return report
+
+    return open_page
+
+
+def installed(name, tmp_path_factory):
+    """A copy of the example with what its lock file names; the checkout stays as it is."""
+    need("node")
+    folder = tmp_path_factory.mktemp(name) / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("node_modules", "*.onnx"))
+    for script in ("graphs.mjs", "run.mjs"):
+        shutil.copy(HERE / script, folder)
+    command = [
+        need("npm"),
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--fetch-retries=1",
+    ]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if run.returncode and any(code in run.stderr for code in UNREACHABLE):
+        skip_unless_ci("the npm registry cannot be reached")
+    assert not run.returncode, run.stderr
+    return folder
+
+
+def need(program):
+    """The path of a program; without it the test is skipped, in CI it fails."""
+    found = shutil.which(program)
+    if found is None:
+        skip_unless_ci(f"{program} is not installed")
+    return found
+
+
+def skip_unless_ci(reason):
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI needs it")
+    pytest.skip(reason)
+
+
+def make_site(web_example, site, page, files):
+    shutil.copytree(web_example, site, ignore=shutil.ignore_patterns("node_modules"))
+    (site / "node_modules").symlink_to(web_example / "node_modules")
+    shutil.copy(HERE / page, site)
+    for name, content in files.items():
+        (site / name).write_bytes(content)
+    return site
+
+
+@contextmanager
+def served(site):
+    """A static server on a free port of loopback; what pages post to it comes out of the queue."""
+    reports = queue.Queue()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_POST(self):
+            reports.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", reports
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def running(chromium, address, profile):
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = [chromium, *options, f"--user-data-dir={profile}", address]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        browser.terminate()
+        browser.wait(timeout=30)
