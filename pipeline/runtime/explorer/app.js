@@ -93,7 +93,14 @@ async function restore() {
   state.open %= SAMPLES;
   state.z = link.get("z");
   await Promise.all([drawSamples(), drawWalk()]);
-  if (state.z) await openCode(fromText(state.z));
+  if (!state.z) return;
+  try {
+    await openCode(fromText(state.z));
+  } catch (error) {
+    state.z = null;
+    await drawSamples();
+    throw error;
+  }
 }
 
 function setSeed(name, text) {
@@ -108,7 +115,10 @@ function setSeed(name, text) {
 function change(changed) {
   Object.assign(state, changed);
   const ends = "from" in changed || "to" in changed;
-  if (!ends) soon("samples", drawSamples);
+  if (!ends) {
+    delete opened?.index; // Reset would lead to an image that is no longer in the grid
+    soon("samples", drawSamples);
+  }
   if (ends || "temperature" in changed) soon("walk", drawWalk);
 }
 

@@ -120,6 +120,26 @@ def test_a_link_restores_what_was_seen(page, sampler):
     assert again.run("Number(document.querySelector('#sliders input').value)") == -2.25
 
 
+def test_reset_after_another_seed_links_to_the_image_that_it_shows(page, sampler):
+    opened = page("#seed=5")
+    before = shown(opened, sampler)
+    slide(opened, 0, -2.25)
+    opened.run(
+        "[...document.querySelectorAll('#seed')].map((e) => (e.value = 6, e.dispatchEvent(new Event('change'))))"
+    )
+    opened.until("location.hash.includes('seed=6')")
+    opened.run("window.seen = location.hash, document.getElementById('reset').click()")
+    np.testing.assert_array_equal(shown(opened, sampler), before)
+    opened.until("location.hash != seen")
+    np.testing.assert_allclose(code(opened), sampler.latents(1, seed=5)[0], rtol=1e-5)
+
+
+def test_a_broken_link_says_so_and_shows_a_sample(page, sampler):
+    opened = page("#seed=5&z=abc")
+    opened.until("document.getElementById('status').textContent.startsWith('the link')")
+    np.testing.assert_array_equal(shown(opened, sampler), sampler.sample(1, seed=5)[0])
+
+
 def test_an_image_of_ones_own_is_encoded_and_decoded(page, sampler, tmp_path):
     height, width, channels = sampler.image_shape
     own = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
