@@ -41,7 +41,7 @@ ONLY_HERE = {
     "ruamel": {"params"},
     "yaml": set(),
     "pydantic": {"params", "server"},
-    "dvc": set(),
+    "dvc": {"recipe"},
 }
 OTHERS_ALLOWED = {
     "vae": {"torch"},

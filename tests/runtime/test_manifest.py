@@ -14,7 +14,7 @@ def folder(mlp, tmp_path):
 
 def test_the_manifest_lists_each_file_with_its_size_and_interface(mlp):
     content = read_json(mlp.folder / "manifest.json")
-    assert list(content["files"]) == ["sampler.onnx", "decoder.onnx", "encoder.onnx"]
+    assert list(content["files"]) == ["sampler.onnx", "decoder.onnx", "encoder.onnx", "scorer.onnx"]
     decoder = content["files"]["decoder.onnx"]
     assert decoder["bytes"] == len(mlp.files["decoder.onnx"])
     assert decoder["inputs"] == [{"name": "z", "dtype": "float32", "shape": ["n", 3]}]
@@ -37,8 +37,8 @@ def test_a_missing_and_an_unlisted_file_are_named(folder):
     (folder / "decoder.onnx").unlink()
     with pytest.raises(UserError, match=r"decoder.onnx: cannot be read .*; manifest.json lists it"):
         read_manifest(folder).read("decoder.onnx")
-    with pytest.raises(UserError, match=r"lists no scorer.onnx; expected one of sampler.onnx, decoder.onnx"):
-        read_manifest(folder).read("scorer.onnx")
+    with pytest.raises(UserError, match=r"lists no upscaler.onnx; expected one of sampler.onnx, decoder.onnx"):
+        read_manifest(folder).read("upscaler.onnx")
 
 
 @pytest.mark.parametrize("name", ["../decoder.onnx", "/etc/passwd", "a/b.onnx", "..", "", "..\\decoder.onnx", "C:x"])
