@@ -3,11 +3,13 @@ import json
 import math
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import onnx
 import pytest
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 
@@ -101,6 +103,23 @@ def test_system_metrics_run_as_long_as_the_training(store, monitors):
     with training_run(PARAMS, TAGS) as run:
         assert monitors == [("made", run.id, tracking.SYSTEM_METRICS_SECONDS), "started"]
     assert monitors[2:] == ["finished"]
+
+
+def test_system_metrics_reach_the_row(store, monkeypatch):
+    monkeypatch.setattr(tracking, "SystemMetricsMonitor", SystemMetricsMonitor)
+    monkeypatch.setattr(tracking, "SYSTEM_METRICS_SECONDS", 0.01)
+    published = threading.Event()
+    publish = SystemMetricsMonitor.publish_metrics
+
+    def publish_and_tell(monitor, metrics):
+        publish(monitor, metrics)
+        published.set()
+
+    monkeypatch.setattr(SystemMetricsMonitor, "publish_metrics", publish_and_tell)
+    with training_run(PARAMS, TAGS) as run:
+        assert published.wait(timeout=60)
+    metrics = store.get_run(run.id).data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(metrics)
 
 
 @pytest.mark.parametrize(
