@@ -16,6 +16,7 @@ from pipeline.runtime.server.guards import Guard, error_response
 from pipeline.runtime.server.kserve import build_kserve_routes
 from pipeline.runtime.server.metrics import MeasureRequests, Metrics
 from pipeline.runtime.server.page import build_page_routes
+from pipeline.runtime.server.reading import build_reading_routes
 from pipeline.runtime.server.routes import build_routes
 from pipeline.runtime.server.service import Service
 from pipeline.runtime.server.settings import Settings
@@ -39,6 +40,7 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="vae serve", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
     app.include_router(build_routes(service))
+    app.include_router(build_reading_routes(service))
     app.include_router(build_kserve_routes(service))
     app.include_router(build_page_routes())
     for kind, handler in _HANDLERS.items():

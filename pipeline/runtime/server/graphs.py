@@ -13,7 +13,7 @@ from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 from pipeline.runtime.sampler import MAX_TEMPERATURE, Sampler
 from pipeline.runtime.server.batching import Arrays
 
-GRAPHS = ("sampler", "decoder", "encoder")
+GRAPHS = ("sampler", "decoder", "encoder", "scorer")
 
 _RANGES = {"seed": (0, SEED_LIMIT - 1), "index": (0, INDEX_LIMIT - 1), "temperature": (0, MAX_TEMPERATURE)}
 
@@ -29,12 +29,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """An opened ONNX file as a function of rows."""
+    """An opened ONNX file as a function of rows; `batch_size` is how many it may be given at once."""
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     run: Callable[[Arrays], Arrays]
+    batch_size: int
 
 
 def open_graphs(sampler: Sampler) -> dict[str, Graph]:
@@ -43,7 +44,7 @@ def open_graphs(sampler: Sampler) -> dict[str, Graph]:
     Raises:
         UserError: a file that the manifest lists is missing or damaged.
     """
-    return {name: _graph(name, sampler.session(f"{name}.onnx")) for name in GRAPHS if f"{name}.onnx" in sampler.files}
+    return {name: _graph(name, sampler) for name in GRAPHS if f"{name}.onnx" in sampler.files}
 
 
 def check_rows(rows: Arrays) -> None:
@@ -80,11 +81,16 @@ def as_array(values: Any, dtype: str, name: str) -> NDArray[Any]:
     return converted
 
 
-def _graph(name: str, session: Any) -> Graph:
+def _graph(name: str, sampler: Sampler) -> Graph:
+    session = sampler.session(f"{name}.onnx")
     described = describe(session)
     inputs, outputs = (tuple(map(_tensor, described[side])) for side in ("inputs", "outputs"))
     names = [tensor.name for tensor in outputs]
-    return Graph(name, inputs, outputs, lambda rows: dict(zip(names, session.run(names, rows), strict=True)))
+    # A scorer decodes each image as many times as it takes samples of z.
+    batch_size = max(1, sampler.batch_size // sampler.score_scale.samples) if name == "scorer" else sampler.batch_size
+    return Graph(
+        name, inputs, outputs, lambda rows: dict(zip(names, session.run(names, rows), strict=True)), batch_size
+    )
 
 
 def _tensor(described: dict[str, Any]) -> Tensor:

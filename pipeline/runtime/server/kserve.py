@@ -1,7 +1,7 @@
 """The open inference protocol, version 2, of KServe and Triton: their clients work here unchanged.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, with the extension for binary
-tensors. A model has one version, "1"; `sampler`, `decoder` and `encoder` are the models.
+tensors. A model has one version, "1"; the models are the names of GRAPHS.
 """
 
 from importlib.metadata import version

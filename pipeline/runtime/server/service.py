@@ -80,7 +80,7 @@ class Service:
         batcher = Batcher(
             graph.run,
             self._worker,
-            batch_size=self.sampler.batch_size,
+            batch_size=graph.batch_size,
             max_queue=self.settings.max_queue,
             on_batch=partial(self.metrics.count_batch, graph.name),
         )

@@ -1,0 +1,71 @@
+"""The routes that read images: encode and score. A body is one picture, JSON, or an .npy file."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.server.bodies import PICTURES, media_type, read_array, read_picture
+from pipeline.runtime.server.formats import OF_NUMBERS, negotiate, respond
+from pipeline.runtime.server.openapi import IMAGES_BODY, NUMBERS
+from pipeline.runtime.server.service import Service
+
+
+def build_reading_routes(service: Service) -> APIRouter:
+    """The routes over one service."""
+    router = APIRouter()
+
+    @router.post("/encode", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
+    async def encode(request: Request, resize: bool = False) -> Response:
+        """q(z|x): mu and logvar, float32 [n, latent_dim] each; in raw and .npy one array [2, n, latent_dim].
+
+        The body is one PNG, JPEG or WebP picture, JSON `{"images": [...]}`, or an .npy file uint8 [n, H, W, C].
+        `resize` stretches a picture to the model's size; without it, another size is refused.
+        """
+        q = await service.run("encoder", {"images": await _read_images(service, request, resize)}, request)
+        return await respond(
+            request, np.stack([q["mu"], q["logvar"]]), OF_NUMBERS, lambda: {k: v.tolist() for k, v in q.items()}
+        )
+
+    @router.post("/score", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
+    async def score(request: Request, resize: bool = False, error_map: bool = False) -> Response:
+        """How strange the model finds images, in nats; the body is that of /encode.
+
+        JSON holds `score` [n] (minus the ELBO, higher is stranger), `strangeness` [n] (the share of the validation
+        images that score lower) and `error` [n, H, W] (each pixel's part in minus log p(x|z)). In raw and .npy it is
+        the score, float32 [n], or with `error_map` the error, float32 [n, H, W].
+        """
+        found = await service.run("scorer", {"images": await _read_images(service, request, resize)}, request)
+        strangeness = service.sampler.strangeness(found["score"])
+        return await respond(
+            request,
+            found["error" if error_map else "score"],
+            OF_NUMBERS,
+            lambda: {
+                "score": found["score"].tolist(),
+                "strangeness": strangeness.tolist(),
+                "error": found["error"].tolist(),
+            },
+        )
+
+    return router
+
+
+async def _read_images(service: Service, request: Request, resize: bool) -> NDArray[np.uint8]:
+    """The images of a request that an answer in numbers can be given to: uint8 [n, H, W, C]."""
+    negotiate(request.headers.get("accept"), OF_NUMBERS)
+    content, kind = await request.body(), media_type(request)
+    images = await asyncio.to_thread(_parse_images, service, content, kind, resize)
+    shape = service.sampler.image_shape
+    if images.shape[1:] != shape or not len(images):
+        raise UserError(f"images have shape {list(images.shape)}; expected ['n >= 1', {str(list(shape))[1:]}")
+    return images
+
+
+def _parse_images(service: Service, content: bytes, kind: str, resize: bool) -> NDArray[Any]:
+    if kind in PICTURES:
+        return read_picture(content, kind, service.sampler.image_shape, service.settings.max_pixels, resize)
+    return read_array(content, kind, "images", "uint8")
