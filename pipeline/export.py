@@ -20,6 +20,7 @@ from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_json
 from pipeline.graphs.card import write_card
+from pipeline.graphs.latents import measure_latent_kl
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.modules import Decoder, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
@@ -38,17 +39,21 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
 
     Args:
         vae: the model, in evaluation mode.
-        metadata: what the files say of themselves.
+        metadata: what the files say of themselves, but for the KL of their latents, which is measured here.
         score_samples: samples of z for each score.
-        validation: uint8 [n, C, H, W], whose scores the scorer carries as a scale.
+        validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
     """
     channels, height, width = vae.config.image_shape
     decoder = to_onnx(Decoder(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x"])
     images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+    encoder = to_onnx(Encoder(vae), [images], ["images"], ["mu", "logvar"])
+    if metadata.objective != "autoencoder":
+        latent_kl = measure_latent_kl(finish(encoder, _of_graph(metadata, ENCODER)), vae.prior, validation)
+        metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
     models = {
         SAMPLER: sampler_model(decoder, vae.config.latent_dim),
         DECODER: decoder,
-        ENCODER: to_onnx(Encoder(vae), [images], ["images"], ["mu", "logvar"]),
+        ENCODER: encoder,
     }
     files = {name: finish(model, _of_graph(metadata, name)) for name, model in models.items()}
     scorer = to_onnx(Scorer(vae, metadata.objective, score_samples), [images], ["images"], ["score", "error"])
@@ -94,7 +99,7 @@ def main() -> None:
     files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images)
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
-    manifest = build_manifest(files, metadata)
+    manifest = build_manifest(files)
     card = write_card(metadata, manifest, parity, before[1].metrics)
     metrics = {f"export/{name}": value for name, value in parity.items()}
     with atomic_directory(paths.reports) as reports, atomic_directory(paths.models) as models:

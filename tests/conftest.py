@@ -177,7 +177,7 @@ def export(config, folder):
     files = build_files(vae, metadata, SCORE_SAMPLES, validation_images(config))
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    write_json(folder / "manifest.json", build_manifest(files, metadata))
+    write_json(folder / "manifest.json", build_manifest(files))
     return Exported(folder, vae, metadata, files)
 
 

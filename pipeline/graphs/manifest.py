@@ -5,21 +5,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.runtime.describe import describe
-from pipeline.runtime.metadata import FORMAT, Metadata
+from pipeline.runtime.metadata import FORMAT
 from pipeline.runtime.sampler import SCORER
 from pipeline.runtime.scores import ScoreScale
-from pipeline.runtime.session import open_session
+from pipeline.runtime.session import open_session, read_metadata
 
 
-def build_manifest(files: Mapping[str, bytes], metadata: Metadata) -> dict[str, Any]:
+def build_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     """The manifest of finished files: sha256, size, inputs and outputs of each, and the metadata that they share.
 
-    The scorer's entry also has `scores`: how many samples a score takes, and the quantiles of the validation scores.
+    `latent_kl` is the KL of each latent dimension in nats, or null. The scorer's entry also has `scores`: how many
+    samples a score takes, and the quantiles of the validation scores.
     """
-    shared = {key: value for key, value in metadata.to_strings().items() if key not in ("format", "graph")}
+    name, content = next(iter(files.items()))
+    metadata = read_metadata(open_session(content, "cpu", name=name), name)
+    own = ("format", "graph", "latent_kl")
     return {
         "format": FORMAT,
-        "metadata": shared,
+        "metadata": {key: value for key, value in metadata.to_strings().items() if key not in own},
+        "latent_kl": metadata.latent_kl,
         "files": {name: _entry(name, content) for name, content in files.items()},
     }
 

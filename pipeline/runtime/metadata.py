@@ -1,6 +1,7 @@
 """What every exported file says of itself: one record, written by the export stage and read by the runtime."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -27,11 +28,14 @@ class Metadata:
     git_revision: str
     """The commit that trained the model; ends in -dirty where the working tree differed from it."""
     mlflow_run: str
+    latent_kl: tuple[float, ...] | None = None
+    """KL(q(z|x) || p(z)) of each latent dimension in nats, the mean over the validation images; None where the model
+    has no posterior (a plain auto-encoder), and of files that were exported before it was measured."""
 
     def to_strings(self) -> dict[str, str]:
-        """The entries of `metadata_props`: texts as they are, the numbers as JSON."""
-        values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(self).items()}
-        return {"format": FORMAT, **values}
+        """The entries of `metadata_props`: texts as they are, the numbers as JSON; what is None is left out."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"format": FORMAT, **{name: v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}}
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str], source: str) -> "Metadata":
@@ -45,10 +49,12 @@ class Metadata:
             raise UserError(f"{source}: carries no vae-pipeline metadata; expected a file that the export stage wrote")
         if found != FORMAT:
             raise UserError(f"{source}: format is {found!r}; expected {FORMAT!r}")
-        values: dict[str, Any] = {field.name: _entry(strings, field.name, source) for field in fields(cls)}
+        values: dict[str, Any] = {
+            field.name: _entry(strings, field.name, source) for field in fields(cls) if field.name != "latent_kl"
+        }
         values["latent_dim"] = _whole_numbers(f"[{values['latent_dim']}]", 1, "latent_dim", source)[0]
         values["image_shape"] = _whole_numbers(values["image_shape"], 3, "image_shape", source)
-        return cls(**values)
+        return cls(**values, latent_kl=_latent_kl(strings.get("latent_kl"), values["latent_dim"], source))
 
 
 def _entry(strings: Mapping[str, str], name: str, source: str) -> str:
@@ -65,3 +71,15 @@ def _whole_numbers(text: str, count: int, name: str, source: str) -> tuple[int, 
     if not isinstance(numbers, list) or len(numbers) != count or not all(type(n) is int and n > 0 for n in numbers):
         raise UserError(f"{source}: metadata {name} is {text[:40]}; expected {count} whole number(s) > 0")
     return tuple(numbers)
+
+
+def _latent_kl(text: str | None, latent_dim: int, source: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        kl = tuple(float(number) for number in json.loads(text))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        kl = ()
+    if len(kl) != latent_dim or not all(map(math.isfinite, kl)):
+        raise UserError(f"{source}: metadata latent_kl is {text[:40]}; expected {latent_dim} finite number(s)")
+    return kl

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor, nn
 
-from pipeline.vae.densities import gaussian_log_prob
+from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
 
 
 class StandardNormal(nn.Module):
@@ -16,6 +16,10 @@ class StandardNormal(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats; [batch, latent_dim] -> [batch]."""
         return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """KL(q || p) of each dimension of a Gaussian q, in nats: [batch, latent_dim] -> [batch, latent_dim]."""
+        return gaussian_kl_per_dimension(mu, logvar)
 
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Draw z, float32 [count, latent_dim], on the CPU."""

@@ -123,7 +123,7 @@ def test_the_quantiles_are_those_of_the_validation_scores_by_the_file_itself(exp
 
 
 def test_the_manifest_holds_the_quantiles_too(mlp):
-    entries = build_manifest(mlp.files, mlp.metadata)["files"]
+    entries = build_manifest(mlp.files)["files"]
     assert entries["scorer.onnx"]["scores"]["samples"] == 4
     assert len(entries["scorer.onnx"]["scores"]["quantiles"]["scores"]) == 11
     assert not any("scores" in entry for name, entry in entries.items() if name != "scorer.onnx")

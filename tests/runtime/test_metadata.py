@@ -9,8 +9,9 @@ def strings(**changes):
     return {key: value for key, value in (entries | changes).items() if value is not None}
 
 
-def test_what_is_written_is_what_is_read():
-    metadata = Metadata("decoder", 3, (1, 8, 8), "bernoulli", "standard", "elbo", "d", "p", "g", "m")
+@pytest.mark.parametrize("latent_kl", [(1.5, 0.0, 2.25), None])
+def test_what_is_written_is_what_is_read(latent_kl):
+    metadata = Metadata("decoder", 3, (1, 8, 8), "bernoulli", "standard", "elbo", "d", "p", "g", "m", latent_kl)
     assert Metadata.from_strings(metadata.to_strings(), "a.onnx") == metadata
 
 
@@ -25,6 +26,10 @@ def test_what_is_written_is_what_is_read():
         ({"image_shape": "[1, 8]"}, "a.onnx: metadata image_shape is .*; expected 3 whole number"),
         ({"image_shape": "[1, 8, true]"}, "a.onnx: metadata image_shape is"),
         ({"image_shape": "[" * 100_000}, "a.onnx: metadata image_shape is"),
+        ({"latent_kl": "[1, 2]"}, r"a.onnx: metadata latent_kl is \[1, 2\]; expected 3 finite number"),
+        ({"latent_kl": "[1, 2, NaN]"}, "a.onnx: metadata latent_kl is"),
+        ({"latent_kl": f"[1, 2, 1{'0' * 400}]"}, "a.onnx: metadata latent_kl is"),
+        ({"latent_kl": "7"}, "a.onnx: metadata latent_kl is 7"),
     ],
 )
 def test_malformed_metadata_is_answered_in_one_line(changes, message):
