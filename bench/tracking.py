@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline import tracking
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, flatten, load_params
+from pipeline.tracking.training import training_run
 from pipeline.train import build_model
 from pipeline.training.loop import Trainer, fit
 
@@ -31,7 +31,7 @@ def untracked(params: Params, data: PreparedData) -> float:
 def tracked(params: Params, data: PreparedData) -> tuple[float, float]:
     """Seconds of the whole, and of those the seconds that the training waited for tracking."""
     start, training = time.perf_counter(), 0.0
-    with tracking.training_run(flatten(params.train, "train"), {}) as run:
+    with training_run(flatten(params.train, "train"), {}) as run:
         calls: list[float] = []
 
         def on_epoch(_epoch: int, metrics: dict[str, float]) -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         start = time.perf_counter()
-        with tracking.training_run({}, {}):
+        with training_run({}, {}):
             pass  # the store's tables are made once, not in every run
         opened = time.perf_counter() - start
         pairs = [(untracked(params, data), tracked(params, data)) for _ in range(arguments.rounds)]

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from pipeline import tracking
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import to_unit
 from pipeline.dataset.noise import stream_key
@@ -32,6 +31,8 @@ from pipeline.metrics import figures
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use
 from pipeline.metrics.likelihood import Posterior, estimate, mean_and_stderr, posterior, recon_at_mean
 from pipeline.params import EvaluateParams, flatten, load_params
+from pipeline.record import Record, read_record, write_record
+from pipeline.tracking.runs import log_stage
 from pipeline.vae.likelihoods import bits_per_dim
 from pipeline.vae.model import VAE
 
@@ -92,7 +93,7 @@ def draw(model: VAE, pixels: Tensor, given: Posterior, use: LatentUse, seed: int
     return pictures
 
 
-def plot(training: tracking.Record, use: LatentUse) -> dict[str, Figure]:
+def plot(training: Record, use: LatentUse) -> dict[str, Figure]:
     """Figures of how training went and what each dimension carries, by file name."""
     return {
         "learning_curves": figures.learning_curves(training.curves, int(training.metrics["best_epoch"])),
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     arguments = parser.parse_args()
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
-    training = tracking.read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
+    training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
     pixels = _test_images(arguments.prepared, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
 
@@ -131,8 +132,9 @@ def main() -> None:
     pictures = draw(model, pixels, given, use, params.evaluate.seed) | plot(training, use)
     with atomic_directory(arguments.report) as beside:
         save(beside, metrics, use, pictures)
-        record = tracking.Record("evaluate", "", flatten(params.evaluate, "evaluate"), metrics=metrics)
-        tracking.write_record(beside, tracking.log_stage([training], record, sorted(beside.iterdir())))
+        values, artifacts = flatten(params.evaluate, "evaluate"), sorted(beside.iterdir())
+        record = Record("evaluate", "", values, metrics=metrics, artifacts=artifacts)
+        write_record(beside, log_stage([training], record))
     print(f"evaluate: {_headline(metrics)} on {len(pixels):,} test images -> {arguments.report}")
 
 

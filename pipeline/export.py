@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline import tracking
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError, run_stage
@@ -28,9 +27,12 @@ from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.params import flatten, load_params
+from pipeline.record import Record, read_record
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
+from pipeline.tracking.models import log_onnx_model
+from pipeline.tracking.runs import join_run, log_record
 from pipeline.vae.model import VAE
 
 
@@ -60,7 +62,7 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
     return files | {SCORER: finish_scorer(scorer, _of_graph(metadata, SCORER), score_samples, validation)}
 
 
-def describe_model(checkpoint: Checkpoint, training: tracking.Record) -> Metadata:
+def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
     """What the files are to say of themselves.
 
     Raises:
@@ -89,8 +91,8 @@ def main() -> None:
     paths = _arguments()
     params = load_params().export
     before = [
-        tracking.read_record(paths.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY)),
-        tracking.read_record(paths.evaluation, artifacts=("metrics.json", "latents.csv", "figures")),
+        read_record(paths.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY)),
+        read_record(paths.evaluation, artifacts=("metrics.json", "latents.csv", "figures")),
     ]
     checkpoint = load_checkpoint(paths.checkpoint)
     metadata = describe_model(checkpoint, before[0])
@@ -108,8 +110,10 @@ def main() -> None:
         write_json(models / MANIFEST, manifest)
         (models / "card.md").write_text(card, encoding="utf-8")
         write_json(reports / "metrics.json", metrics)
-        record = tracking.Record("export", "", flatten(params, "export"), metrics=metrics)
-        tracking.log_stage(before, record, sorted(models.iterdir()), model=models / DECODER)
+        values, artifacts = flatten(params, "export"), sorted(models.iterdir())
+        record = join_run(before, Record("export", "", values, metrics=metrics, artifacts=artifacts))
+        log_onnx_model(record.run_id, models / DECODER)
+        log_record(record)
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {parity['decoder_max_abs_error']:.1e}")
 
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import torch
 
-from pipeline import tracking
 from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import run_stage
 from pipeline.files import atomic_directory, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
+from pipeline.record import Record, write_record
+from pipeline.tracking.provenance import provenance
+from pipeline.tracking.training import TrainingRun, training_run
 from pipeline.training.loop import History, Trainer, fit
 from pipeline.training.progress import training_progress
 from pipeline.vae.model import VAE, VAEConfig
@@ -51,7 +53,7 @@ def likelihood_warning(params: Params, binary_fraction: float) -> str | None:
     )
 
 
-def train_model(params: Params, data: PreparedData, run: tracking.TrainingRun) -> tuple[VAE, History]:
+def train_model(params: Params, data: PreparedData, run: TrainingRun) -> tuple[VAE, History]:
     """Train, log every epoch, and return the model with the best epoch's weights, on the CPU.
 
     Raises:
@@ -71,12 +73,12 @@ def train_model(params: Params, data: PreparedData, run: tracking.TrainingRun) -
     return model.cpu(), history
 
 
-def save(folder: Path, params: Params, model: VAE, history: History, record: tracking.Record) -> None:
+def save(folder: Path, params: Params, model: VAE, history: History, record: Record) -> None:
     """Write the whole checkpoint folder, or nothing."""
     with atomic_directory(folder) as beside:
         save_checkpoint(beside, Checkpoint(model, params.train.objective, params.train.binarize))
         write_csv(beside / HISTORY, history.rows)
-        tracking.write_record(beside, record)
+        write_record(beside, record)
 
 
 def main() -> None:
@@ -93,11 +95,11 @@ def main() -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
     values = flatten(params.prepare, "prepare") | flatten(params.model, "model") | flatten(params.train, "train")
-    tags = tracking.provenance(params.digest(), data.sha256)
-    with tracking.training_run(values, tags) as run:
+    tags = provenance(params.digest(), data.sha256)
+    with training_run(values, tags) as run:
         model, history = train_model(params, data, run)
         best = history.rows[history.best_epoch - 1]
-        record = tracking.Record("train", run.id, values, tags, {"best_epoch": history.best_epoch})
+        record = Record("train", run.id, values, tags, {"best_epoch": history.best_epoch})
         save(arguments.checkpoint, params, model, history, record)
         run.finish(dataclasses.replace(record, artifacts=sorted(arguments.checkpoint.iterdir())))
     name = "recon" if params.train.objective == "autoencoder" else "elbo"

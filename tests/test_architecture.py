@@ -16,13 +16,26 @@ DVC = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = ("prepare", "train", "evaluate", "export")
 
 LEAVES = {"errors", "files"}
-ROOMS = {"checkpoint", "dataset", "device", "graphs", "metrics", "params", "runtime", "tracking", "training", "vae"}
+ROOMS = {
+    "checkpoint",
+    "dataset",
+    "device",
+    "graphs",
+    "metrics",
+    "params",
+    "record",
+    "runtime",
+    "tracking",
+    "training",
+    "vae",
+}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "params": LEAVES,
     "device": LEAVES,
-    "tracking": LEAVES,
+    "record": LEAVES,
+    "tracking": LEAVES | {"record"},
     "dataset": LEAVES,
     "vae": LEAVES,
     "runtime": LEAVES,

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import export, tracking
+from pipeline import export
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
 from pipeline.graphs.modules import Decoder
+from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
-RECORD = tracking.Record("train", "8f14e45f", {}, TAGS)
+RECORD = Record("train", "8f14e45f", {}, TAGS)
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def stage(mlp, tmp_path, monkeypatch):
     folders = ["data", "checkpoint", "evaluate", "models/export", "reports/export"]
     monkeypatch.setattr(sys, "argv", ["export", *folders])
     logged = []
-    monkeypatch.setattr(tracking, "log_stage", lambda *arguments, **named: logged.append((arguments, named)))
+    monkeypatch.setattr(export, "join_run", lambda before, record: record)
+    monkeypatch.setattr(export, "log_onnx_model", lambda run_id, path: None)
+    monkeypatch.setattr(export, "log_record", logged.append)
     return logged
 
 
@@ -39,10 +42,10 @@ def write_inputs(folder, vae):
     meta = {"shape": [1, 8, 8], "classes": None, "splits": counts, "sha256": "da7a" * 16, "values": {}}
     write_json(folder / "data" / "meta.json", meta)
     save_checkpoint(folder / "checkpoint", Checkpoint(vae, "elbo", "none"))
-    tracking.write_record(folder / "checkpoint", RECORD)
+    write_record(folder / "checkpoint", RECORD)
     (folder / "checkpoint" / "history.csv").write_text("epoch,val/elbo\n1,-3.0\n")
     evaluated = dataclasses.replace(RECORD, stage="evaluate", metrics={"test/elbo": -101.25})
-    tracking.write_record(folder / "evaluate", evaluated)
+    write_record(folder / "evaluate", evaluated)
     set_max_parity_error(folder, 1e-4)
 
 
@@ -99,10 +102,10 @@ def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monk
     (tmp_path / "models" / "export").mkdir(parents=True)
     (tmp_path / "models" / "export" / "old.onnx").touch()
 
-    def fail(*arguments, **named):
+    def fail(record):
         raise UserError("the store is gone")
 
-    monkeypatch.setattr(tracking, "log_stage", fail)
+    monkeypatch.setattr(export, "log_record", fail)
     with pytest.raises(UserError, match="the store is gone"):
         export.main()
     assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "old.onnx"]
@@ -110,7 +113,7 @@ def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monk
 
 
 def test_a_record_without_origin_is_refused(stage, tmp_path):
-    tracking.write_record(tmp_path / "checkpoint", dataclasses.replace(RECORD, tags={}))
+    write_record(tmp_path / "checkpoint", dataclasses.replace(RECORD, tags={}))
     with pytest.raises(UserError, match="lacks the tag 'data_sha256'"):
         export.main()
     assert_nothing_was_written(tmp_path, stage)

@@ -1,0 +1,51 @@
+"""run.json: what a stage put into its MLflow run, kept on disk so that the row can be laid again without the store."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.files import read_csv, read_json, write_json
+
+RECORD = "run.json"
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one stage put into its run.
+
+    `curves` are rows of metrics with their `epoch`; `artifacts` are files and folders on disk.
+    """
+
+    stage: str
+    run_id: str
+    params: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
+    curves: Sequence[Metrics] = ()
+    artifacts: Sequence[Path] = ()
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write run.json; the curves and artifacts lie beside it already."""
+    names = ("stage", "run_id", "params", "tags", "metrics")
+    write_json(folder / RECORD, {name: getattr(record, name) for name in names})
+
+
+def read_record(folder: Path, curves: str | None = None, artifacts: Sequence[str] = ()) -> Record:
+    """Read run.json, and the curves from a CSV file; both files and artifacts are named as they lie in `folder`.
+
+    Raises:
+        UserError: a file is missing or unreadable.
+    """
+    content = read_json(folder / RECORD)
+    try:
+        record = Record(**content)
+    except TypeError as error:
+        raise UserError(f"{folder / RECORD}: not what a stage writes ({error})") from None
+    rows = read_csv(folder / curves) if curves else ()
+    return dataclasses.replace(record, curves=rows, artifacts=[folder / name for name in artifacts])

@@ -1,0 +1,12 @@
+"""Rows of the MLflow store: the only place that imports mlflow.
+
+One run per pipeline execution: `train` opens it, `evaluate` and `export` join it. A stage that already stands in
+the row, because it ran before over the same training, opens a row of its own that carries all that came before
+it and names the run that it continues; so a row never mixes two settings. A run that the store does not know
+(DVC restored the training from its cache) is laid again from the records that the stages left on disk.
+"""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # both are read when mlflow is imported
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -1,0 +1,126 @@
+"""The row of an execution: which run a stage joins, and what it puts there."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.record import Metrics, Record
+from pipeline.tracking.provenance import experiment_tags
+from pipeline.tracking.store import connect, experiment_id, store_errors
+
+MOST_METRICS_PER_CALL = 1000
+
+
+def join_run(before: Sequence[Record], record: Record) -> Record:
+    """The record with the id of the run that is to hold it: that of the stages `before` it, or a new one.
+
+    When it is a new one the docstring of `pipeline.tracking` says.
+
+    Raises:
+        UserError: the store refuses it.
+    """
+    client = connect()
+    with store_errors():
+        return dataclasses.replace(record, run_id=_run_to_join(client, before, record))
+
+
+def log_record(record: Record) -> None:
+    """Put a finished stage into its run; only then does the run count the stage as finished.
+
+    Raises:
+        UserError: the store refuses it.
+    """
+    client = connect()
+    with store_errors():
+        lay(client, record.run_id, record)
+
+
+def log_stage(before: Sequence[Record], record: Record) -> Record:
+    """Join the run as `join_run` does and put the finished stage into it; its record, with the run's id.
+
+    Raises:
+        UserError: the store refuses it.
+    """
+    joined = join_run(before, record)
+    log_record(joined)
+    return joined
+
+
+def create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
+    """A new run, named after the DVC experiment if there is one; its id."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return str(client.create_run(experiment_id(client), tags=dict(tags), run_name=name).info.run_id)
+
+
+def lay(client: MlflowClient, run_id: str, record: Record) -> None:
+    """Put all of a record into a run."""
+    tags = [RunTag(key, value) for key, value in {**record.tags, _stage_tag(record.stage): "finished"}.items()]
+    metrics = as_metrics(record.curves) + as_metrics([record.metrics])
+    for start in range(0, len(metrics), MOST_METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS_PER_CALL])
+    client.log_batch(run_id, params=as_params(record.params))
+    for artifact in record.artifacts:
+        if artifact.is_dir():
+            client.log_artifacts(run_id, str(artifact), artifact.name)
+        else:
+            client.log_artifact(run_id, str(artifact), record.stage)
+    client.log_batch(run_id, tags=tags)  # last: a stage that died half-way does not count as finished
+    client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+
+def as_params(params: Mapping[str, Any]) -> list[Param]:
+    """Params as MLflow keeps them: texts."""
+    return [Param(name, str(value)) for name, value in params.items()]
+
+
+def as_metrics(rows: Sequence[Metrics]) -> list[Metric]:
+    """Rows of metrics as MLflow keeps them, each at the step that is its `epoch`, or 0."""
+    now = int(time.time() * 1000)
+    return [
+        Metric(name, value, now, int(row.get("epoch", 0)))
+        for row in rows
+        for name, value in row.items()
+        if name != "epoch"
+    ]
+
+
+def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record) -> str:
+    latest = _find_run(client, before[-1].run_id)
+    if latest is None:
+        return _relay(client, before, {"restored": "true"})
+    run_id, held = str(latest.info.run_id), latest.data
+    # A stage that died half-way has left its params, which the store never changes.
+    other_setting = any(held.params.get(param.key, param.value) != param.value for param in as_params(record.params))
+    return (
+        _relay(client, before, {"continues": run_id})
+        if _stage_tag(record.stage) in held.tags or other_setting
+        else run_id
+    )
+
+
+def _find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """The run, where the store knows it and nobody has deleted it."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    return None if run.info.lifecycle_stage == LifecycleStage.DELETED else run
+
+
+def _relay(client: MlflowClient, records: Sequence[Record], tags: Mapping[str, str]) -> str:
+    """A new run that carries all that the stages before this one logged, under the name of this execution."""
+    run_id = create_run(client, tags)
+    for record in records:
+        lay(client, run_id, record)
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in experiment_tags().items()])
+    return run_id
+
+
+def _stage_tag(stage: str) -> str:
+    return f"stage.{stage}"
