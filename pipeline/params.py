@@ -54,6 +54,9 @@ class PrepareParams(Section):
     """Share of the images (of the training split where the set has a test split) for validation."""
     test_fraction: Fraction
     """Share of the images for testing; unused where the set has a test split of its own."""
+    held_out_labels: Annotated[tuple[str | int, ...], Field(strict=False)]
+    """Classes of a labelled source, by name (or by place, from 0, where no name is a number), that go to none of the
+    splits but to the array `held_out`: strange images of a known kind, to measure the scorer with."""
     seed: Seed
     """Seeds the hash of an image's bytes that draws its split."""
 

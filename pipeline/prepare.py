@@ -1,4 +1,4 @@
-"""Stage 1, prepare: a set of images -> uint8 arrays for train, val and test.
+"""Stage 1, prepare: a set of images -> uint8 arrays for train, val and test, and one of those held out.
 
 Reads what `prepare.source` names; writes the folder given as argument 1 (`pipeline/dataset/store.py` says what is
 in it). Ruled by the section `prepare` of params.yaml.
@@ -20,8 +20,8 @@ from pipeline.dataset.chunks import Chunk, Skipped, Source
 from pipeline.dataset.decode import shown
 from pipeline.dataset.pixels import Conversion
 from pipeline.dataset.sources import open_source
-from pipeline.dataset.splits import SplitDraw
-from pipeline.dataset.store import META_FILE
+from pipeline.dataset.splits import SplitDraw, held_out_classes
+from pipeline.dataset.store import HELD_OUT, META_FILE, SPLITS
 from pipeline.dataset.writer import dataset_writer
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_json
@@ -39,7 +39,7 @@ def prepare(source: Source, draw: SplitDraw, folder: Path) -> dict[str, Any]:
     skipped: list[Skipped] = []
     rounding_error = 0.0
     chunks, image_shape = _shape_of_first(source.chunks, skipped)
-    with dataset_writer(folder, image_shape, source.classes) as writer:
+    with dataset_writer(folder, image_shape, source.classes, held_out=bool(draw.held_out)) as writer:
         for chunk in chunks:
             for split, images, labels in draw.divide(chunk):
                 writer.append(split, images, labels)
@@ -79,10 +79,15 @@ def _refuse_empty_splits(counts: dict[str, int], draw: SplitDraw) -> None:
         "val": f"prepare.val_fraction is {draw.val_fraction:g}",
         "train": f"prepare.val_fraction + prepare.test_fraction is {draw.val_fraction + draw.test_fraction:g}",
     }
-    for split, count in counts.items():
-        if count == 0:
+    if counts.get(HELD_OUT) == 0:
+        raise UserError(
+            f"prepare.held_out_labels: none of the {sum(counts.values()):,} images has such a label; "
+            "expected at least one"
+        )
+    for split in SPLITS:
+        if counts[split] == 0:
             raise UserError(
-                f"{fractions[split]}, and none of the {sum(counts.values()):,} images fell to {split}; "
+                f"{fractions[split]}, and none of the {sum(counts[name] for name in SPLITS):,} images fell to {split}; "
                 "expected at least one: change the fraction or prepare.seed, or give more (and different) images"
             )
 
@@ -123,7 +128,8 @@ def main() -> None:
         raise UserError(f"prepare: {len(sys.argv) - 1} arguments; expected one, the folder to write")
     params, folder = load_params().prepare, Path(sys.argv[1])
     source = _with_progress(open_from_params(params))
-    draw = SplitDraw(params.val_fraction, params.test_fraction, params.seed)
+    held_out = held_out_classes(params.held_out_labels, source.classes)
+    draw = SplitDraw(params.val_fraction, params.test_fraction, params.seed, held_out)
     with atomic_directory(folder) as beside:
         meta = {"source": params.source, **prepare(source, draw, beside)}
         write_json(beside / META_FILE, meta)

@@ -87,6 +87,8 @@ def test_a_value_out_of_range_is_named(changes, expected):
             "train.early_stopping_epochs is 'no'; expected a whole number, or null",
         ),
         ({"prepare.root": 3}, "prepare.root is 3; expected text"),
+        ({"prepare.held_out_labels": 4}, "prepare.held_out_labels is 4; expected a list"),
+        ({"prepare.held_out_labels": [4.5]}, "prepare.held_out_labels.0 is 4.5; expected text, or a whole number"),
         ({"prepare.root": ""}, "prepare.root is ''; expected some text"),
         ({"prepare.image_size": 28}, "prepare.image_size is 28; expected a list, or null"),
         ({"prepare.image_size": [28]}, "prepare.image_size.1 is missing; expected a value (a list may be too short)"),

@@ -145,6 +145,47 @@ def test_a_relative_root_starts_at_the_repository_that_dvc_names(place, tmp_path
     assert asked == [Path("data/torchvision"), tmp_path / "data/torchvision", Path("/somewhere")]
 
 
+def test_held_out_labels_are_in_no_split_but_in_an_array_of_their_own(place, capsys):
+    images = grey_images(90)
+    put_images("images", images, ("cat", "dog", "eel"))
+    place(source="images", path="images", val_fraction=0.3, test_fraction=0.3)
+    whole = run_main()
+    capsys.readouterr()
+    place(source="images", path="images", val_fraction=0.3, test_fraction=0.3, held_out_labels=["dog"])
+    data = run_main()
+    assert {image.tobytes() for image in data.held_out.images} == {image.tobytes() for image in images[1::3]}
+    assert data.held_out.labels.tolist() == [1] * 30
+    for split in SPLITS:
+        before, after = getattr(whole, split), getattr(data, split)
+        np.testing.assert_array_equal(after.images, before.images[before.labels != 1])
+    assert data.meta["splits"]["held_out"]["class_counts"] == [0, 30, 0]
+    assert data.sha256 != whole.sha256
+    assert data.meta["values"]["mean"] == pytest.approx(images[np.arange(90) % 3 != 1].mean())
+    assert " test, 30 held_out images of 1x8x9 from images" in capsys.readouterr().out
+
+
+def test_where_nothing_is_held_out_there_is_no_file_of_it(place):
+    place_faces(place)
+    assert run_main().held_out is None
+    assert not list(Path("data/prepared").glob("held_out*"))
+
+
+def test_an_unknown_held_out_label_ends_in_one_line(place):
+    put_images("images", grey_images(30), ("cat", "dog", "eel"))
+    place(source="images", path="images", held_out_labels=["dgo"])
+    assert_fails_in_one_line("held_out_labels.0 is 'dgo'; expected one of cat, dog, eel", "data/prepared")
+    assert not Path("data/prepared").exists()
+
+
+def test_a_held_out_label_without_images_is_refused(place):
+    put_images("images", grey_images(30), ("cat", "dog", "eel"))
+    for file in Path("images/dog").iterdir():
+        file.write_text("not an image")
+    place(source="images", path="images", held_out_labels=["dog"], on_bad_image="skip")
+    with pytest.raises(UserError, match=r"prepare\.held_out_labels: none of the 20 images has such a label"):
+        stage.main()
+
+
 def test_an_empty_split_names_param_and_count(place):
     np.save("a.npy", grey_images(4))
     place(source="array", path="a.npy", val_fraction=0.001, test_fraction=0.1)

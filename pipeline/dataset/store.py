@@ -1,5 +1,7 @@
 """The prepared data as it lies on disk: uint8 [n, C, H, W] for train, val and test, and meta.json beside them.
 
+Where labels were held out, a fourth array `held_out` has their images; else there is no such file.
+
 `pipeline.dataset.writer` writes this folder; here it is opened.
 """
 
@@ -15,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = "held_out"
 META_FILE = "meta.json"
 # What numpy raises on a damaged .npy file: its header is Python text, and is parsed as such.
 DAMAGED = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
@@ -30,11 +33,12 @@ class Split:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The three splits and what meta.json says of them."""
+    """The three splits, the images held out from them if there are any, and what meta.json says of all."""
 
     train: Split
     val: Split
     test: Split
+    held_out: Split | None
     meta: dict[str, Any]
 
     @property
@@ -45,7 +49,7 @@ class PreparedData:
 
     @property
     def sha256(self) -> str:
-        """One hash over all images and labels of the three splits."""
+        """One hash over all images and labels, those held out included."""
         return str(self.meta["sha256"])
 
 
@@ -69,12 +73,14 @@ def open_prepared(folder: Path | str) -> PreparedData:
     meta = read_json(folder / META_FILE)
     try:
         shape, labelled = tuple(meta["shape"]), meta["classes"] is not None
-        counts = {split: meta["splits"][split]["count"] for split in SPLITS}
+        present = SPLITS + (HELD_OUT,) * (HELD_OUT in meta["splits"])
+        counts = {split: meta["splits"][split]["count"] for split in present}
         meta["sha256"], meta["values"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
-    splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in SPLITS}
-    return PreparedData(**splits, meta=meta)
+    splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in present}
+    held_out = splits.pop(HELD_OUT, None)
+    return PreparedData(**splits, held_out=held_out, meta=meta)
 
 
 def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool) -> Split:

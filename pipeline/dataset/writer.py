@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from pipeline.dataset.store import SPLITS, images_file, labels_file
+from pipeline.dataset.store import HELD_OUT, SPLITS, images_file, labels_file
 
 
 class NpyAppender:
@@ -92,18 +92,20 @@ class SplitWriter:
 
 
 class DatasetWriter:
-    """The three splits, the values' histogram and the hash over all of them."""
+    """The splits, the histogram of their values, and the hash over everything."""
 
-    def __init__(self, folder: Path, image_shape: tuple[int, ...], classes: Sequence[str] | None):
+    def __init__(self, folder: Path, image_shape: tuple[int, ...], classes: Sequence[str] | None, held_out: bool):
         self._image_shape = image_shape
         self._classes = classes
         self._levels = np.zeros(256, np.int64)
-        self._splits = {split: SplitWriter(folder, split, image_shape, classes) for split in SPLITS}
+        splits = SPLITS + (HELD_OUT,) * held_out
+        self._splits = {split: SplitWriter(folder, split, image_shape, classes) for split in splits}
 
     def append(self, split: str, images: np.ndarray, labels: np.ndarray | None) -> None:
         """Append uint8 images [m, C, H, W], and labels int64 [m] where there are classes, to one split."""
         self._splits[split].append(images, labels)
-        self._levels += np.bincount(images.ravel(), minlength=256)
+        if split != HELD_OUT:  # the values are those of the images that the model is to know
+            self._levels += np.bincount(images.ravel(), minlength=256)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -113,10 +115,10 @@ class DatasetWriter:
     def finish(self) -> dict[str, Any]:
         """Complete the files; returns shape, classes, splits, values and sha256 as they stand in meta.json.
 
-        There must be at least one image.
+        There must be at least one image in train, val or test.
         """
         splits = {name: writer.finish() for name, writer in self._splits.items()}
-        hashes = [splits[name]["sha256"] for name in SPLITS]
+        hashes = [split["sha256"] for split in splits.values()]
         return {
             "shape": list(self._image_shape),
             "classes": None if self._classes is None else list(self._classes),
@@ -133,10 +135,10 @@ class DatasetWriter:
 
 @contextmanager
 def dataset_writer(
-    folder: Path, image_shape: tuple[int, ...], classes: Sequence[str] | None
+    folder: Path, image_shape: tuple[int, ...], classes: Sequence[str] | None, *, held_out: bool = False
 ) -> Iterator[DatasetWriter]:
-    """A `DatasetWriter` whose files are closed whatever happens."""
-    writer = DatasetWriter(folder, image_shape, classes)
+    """A `DatasetWriter` whose files are closed whatever happens; `held_out` gives it a fourth array of that name."""
+    writer = DatasetWriter(folder, image_shape, classes, held_out)
     try:
         yield writer
     finally:

@@ -28,6 +28,20 @@ def test_what_was_written_is_opened_memory_mapped(prepared):
     assert len(data.sha256) == 64
 
 
+def test_what_was_held_out_is_opened_too(tmp_path):
+    images = np.arange(4 * 2 * 2, dtype=np.uint8).reshape(4, 1, 2, 2)
+    with dataset_writer(tmp_path, (1, 2, 2), ["cat", "dog"], held_out=True) as writer:
+        for row, split in enumerate(("train", "val", "test", "held_out")):
+            writer.append(split, images[row : row + 1], np.array([split == "held_out"], np.int64))
+        (tmp_path / "meta.json").write_text(json.dumps(writer.finish()))
+    data = open_prepared(tmp_path)
+    np.testing.assert_array_equal(data.held_out.images, images[3:])
+    np.testing.assert_array_equal(data.held_out.labels, [1])
+    (tmp_path / "held_out.npy").unlink()
+    with pytest.raises(UserError, match=r"held_out\.npy: not found"):
+        open_prepared(tmp_path)
+
+
 def test_the_files_are_plain_npy(prepared):
     folder, images = prepared
     np.testing.assert_array_equal(np.load(folder / "val.npy", allow_pickle=False), images[3:5])
