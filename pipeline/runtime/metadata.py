@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from pipeline.errors import UserError
@@ -31,6 +31,8 @@ class Metadata:
     latent_kl: tuple[float, ...] | None = None
     """KL(q(z|x) || p(z)) of each latent dimension in nats, the mean over the validation images; None where the model
     has no posterior (a plain auto-encoder), and of files that were exported before it was measured."""
+    variant: str | None = None
+    """int8 or fp16 where the decoder computes in that; None: float32."""
 
     def to_strings(self) -> dict[str, str]:
         """The entries of `metadata_props`: texts as they are, the numbers as JSON; what is None is left out."""
@@ -49,12 +51,12 @@ class Metadata:
             raise UserError(f"{source}: carries no vae-pipeline metadata; expected a file that the export stage wrote")
         if found != FORMAT:
             raise UserError(f"{source}: format is {found!r}; expected {FORMAT!r}")
-        values: dict[str, Any] = {
-            field.name: _entry(strings, field.name, source) for field in fields(cls) if field.name != "latent_kl"
-        }
+        required = [field.name for field in fields(cls) if field.default is MISSING]
+        values: dict[str, Any] = {name: _entry(strings, name, source) for name in required}
         values["latent_dim"] = _whole_numbers(f"[{values['latent_dim']}]", 1, "latent_dim", source)[0]
         values["image_shape"] = _whole_numbers(values["image_shape"], 3, "image_shape", source)
-        return cls(**values, latent_kl=_latent_kl(strings.get("latent_kl"), values["latent_dim"], source))
+        latent_kl = _latent_kl(strings.get("latent_kl"), values["latent_dim"], source)
+        return cls(**values, latent_kl=latent_kl, variant=strings.get("variant"))
 
 
 def _entry(strings: Mapping[str, str], name: str, source: str) -> str:

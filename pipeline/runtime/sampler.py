@@ -15,6 +15,7 @@ from pipeline.runtime.manifest import read_manifest
 from pipeline.runtime.noise import check_first, check_seed
 from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import Device, open_session, read_file, read_metadata
+from pipeline.runtime.variants import Variant, variant_file
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -50,6 +51,7 @@ class Sampler:
         *,
         threads: int | None = None,
         batch_size: int = 512,
+        variant: Variant | None = None,
     ) -> None:
         """Open the sampler; decoder, encoder and scorer are opened when first used.
 
@@ -58,14 +60,17 @@ class Sampler:
             device: auto, cpu, cuda or tensorrt, as in `open_session`.
             threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
             batch_size: how many images are computed at once; bounds the memory, does not change the images.
+            variant: int8 or fp16 opens sampler and decoder in that arithmetic, where the folder holds them;
+                a lone file is what it is.
 
         Raises:
-            UserError: a file is missing, damaged or not one of ours; the device cannot be served.
+            UserError: a file is missing, damaged or not one of ours; the device cannot be served; the folder
+                lacks the variant.
         """
         self.batch_size = _whole_number("batch_size", batch_size, 1)
         self._path = Path(path)
         self._manifest = read_manifest(path) if self._path.is_dir() else None
-        self._device, self._threads = device, threads
+        self._device, self._threads, self._variant = device, threads, variant
         self._opening = threading.Lock()
         self._sessions: dict[str, InferenceSession] = {}
         session = self.session(SAMPLER)
@@ -208,12 +213,15 @@ class Sampler:
         return ((start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
 
     def _open(self, name: str) -> "InferenceSession":
-        path = self._path if self._manifest is None else self._path / name
-        content = read_file(path) if self._manifest is None else self._manifest.read(name)
+        file = variant_file(name, self._variant)
+        path = self._path if self._manifest is None else self._path / file
+        content = read_file(path) if self._manifest is None else self._manifest.read(file)
         session = open_session(content, self._device, self._threads, str(path))
-        graph = read_metadata(session, str(path)).graph
-        if f"{graph}.onnx" != name:
-            raise UserError(f"{path}: is a {graph}; expected a {name}, or the export folder that holds one")
+        metadata = read_metadata(session, str(path))
+        if metadata.graph != name.partition(".")[0]:
+            raise UserError(f"{path}: is a {metadata.graph}; expected a {name}, or the export folder that holds one")
+        if file != name and metadata.variant != self._variant:
+            raise UserError(f"{path}: computes in {metadata.variant or 'float32'}; expected {self._variant}")
         return session
 
 
