@@ -12,6 +12,7 @@ from pipeline.runtime.describe import describe
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 from pipeline.runtime.sampler import MAX_TEMPERATURE, Sampler
 from pipeline.runtime.server.batching import Arrays
+from pipeline.runtime.server.labels import LABEL, Label, find_label, read_labels
 
 GRAPHS = ("sampler", "decoder", "encoder", "scorer")
 
@@ -29,13 +30,19 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """An opened ONNX file as a function of rows; `batch_size` is how many it may be given at once."""
+    """An opened ONNX file as a function of rows.
+
+    Attributes:
+        batch_size: how many rows it may be given at once.
+        labels: names of the values of its input `label`; none if it has no such input.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     run: Callable[[Arrays], Arrays]
     batch_size: int
+    labels: tuple[str, ...]
 
 
 def open_graphs(sampler: Sampler) -> dict[str, Graph]:
@@ -47,17 +54,35 @@ def open_graphs(sampler: Sampler) -> dict[str, Graph]:
     return {name: _graph(name, sampler) for name in GRAPHS if f"{name}.onnx" in sampler.files}
 
 
-def check_rows(rows: Arrays) -> None:
-    """Hold that every value is one that the graphs compute with.
+def label_rows(graph: Graph, label: Label | None, count: int) -> Arrays:
+    """The graph's input `label` for `count` rows of one class; nothing if the graph takes no label.
+
+    Raises:
+        UserError: a label is given where there is none, is missing where there are, or is no class of the model.
+    """
+    if not graph.labels:
+        if label is not None:
+            raise UserError(
+                f"label is {label!r:.40}; expected none, since the {graph.name} of this model takes no label"
+            )
+        return {}
+    if label is None:
+        raise UserError(f"label is missing; expected one of {len(graph.labels)} classes, by name or index")
+    return {LABEL: np.full(count, find_label(label, graph.labels), np.int64)}
+
+
+def check_rows(graph: Graph, rows: Arrays) -> None:
+    """Hold that every value is one that the graph computes with.
 
     Raises:
         UserError: a value is not finite or outside its range.
     """
+    ranges = _RANGES | {LABEL: (0, len(graph.labels) - 1)}
     for name, array in rows.items():
-        low, high = _RANGES.get(name, (-np.inf, np.inf))
+        low, high = ranges.get(name, (-np.inf, np.inf))
         wrong = array[~(np.isfinite(array) & (array >= low) & (array <= high))]
         if wrong.size:
-            expected = f"expected numbers from {low} to {high}" if name in _RANGES else "expected finite numbers"
+            expected = f"expected numbers from {low} to {high}" if name in ranges else "expected finite numbers"
             raise UserError(f"{name} holds {wrong.flat[0]}; {expected}")
 
 
@@ -88,9 +113,11 @@ def _graph(name: str, sampler: Sampler) -> Graph:
     names = [tensor.name for tensor in outputs]
     # A scorer decodes each image as many times as it takes samples of z.
     batch_size = max(1, sampler.batch_size // sampler.score_scale.samples) if name == "scorer" else sampler.batch_size
-    return Graph(
-        name, inputs, outputs, lambda rows: dict(zip(names, session.run(names, rows), strict=True)), batch_size
-    )
+
+    def run(rows: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, rows), strict=True))
+
+    return Graph(name, inputs, outputs, run, batch_size, read_labels(session, f"{name}.onnx"))
 
 
 def _tensor(described: dict[str, Any]) -> Tensor:

@@ -19,26 +19,30 @@ def build_reading_routes(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.post("/encode", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
-    async def encode(request: Request, resize: bool = False) -> Response:
+    async def encode(request: Request, resize: bool = False, label: str | None = None) -> Response:
         """q(z|x): mu and logvar, float32 [n, latent_dim] each; in raw and .npy one array [2, n, latent_dim].
 
         The body is one PNG, JPEG or WebP picture, JSON `{"images": [...]}`, or an .npy file uint8 [n, H, W, C].
         `resize` stretches a picture to the model's size; without it, another size is refused.
         """
-        q = await service.run("encoder", {"images": await _read_images(service, request, resize)}, request)
+        images = {"images": await _read_images(service, request, resize)}
+        q = await service.run("encoder", images, request, label)
         return await respond(
             request, np.stack([q["mu"], q["logvar"]]), OF_NUMBERS, lambda: {k: v.tolist() for k, v in q.items()}
         )
 
     @router.post("/score", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
-    async def score(request: Request, resize: bool = False, error_map: bool = False) -> Response:
+    async def score(
+        request: Request, resize: bool = False, error_map: bool = False, label: str | None = None
+    ) -> Response:
         """How strange the model finds images, in nats; the body is that of /encode.
 
         JSON holds `score` [n] (minus the ELBO, higher is stranger), `strangeness` [n] (the share of the validation
         images that score lower) and `error` [n, H, W] (each pixel's part in minus log p(x|z)). In raw and .npy it is
         the score, float32 [n], or with `error_map` the error, float32 [n, H, W].
         """
-        found = await service.run("scorer", {"images": await _read_images(service, request, resize)}, request)
+        images = {"images": await _read_images(service, request, resize)}
+        found = await service.run("scorer", images, request, label)
         strangeness = service.sampler.strangeness(found["score"])
         return await respond(
             request,

@@ -16,6 +16,7 @@ from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
 from pipeline.runtime.server.formats import OF_IMAGES, negotiate, respond
 from pipeline.runtime.server.guards import error_response
+from pipeline.runtime.server.labels import Label
 from pipeline.runtime.server.openapi import ERRORS, IMAGES, Z_BODY
 from pipeline.runtime.server.schemas import InterpolateRequest, SampleRequest
 from pipeline.runtime.server.service import Service
@@ -36,27 +37,28 @@ def build_routes(service: Service) -> APIRouter:
         negotiate(request.headers.get("accept"), OF_IMAGES)
         service.check_count(asked.count)
         check_first(asked.first, asked.count)
-        drawn = await service.run("sampler", _rows(asked), request)
+        drawn = await service.run("sampler", _rows(asked), request, asked.label)
         return await _respond_images(request, drawn["images"], seed=asked.seed, first=asked.first)
 
     @router.post("/decode", responses=IMAGES, response_class=Response, openapi_extra=Z_BODY)
-    async def decode(request: Request) -> Response:
+    async def decode(request: Request, label: str | None = None) -> Response:
         """The images of latents: JSON `{"z": [[...], ...]}`, or an .npy file of numbers [n, latent_dim]."""
         negotiate(request.headers.get("accept"), OF_IMAGES)
         z = await asyncio.to_thread(read_array, await request.body(), media_type(request), "z", "float32")
         if z.ndim != 2 or z.shape[1] != service.sampler.latent_dim or not len(z):
             raise UserError(f"z has shape {list(z.shape)}; expected [n >= 1, {service.sampler.latent_dim}]")
-        return await _respond_images(request, await _decode(service, z, request))
+        return await _respond_images(request, await _decode(service, z, label, request))
 
     @router.post("/interpolate", responses=IMAGES, response_class=Response)
     async def post_interpolate(asked: InterpolateRequest, request: Request) -> Response:
         """A walk of `steps` images from image 0 of one seed to image 0 of another, through the latents."""
         negotiate(request.headers.get("accept"), OF_IMAGES)
         service.check_count(asked.steps, "steps")
-        ends = await service.run("sampler", _ends(asked), request)
+        ends = await service.run("sampler", _ends(asked), request, asked.label)
         path = {"spherical": spherical, "linear": straight}[asked.path]
         z = path(ends["z"][0], ends["z"][1], asked.steps)
-        return await _respond_images(request, await _decode(service, z, request), seeds=asked.seeds, path=asked.path)
+        images = await _decode(service, z, asked.label, request)
+        return await _respond_images(request, images, seeds=asked.seeds, path=asked.path)
 
     @router.get("/metadata", responses=ERRORS)
     async def metadata() -> dict[str, Any]:
@@ -64,7 +66,9 @@ def build_routes(service: Service) -> APIRouter:
         limits = {name: getattr(service.settings, name) for name in ("max_images", "max_body_bytes", "max_pixels")}
         scale = {"score": service.sampler.score_scale.to_json()} if "scorer" in service.graphs else {}
         model = {**service.sampler.metadata.to_strings(), **_sizes(service), **scale}
-        return {**model, "graphs": list(service.graphs), **limits}
+        labels = service.graphs["sampler"].labels
+        named = {"labels": list(labels)} if labels else {}
+        return {**model, **named, "graphs": list(service.graphs), **limits}
 
     @router.get("/health", responses=ERRORS)
     async def health() -> dict[str, str]:
@@ -100,13 +104,15 @@ def _ends(asked: InterpolateRequest) -> Arrays:
     }
 
 
-async def _decode(service: Service, z: NDArray[np.float32], request: Request) -> NDArray[np.uint8]:
-    x = (await service.run("decoder", {"z": z}, request))["x"]
+async def _decode(service: Service, z: NDArray[np.float32], label: Label | None, request: Request) -> NDArray[np.uint8]:
+    x = (await service.run("decoder", {"z": z}, request, label))["x"]
     return await asyncio.to_thread(to_pixels, x)
 
 
 def _sizes(service: Service) -> dict[str, Any]:
-    return {"latent_dim": service.sampler.latent_dim, "image_shape": list(service.sampler.image_shape)}
+    sampler = service.sampler
+    sizes = {"latent_dim": sampler.latent_dim, "image_shape": list(sampler.image_shape)}
+    return {**sizes, "latent_kl": sampler.metadata.latent_kl}
 
 
 async def _respond_images(request: Request, images: NDArray[np.uint8], **origin: Any) -> Response:

@@ -17,6 +17,7 @@ def _refuse_bool(value: Any) -> Any:
 _Number = BeforeValidator(_refuse_bool)
 _Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1), _Number]
 _Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False), _Number]
+_Label = Annotated[int | str, _Number]
 
 
 class SampleRequest(BaseModel):
@@ -28,6 +29,7 @@ class SampleRequest(BaseModel):
     seed: _Seed = 0
     first: Annotated[int, Field(ge=0, le=INDEX_LIMIT - 1), _Number] = 0
     temperature: _Temperature = 1.0
+    label: _Label | None = None
 
 
 class InterpolateRequest(BaseModel):
@@ -39,3 +41,4 @@ class InterpolateRequest(BaseModel):
     steps: Annotated[int, Field(ge=2), _Number] = 10
     path: Literal["spherical", "linear"] = "spherical"
     temperature: _Temperature = 1.0
+    label: _Label | None = None

@@ -9,7 +9,8 @@ from fastapi import HTTPException, Request
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
-from pipeline.runtime.server.graphs import Graph, check_rows, open_graphs
+from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs
+from pipeline.runtime.server.labels import LABEL, Label
 from pipeline.runtime.server.metrics import Metrics
 from pipeline.runtime.server.settings import Settings
 
@@ -42,16 +43,20 @@ class Service:
             raise HTTPException(404, f"this model has no {name!r}; expected one of {', '.join(self.graphs)}")
         return self.graphs[name]
 
-    async def run(self, name: str, rows: Arrays, request: Request) -> Arrays:
+    async def run(self, name: str, rows: Arrays, request: Request, label: Label | None = None) -> Arrays:
         """A graph's outputs for these rows, for as long as `request`'s client waits.
+
+        If the graph takes a label, all rows have `label`, unless they hold their own.
 
         Raises:
             HTTPException: no such graph (404), too many rows or a value out of range (422), the queue is full (503),
                 the deadline passed (504).
         """
-        self.graph(name)
         self.check_count(count_rows(rows))
-        check_rows(rows)
+        graph = self.graph(name)
+        if LABEL not in rows:
+            rows = {**rows, **label_rows(graph, label, count_rows(rows))}
+        check_rows(graph, rows)
         work = asyncio.ensure_future(self._batchers[name].submit(rows))
         try:
             async with asyncio.timeout(self.settings.request_seconds):

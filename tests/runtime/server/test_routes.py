@@ -1,6 +1,7 @@
 import io
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,14 @@ def test_metadata_says_what_the_model_is(client):
     assert said["max_images"] == 64
 
 
+def test_metadata_says_how_many_nats_each_latent_dimension_carries(start, sampler):
+    said = start().get("/metadata").json()["latent_kl"]
+    assert len(said) == 3
+    assert said == list(sampler.metadata.latent_kl)
+    sampler.metadata = replace(sampler.metadata, latent_kl=None)  # of a plain auto-encoder
+    assert start().get("/metadata").json()["latent_kl"] is None
+
+
 def test_a_lone_sampler_says_what_it_lacks(start, mlp):
     client = start(model=Sampler(mlp.folder / "sampler.onnx", "cpu"))
     assert client.get("/sample").status_code == 200
@@ -162,7 +171,7 @@ def test_health_is_answered(client, route):
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": 1001}, "temperature is 1001"),
         ({"temperature": None}, "temperature is None"),
-        ({"label": 3}, "label is 3; extra inputs are not permitted"),
+        ({"label": 3}, "label is 3; expected none, since the sampler of this model takes no label"),
     ],
 )
 def test_a_value_out_of_range_is_named(client, asked, reason):

@@ -1,0 +1,44 @@
+"""Conditional models: the graph's input `label`, int64 [n], and the names that its metadata gives to the values."""
+
+import json
+from typing import Any
+
+from pipeline.errors import UserError
+
+LABEL = "label"
+Label = int | str
+"""A class by its index, or by its name."""
+
+
+def read_labels(session: Any, source: str) -> tuple[str, ...]:
+    """The class names, in order of index, that the entry `labels` of an opened file lists; none if it takes no label.
+
+    Raises:
+        UserError: the graph has the input `label`, but its metadata names no classes; errors name `source`.
+    """
+    if all(node.name != LABEL for node in session.get_inputs()):
+        return ()
+    text = session.get_modelmeta().custom_metadata_map.get("labels", "")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    listed = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+    if not listed or len(set(names)) != len(names):
+        raise UserError(f"{source}: metadata labels is {text[:40]!r}; expected a JSON list of the names of the classes")
+    return tuple(names)
+
+
+def find_label(label: Label, labels: tuple[str, ...]) -> int:
+    """The index of a class: a text is its name, or its index where no class has that name.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if label in labels:
+        return labels.index(str(label))
+    index = int(label) if isinstance(label, int) or (label.isascii() and label.isdecimal() and len(label) < 16) else -1
+    if not 0 <= index < len(labels):
+        known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+        raise UserError(f"label is {label!r:.40}; expected one of {known}, or an index from 0 to {len(labels) - 1}")
+    return index
