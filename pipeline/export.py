@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
-from pipeline.dataset.store import open_prepared
+from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_json
 from pipeline.graphs.card import write_card
+from pipeline.graphs.detection import measure_detection
+from pipeline.graphs.detection_section import TITLE, detection_section
 from pipeline.graphs.latents import measure_latent_kl
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.modules import Decoder, Encoder, Scorer
@@ -86,6 +88,15 @@ def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
         raise UserError(f"the record of the training lacks the tag {error}; expected what train wrote") from None
 
 
+def measure_as_detector(scorer: bytes, data: PreparedData, count: int) -> tuple[dict[str, float], dict[str, str]]:
+    """How well a scorer finds strange images: its metrics, and what the card says of them; empty where none can be."""
+    held_out = None if data.held_out is None else data.held_out.images
+    detection = measure_detection(scorer, data.test.images, held_out, count)
+    if detection is None:
+        return {}, {}
+    return detection.metrics, {TITLE: detection_section(detection, data.held_out_labels)}
+
+
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
@@ -102,8 +113,9 @@ def main() -> None:
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
     manifest = build_manifest(files)
-    card = write_card(metadata, manifest, parity, before[1].metrics)
-    metrics = {f"export/{name}": value for name, value in parity.items()}
+    detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
+    card = write_card(metadata, manifest, parity, before[1].metrics, sections)
+    metrics = {f"export/{name}": value for name, value in {**parity, **detection}.items()}
     with atomic_directory(paths.reports) as reports, atomic_directory(paths.models) as models:
         for name, content in files.items():
             (models / name).write_bytes(content)

@@ -136,6 +136,8 @@ class ExportParams(Section):
     """Largest difference between onnxruntime and torch that is accepted: absolute, but of scores relative."""
     score_samples: Annotated[int, Field(ge=1, le=1024)]
     """Samples of z that one score is averaged over; they are drawn once and stand in scorer.onnx."""
+    detection_images: Annotated[int, Field(ge=2)]
+    """Images of each kind (strange or not), at most, on which the scorer is measured as a detector of strange ones."""
 
 
 class Params(Section):

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from pipeline.export import build_files
 from pipeline.files import write_json
 from pipeline.graphs.manifest import build_manifest
 from pipeline.runtime.metadata import Metadata
+from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
 
 MLP = VAEConfig((1, 8, 8), "mlp", (16,), "relu", 3, "bernoulli", "learned")
@@ -160,8 +162,15 @@ def exported(request):
     return request.getfixturevalue(request.param)
 
 
-def export(config, folder):
-    vae = random_vae(config, seed=0)
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A small model that was trained, if briefly, on the first 1,000 of scikit-learn's digits."""
+    config = dataclasses.replace(MLP, hidden=(64,), latent_dim=8)
+    return export(config, tmp_path_factory.mktemp("trained"), trained_vae(config, steps=200))
+
+
+def export(config, folder, vae=None):
+    vae = vae or random_vae(config, seed=0)
     metadata = Metadata(
         graph="",
         latent_dim=config.latent_dim,
@@ -194,3 +203,15 @@ def random_vae(config, seed):
         for parameter in vae.decoder.parameters():
             parameter.mul_(2)
     return vae
+
+
+def trained_vae(config, steps):
+    torch.manual_seed(0)
+    vae = VAE(config)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)
+    x = torch.from_numpy(load_digits().images[:1000, None] / 16).float()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-elbo(vae, x, torch.randn(len(x), config.latent_dim)).elbo.mean()).backward()
+        optimizer.step()
+    return vae.eval()

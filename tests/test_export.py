@@ -80,6 +80,34 @@ def test_what_is_exported_draws_images_and_knows_its_origin(stage, tmp_path, mlp
     assert sampler.metadata.objective == "elbo"
 
 
+def test_the_scorer_is_measured_as_a_detector(stage, tmp_path):
+    export.main()
+    metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
+    assert {"export/auroc_defects", "export/auroc_defects_error_map", "export/defects_located"} < metrics.keys()
+    assert "export/auroc_held_out" not in metrics
+    assert "held-out labels" not in (tmp_path / "models" / "export" / "card.md").read_text()
+
+
+def test_where_labels_were_held_out_the_card_says_how_well_they_are_found(stage, tmp_path):
+    hold_out(tmp_path / "data", "eel")
+    export.main()
+    metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
+    card = (tmp_path / "models" / "export" / "card.md").read_text()
+    measured = f"{metrics['export/auroc_held_out']:.3f} ± {metrics['export/auroc_held_out_stderr']:.3f}"
+    assert f"| 7 images of held-out labels: eel | 5 test images | `score` | {measured} |" in card
+    assert stage[0].metrics == metrics
+
+
+def hold_out(folder, label):
+    """Give the prepared folder labels, and seven images that were held out."""
+    np.save(folder / "held_out.npy", np.random.default_rng(1).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8))
+    meta = read_json(folder / "meta.json")
+    meta["splits"]["held_out"] = {"count": 7, "class_counts": [0, 7]}
+    for split, part in meta["splits"].items():
+        np.save(folder / f"{split}_labels.npy", np.zeros(part["count"], np.int64))
+    write_json(folder / "meta.json", meta | {"classes": ["cat", label]})
+
+
 def test_files_that_differ_from_the_model_are_not_written(stage, tmp_path, monkeypatch):
     class Wrong(Decoder):
         def forward(self, z):

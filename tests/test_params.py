@@ -60,6 +60,7 @@ def test_the_params_of_the_repository_are_valid():
         ({"prepare.val_fraction": 1.0}, "prepare.val_fraction is 1.0; expected a number < 1"),
         ({"export.max_parity_error": 0.0}, "export.max_parity_error is 0.0; expected a number > 0"),
         ({"export.score_samples": 0}, "export.score_samples is 0; expected a number >= 1"),
+        ({"export.detection_images": 1}, "export.detection_images is 1; expected a number >= 2"),
         ({"evaluate.importance_samples": 0}, "evaluate.importance_samples is 0; expected a number >= 1"),
     ],
 )
@@ -117,8 +118,9 @@ def test_nan_in_the_file_is_refused(file):
         ("train.bata", "train.bata is not a known param; did you mean train.beta?"),
         ("train.learning-rate", "train.learning-rate is not a known param; did you mean train.learning_rate?"),
         (
-            "export.xyzzy",
-            "export.xyzzy is not a known param; expected one of export.max_parity_error, export.score_samples",
+            "evaluate.xyzzyxyzzyxyzzy",
+            "evaluate.xyzzyxyzzyxyzzy is not a known param; expected one of evaluate.importance_samples, "
+            "evaluate.batch_log_weights, evaluate.seed",
         ),
     ],
 )

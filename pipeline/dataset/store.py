@@ -48,6 +48,12 @@ class PreparedData:
         return channels, height, width
 
     @property
+    def held_out_labels(self) -> list[str]:
+        """Names of the classes that were held out."""
+        counts = self.meta["splits"].get(HELD_OUT, {}).get("class_counts") or []
+        return [name for name, count in zip(self.meta["classes"] or [], counts, strict=False) if count]
+
+    @property
     def sha256(self) -> str:
         """One hash over all images and labels, those held out included."""
         return str(self.meta["sha256"])

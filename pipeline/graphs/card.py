@@ -58,9 +58,13 @@ scores lie near the ELBO of binary images, not on it.
 
 
 def write_card(
-    metadata: Metadata, manifest: Mapping[str, Any], parity: Mapping[str, float], test_metrics: Mapping[str, float]
+    metadata: Metadata,
+    manifest: Mapping[str, Any],
+    parity: Mapping[str, float],
+    test_metrics: Mapping[str, float],
+    extra_sections: Mapping[str, str],
 ) -> str:
-    """The card as Markdown; a section without contents is left out."""
+    """The card as Markdown; `extra_sections` (title -> Markdown) follow that on scores. An empty one is left out."""
     height, width, channels = *metadata.image_shape[1:], metadata.image_shape[0]
     sections = {
         "Use": f"```python\n{_USE}  # uint8 [16, {height}, {width}, {channels}], channels last\n```\n\n"
@@ -68,6 +72,7 @@ def write_card(
         "in any language; each is whole in itself and takes any batch size n.",
         "Files": _files(manifest["files"]),
         "Scores": _scores(metadata, manifest["files"].get("scorer.onnx")),
+        **extra_sections,
         "Origin": _table(["", ""], [[name, f"`{value}`"] for name, value in manifest["metadata"].items()]),
         "Measured on the test images": _measurements(test_metrics),
         "Agreement with the trained model": "Largest differences between onnxruntime and torch at batch sizes "

@@ -25,6 +25,7 @@ def test_what_was_written_is_opened_memory_mapped(prepared):
     np.testing.assert_array_equal(data.train.images, images[:3])
     np.testing.assert_array_equal(data.test.labels, [1])
     assert data.image_shape == (3, 4, 5)
+    assert (data.held_out, data.held_out_labels) == (None, [])
     assert len(data.sha256) == 64
 
 
@@ -37,6 +38,7 @@ def test_what_was_held_out_is_opened_too(tmp_path):
     data = open_prepared(tmp_path)
     np.testing.assert_array_equal(data.held_out.images, images[3:])
     np.testing.assert_array_equal(data.held_out.labels, [1])
+    assert data.held_out_labels == ["dog"]
     (tmp_path / "held_out.npy").unlink()
     with pytest.raises(UserError, match=r"held_out\.npy: not found"):
         open_prepared(tmp_path)

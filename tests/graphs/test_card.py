@@ -10,7 +10,8 @@ from pipeline.graphs.card import write_card
 def card(exported, **changes):
     metadata = dataclasses.replace(exported.metadata, **changes)
     manifest = read_json(exported.folder / "manifest.json")
-    return write_card(metadata, manifest, {"decoder_max_abs_error": 1.25e-7}, {"test/elbo": -101.25})
+    extra = {"A section more": "with its text", "An empty one": ""}
+    return write_card(metadata, manifest, {"decoder_max_abs_error": 1.25e-7}, {"test/elbo": -101.25}, extra)
 
 
 def test_the_lines_in_the_card_run_as_they_stand(mlp):
@@ -28,8 +29,10 @@ def test_the_card_says_what_the_files_take_where_they_came_from_and_what_was_mea
         "| `test/elbo` | -101.2 |",
         "| `decoder_max_abs_error` | 1.25e-07 |",
         "onnxruntime from 1.21 on",
+        "## A section more\n\nwith its text\n\n## Origin",
     ):
         assert expected in text
+    assert "An empty one" not in text
 
 
 def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):

@@ -1,0 +1,166 @@
+"""scorer.onnx as a detector of strange images: how well its scores tell them from test images, by the file itself."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from scipy.stats import rankdata
+
+from pipeline.graphs.defects import Images, draw_defects
+from pipeline.graphs.scorer import LATENTS_TOGETHER
+from pipeline.runtime.sampler import SCORER
+from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.session import open_session
+
+SEED = 0
+LEAST_IMAGES = 2  # of each kind: one has no spread, so its AUROC no standard error
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """The probability that a strange image stands above a normal one, ties counting half."""
+
+    value: float
+    stderr: float
+    normal: int
+    """How many normal images there were."""
+    strange: int
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was measured of a scorer."""
+
+    defects: Auroc
+    """Of the scores of test images with a drawn defect, against those of others without."""
+    defects_error_map: Auroc
+    """Of the same images' error maps: the largest mean over a window."""
+    located: float
+    """The share of the images with a defect in which the middle of that window lies on it."""
+    located_stderr: float
+    window: int
+    """Height and width of the window, in pixels."""
+    covered: float
+    """The mean share of an image's pixels that its defect covers: to hit it blindly is as likely."""
+    held_out: Auroc | None
+    """Of the scores of images with held-out labels, against those of test images."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`auroc_held_out`, `auroc_defects`, `auroc_defects_error_map`, `defects_located`, and `_stderr` of each."""
+        aurocs = {
+            "auroc_held_out": self.held_out,
+            "auroc_defects": self.defects,
+            "auroc_defects_error_map": self.defects_error_map,
+        }
+        measured = {name: (auroc.value, auroc.stderr) for name, auroc in aurocs.items() if auroc is not None}
+        measured["defects_located"] = (self.located, self.located_stderr)
+        named = (((name, value), (f"{name}_stderr", stderr)) for name, (value, stderr) in measured.items())
+        return dict(chain.from_iterable(named))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the scorer says of some images."""
+
+    score: Floats
+    """[n], nats."""
+    peak: Floats
+    """[n], the largest mean of the error map over a window, in nats a pixel."""
+    place: Rows
+    """[n], the pixel in the middle of that window, counted along the rows."""
+
+
+def measure_detection(scorer: bytes, test: Images, held_out: Images | None, count: int) -> Detection | None:
+    """How well a scorer tells strange images from test images; None where there are too few to say.
+
+    Which images are used is drawn by a fixed seed. Half of the test images get a defect (`draw_defects`), so that no
+    image stands on both sides, and the standard errors are those of independent images.
+
+    Args:
+        scorer: scorer.onnx.
+        test: uint8 [n, C, H, W], which the model has not seen.
+        held_out: uint8 [m, C, H, W] of classes that it has never seen, or None.
+        count: images of each kind, at most.
+    """
+    if len(test) < 2 * LEAST_IMAGES:
+        return None
+    read = _reader(scorer, window := _window(test.shape[2:]))
+    order = _order(len(test))
+    normal = read(_channels_last(test, order[0::2][:count]))
+    images, masks = draw_defects(_channels_last(test, order[1::2][:count]), SEED)
+    defective = read(images)
+    located = float(np.take_along_axis(masks.reshape(len(masks), -1), defective.place[:, None], axis=1).mean())
+    unknown = None
+    if held_out is not None and len(held_out) >= LEAST_IMAGES:
+        strange = read(_channels_last(held_out, _order(len(held_out))[:count]))
+        unknown = measure_auroc(read(_channels_last(test, order[:count])).score, strange.score)
+    return Detection(
+        measure_auroc(normal.score, defective.score),
+        measure_auroc(normal.peak, defective.peak),
+        located,
+        math.sqrt(located * (1 - located) / len(masks)),
+        window,
+        float(masks.mean()),
+        unknown,
+    )
+
+
+def measure_auroc(normal: Floats, strange: Floats) -> Auroc:
+    """The area under the receiver operating characteristic: the Mann-Whitney statistic as a share of all pairs.
+
+    Its standard error is that of DeLong, DeLong and Clarke-Pearson (1988), which assumes no distribution.
+
+    Args:
+        normal: scores [n], n >= 2.
+        strange: scores [m], m >= 2.
+    """
+    ranks = rankdata(np.concatenate([normal, strange]))  # ties share the mean of their ranks
+    below = (ranks[len(normal) :] - rankdata(strange)) / len(normal)  # the share of normal ones below each strange one
+    above = 1 - (ranks[: len(normal)] - rankdata(normal)) / len(strange)
+    variance = below.var(ddof=1) / len(strange) + above.var(ddof=1) / len(normal)
+    return Auroc(float(below.mean()), math.sqrt(variance), len(normal), len(strange))
+
+
+def _window(size: tuple[int, ...]) -> int:
+    """About a tenth of the shorter side, and odd, so that it has a pixel in its middle."""
+    return 2 * (min(size) // 20) + 1
+
+
+def _order(count: int) -> Rows:
+    return np.random.default_rng(SEED).permutation(count)
+
+
+def _channels_last(images: Images, rows: Rows) -> Images:
+    return np.moveaxis(images[rows], 1, -1)
+
+
+def _peaks(error: NDArray[np.float32], window: int) -> tuple[Floats, Rows]:
+    """The largest mean over a window in each map [n, H, W], and the pixel in that window's middle."""
+    means = uniform_filter(error.astype(np.float64), (1, window, window)).reshape(len(error), -1)
+    return means.max(1), means.argmax(1)
+
+
+def _reader(scorer: bytes, window: int) -> Callable[[Images], Reading]:
+    """Reads images [n, H, W, C] with the scorer, in batches; of the error maps only their peaks are kept."""
+    session = open_session(scorer, "cpu", name=SCORER)
+    samples = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, SCORER).samples
+    together = max(1, LATENTS_TOGETHER // samples)
+
+    def batches(images: Images) -> Iterator[tuple[NDArray[np.float32], Floats, Rows]]:
+        for start in range(0, len(images), together):
+            score, error = session.run(["score", "error"], {"images": images[start : start + together]})
+            yield score, *_peaks(error, window)
+
+    def read(images: Images) -> Reading:
+        score, peak, place = (np.concatenate(part) for part in zip(*batches(images), strict=True))
+        return Reading(score.astype(np.float64), peak, place)
+
+    return read
