@@ -71,11 +71,12 @@ def info(path: Annotated[Path, typer.Argument(help="Export folder, or one ONNX f
     from pipeline.runtime.describe import describe
     from pipeline.runtime.session import open_session, read_metadata
 
-    files = _read(path)
+    files, others = _read(path)
     sessions = {name: open_session(content, "cpu", name=name) for name, content in files.items()}
     origin = next(read_metadata(session, name) for name, session in sessions.items())
     described = {name: describe(session) for name, session in sessions.items()}
-    verdict = "Every file has the sha256 that manifest.json lists."
+    beside = f", the {len(others)} in {_folders(others)} too" if others else ""
+    verdict = f"Every file has the sha256 that manifest.json lists{beside}."
     if not path.is_dir():
         verdict = f"sha256 {hashlib.sha256(files[str(path)]).hexdigest()}"
     console = Console(highlight=False)
@@ -85,15 +86,21 @@ def info(path: Annotated[Path, typer.Argument(help="Export folder, or one ONNX f
     console.print(verdict)
 
 
-def _read(path: Path) -> dict[str, bytes]:
-    """The files at `path`, verified where a manifest says what they are."""
+def _read(path: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The ONNX files at `path` and the paths of what lies beside them; all are verified where a manifest lists them."""
     from pipeline.runtime.manifest import read_manifest
     from pipeline.runtime.session import read_file
 
     if not path.is_dir():
-        return {str(path): read_file(path)}
+        return {str(path): read_file(path)}, []
     manifest = read_manifest(path)
-    return {name: manifest.read(name) for name in manifest.sha256}
+    for name in manifest.others:
+        manifest.read(name)
+    return {name: manifest.read(name) for name in manifest.sha256}, list(manifest.others)
+
+
+def _folders(paths: list[str]) -> str:
+    return " and ".join(sorted({f"{path.split('/')[0]}/" for path in paths}))
 
 
 def _origin(metadata: "Metadata") -> "Table":

@@ -1,7 +1,8 @@
 """Export a trained model as self-contained ONNX files, after proof that they compute what the model does.
 
 Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
-Writes   decoder, encoder, sampler and scorer .onnx, manifest.json, card.md; metrics.json in a folder of its own
+Writes   decoder, encoder, sampler and scorer .onnx, triton/ with the same for a Triton server, manifest.json, card.md;
+         metrics.json in a folder of its own
 Joins    the MLflow run that train opened
 
     python -m pipeline.export data/prepared models/checkpoint reports/evaluate models/export reports/export
@@ -17,17 +18,18 @@ import torch
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, write_json
+from pipeline.files import atomic_directory, write_files, write_json
 from pipeline.graphs.card import write_card
 from pipeline.graphs.detection import measure_detection
 from pipeline.graphs.detection_section import TITLE, detection_section
 from pipeline.graphs.latents import measure_latent_kl
-from pipeline.graphs.manifest import build_manifest
+from pipeline.graphs.manifest import build_manifest, list_files
 from pipeline.graphs.modules import Decoder, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
+from pipeline.graphs.triton import triton_repository
 from pipeline.params import flatten, load_params
 from pipeline.record import Record, read_record
 from pipeline.runtime.manifest import MANIFEST
@@ -112,13 +114,13 @@ def main() -> None:
     files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images)
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
-    manifest = build_manifest(files)
+    repository = triton_repository(files)
+    manifest = build_manifest(files) | {"other_files": list_files(repository)}
     detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
     card = write_card(metadata, manifest, parity, before[1].metrics, sections)
     metrics = {f"export/{name}": value for name, value in {**parity, **detection}.items()}
     with atomic_directory(paths.reports) as reports, atomic_directory(paths.models) as models:
-        for name, content in files.items():
-            (models / name).write_bytes(content)
+        write_files(models, files | repository)
         write_json(models / MANIFEST, manifest)
         (models / "card.md").write_text(card, encoding="utf-8")
         write_json(reports / "metrics.json", metrics)

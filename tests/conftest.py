@@ -1,6 +1,8 @@
 import dataclasses
+import hashlib
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,9 @@ from sklearn.datasets import load_digits
 from pipeline import evaluate, train
 from pipeline.dataset.writer import dataset_writer
 from pipeline.export import build_files
-from pipeline.files import write_json
-from pipeline.graphs.manifest import build_manifest
+from pipeline.files import write_files, write_json
+from pipeline.graphs.manifest import build_manifest, list_files
+from pipeline.graphs.triton import triton_repository
 from pipeline.runtime.metadata import Metadata
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
@@ -184,10 +187,32 @@ def export(config, folder, vae=None):
         mlflow_run="8f14e45f",
     )
     files = build_files(vae, metadata, SCORE_SAMPLES, validation_images(config))
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    write_json(folder / "manifest.json", build_manifest(files))
+    repository = triton_repository(files)
+    write_files(folder, files | repository)
+    write_json(folder / "manifest.json", build_manifest(files) | {"other_files": list_files(repository)})
     return Exported(folder, vae, metadata, files)
+
+
+@pytest.fixture(scope="session")
+def triton_environment(request):
+    """The Python of an environment with what triton-environment.txt names; made once and kept in pytest's cache.
+
+    Run it with -I, so that the project's own modules stay out.
+    """
+    pins = Path(__file__).with_name("triton-environment.txt")
+    key = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = request.config.cache.mkdir(f"triton-environment-{key}")
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-compile", "--retries=1", "--timeout=30"]
+        command = [sys.executable, "-m", "pip", "--python", python, "install", *options, "--requirement", pins]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            reason = f"triton-environment.txt cannot be installed: {ended.stderr.strip().splitlines()[-1]}"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        ready.touch()
+    return python
 
 
 def validation_images(config):

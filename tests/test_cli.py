@@ -72,7 +72,7 @@ def test_info_on_a_folder_shows_its_origin_and_every_file(conv, capsys):
         assert name in out
     for tensor in ("temperature float32 [n]", "images uint8 [n, 10, 14, 3]", "x float32 [n, 3, 10, 14]"):
         assert tensor in out
-    assert out.endswith("Every file has the sha256 that manifest.json lists.\n")
+    assert out.endswith("Every file has the sha256 that manifest.json lists, the 8 in triton/ too.\n")
 
 
 def test_info_on_a_file_shows_its_sha256(mlp, capsys):
@@ -82,12 +82,13 @@ def test_info_on_a_file_shows_its_sha256(mlp, capsys):
     assert len(out.splitlines()[-1]) == len("sha256 ") + 64
 
 
-def test_info_refuses_a_folder_with_a_changed_file(mlp, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["decoder.onnx", "triton/decoder/1/model.onnx", "triton/decoder/config.pbtxt"])
+def test_info_refuses_a_folder_with_a_changed_file(mlp, tmp_path, capsys, name):
     folder = shutil.copytree(mlp.folder, tmp_path / "export")
-    shutil.copy(folder / "encoder.onnx", folder / "decoder.onnx")
+    shutil.copy(folder / "encoder.onnx", folder / name)
     code, out, err = vae(capsys, "info", folder)
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {folder}/decoder.onnx: sha256 is")
+    assert err.startswith(f"error: {folder}/{name}: sha256 is")
     assert err.count("\n") == 1
 
 

@@ -59,10 +59,13 @@ def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, 
     export.main()
     folder = tmp_path / "models" / "export"
     files = ["sampler.onnx", "decoder.onnx", "encoder.onnx", "scorer.onnx"]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "manifest.json", "card.md"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*files, "triton", "manifest.json", "card.md"])
     manifest = read_json(folder / "manifest.json")
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
         name: sha256_of(folder / name) for name in files
+    }
+    assert {name: entry["sha256"] for name, entry in manifest["other_files"].items()} == {
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "triton").glob("*/**/*.*")
     }
     metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
     assert 0 <= metrics["export/decoder_max_abs_error"] < 1e-5

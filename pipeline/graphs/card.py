@@ -70,7 +70,8 @@ def write_card(
         "Use": f"```python\n{_USE}  # uint8 [16, {height}, {width}, {channels}], channels last\n```\n\n"
         f"Any onnxruntime from {OLDEST_ONNXRUNTIME} on opens the files (opset {OPSET}, IR version {IR_VERSION}), "
         "in any language; each is whole in itself and takes any batch size n.",
-        "Files": _files(manifest["files"]),
+        "Files": _files(manifest["files"])
+        + "\n\nThe folder `triton/` holds them once more, as a model repository for NVIDIA's Triton server.",
         "Scores": _scores(metadata, manifest["files"].get("scorer.onnx")),
         **extra_sections,
         "Origin": _table(["", ""], [[name, f"`{value}`"] for name, value in manifest["metadata"].items()]),

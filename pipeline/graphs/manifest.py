@@ -28,9 +28,18 @@ def build_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
+def list_files(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """sha256 and size of each file, for the manifest's `other_files`: what the folder holds besides, by its path."""
+    return {path: _sum_and_size(content) for path, content in files.items()}
+
+
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     session = open_session(content, "cpu", name=name)
-    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), **describe(session)}
+    entry = {**_sum_and_size(content), **describe(session)}
     if name == SCORER:
         entry["scores"] = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, name).to_json()
     return entry
+
+
+def _sum_and_size(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -18,7 +18,9 @@ class Manifest:
 
     folder: Path
     sha256: dict[str, str]
-    """File name -> sha256 of its bytes."""
+    """ONNX file -> sha256 of its bytes."""
+    others: dict[str, str]
+    """The same of the files that a session has no use for, by their paths in the folder, with `/` on every system."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, verified: what is hashed here is what is opened.
@@ -26,16 +28,16 @@ class Manifest:
         Raises:
             UserError: the manifest does not list the file, it is missing, or its bytes are not those listed.
         """
-        path = self.folder / name
-        if name not in self.sha256:
+        path, expected = self.folder / name, {**self.others, **self.sha256}.get(name)
+        if expected is None:
             raise UserError(f"{self.folder / MANIFEST}: lists no {name}; expected one of {', '.join(self.sha256)}")
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); {MANIFEST} lists it") from None
         found = hashlib.sha256(content).hexdigest()
-        if found != self.sha256[name]:
-            raise UserError(f"{path}: sha256 is {found[:12]}...; {MANIFEST} expects {self.sha256[name][:12]}...")
+        if found != expected:
+            raise UserError(f"{path}: sha256 is {found[:12]}...; {MANIFEST} expects {expected[:12]}...")
         return content
 
 
@@ -53,14 +55,27 @@ def read_manifest(folder: Path | str) -> Manifest:
     files = content.get("files")
     if not isinstance(files, dict) or not files:
         raise UserError(f"{path}: files is {type(files).__name__}; expected an object with an entry for each file")
-    return Manifest(folder, {name: _sha256(entry, name, path) for name, entry in files.items()})
+    others = content.get("other_files", {})
+    if not isinstance(others, dict):
+        raise UserError(
+            f"{path}: other_files is {type(others).__name__}; expected an object with an entry for each file"
+        )
+    return Manifest(
+        folder,
+        {name: _sha256(entry, name, [name], path) for name, entry in files.items()},
+        {name: _sha256(entry, name, name.split("/"), path) for name, entry in others.items()},
+    )
 
 
-def _sha256(entry: Any, name: str, path: Path) -> str:
-    # Both kinds of separator are refused on every system: a manifest travels.
-    if name in ("", ".", "..") or PurePosixPath(name).name != name or PureWindowsPath(name).name != name:
+def _sha256(entry: Any, name: str, parts: list[str], path: Path) -> str:
+    if not all(map(_is_plain, parts)):
         raise UserError(f"{path}: names the file {name!r}; expected a plain name inside its folder")
     sha256 = entry.get("sha256") if isinstance(entry, dict) else None
     if not isinstance(sha256, str) or len(sha256) != 64:
         raise UserError(f"{path}: files.{name}.sha256 is {sha256!r}; expected 64 hexadecimal digits")
     return sha256
+
+
+def _is_plain(name: str) -> bool:
+    """Both kinds of separator are refused on every system: a manifest travels."""
+    return name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name

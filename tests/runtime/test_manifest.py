@@ -33,6 +33,21 @@ def test_a_changed_file_is_refused(folder):
         read_manifest(folder).read("decoder.onnx")
 
 
+def test_the_repository_for_triton_is_listed_and_its_models_are_the_files_themselves(mlp):
+    manifest = read_manifest(mlp.folder)
+    listed = {path.relative_to(mlp.folder / "triton").as_posix() for path in (mlp.folder / "triton").rglob("*.*")}
+    assert {f"triton/{name}" for name in listed} == set(manifest.others)
+    for name, content in mlp.files.items():
+        assert manifest.read(f"triton/{name.removesuffix('.onnx')}/1/model.onnx") == content
+
+
+def test_a_manifest_without_other_files_is_read(folder):
+    content = read_json(folder / "manifest.json")
+    del content["other_files"]
+    write_json(folder / "manifest.json", content)
+    assert read_manifest(folder).others == {}
+
+
 def test_a_missing_and_an_unlisted_file_are_named(folder):
     (folder / "decoder.onnx").unlink()
     with pytest.raises(UserError, match=r"decoder.onnx: cannot be read .*; manifest.json lists it"):
@@ -51,6 +66,17 @@ def test_a_name_that_leaves_the_folder_is_refused(folder, name):
 
 
 @pytest.mark.parametrize(
+    "name", ["triton/../../x", "/etc/passwd", "triton//x", "..", "", "triton\\..\\x", "triton/C:x"]
+)
+def test_a_path_that_leaves_the_folder_is_refused(folder, name):
+    content = read_json(folder / "manifest.json")
+    content["other_files"][name] = content["files"]["decoder.onnx"]
+    write_json(folder / "manifest.json", content)
+    with pytest.raises(UserError, match="expected a plain name inside its folder"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": "other/1"}, "format is 'other/1'; expected 'vae-pipeline/1'"),
@@ -58,6 +84,8 @@ def test_a_name_that_leaves_the_folder_is_refused(folder, name):
         ({"files": {}}, "files is dict; expected an object with an entry"),
         ({"files": {"a.onnx": {"sha256": 7}}}, r"files.a.onnx.sha256 is 7; expected 64 hexadecimal digits"),
         ({"files": {"a.onnx": "x"}}, "files.a.onnx.sha256 is None"),
+        ({"other_files": ["a"]}, "other_files is list; expected an object with an entry for each file"),
+        ({"other_files": {"a/b.c": {}}}, "files.a/b.c.sha256 is None"),
     ],
 )
 def test_a_malformed_manifest_is_answered_in_one_line(folder, change, message):
