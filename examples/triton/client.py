@@ -1,0 +1,46 @@
+"""Draw images from `vae serve` or from NVIDIA's Triton server, with Triton's own client, and score them."""
+
+import argparse
+
+import numpy as np
+import tritonclient.http as triton
+from PIL import Image
+from tritonclient.utils import np_to_triton_dtype
+
+
+def infer(client: triton.InferenceServerClient, model: str, **rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Run sampler, decoder, encoder or scorer on n rows; each array, in and out, has them as its first dimension."""
+    inputs = []
+    for name, array in rows.items():
+        array = array.reshape(len(array), -1) if array.ndim == 1 else array  # Triton wants a value a row as [n, 1]
+        inputs.append(triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
+        inputs[-1].set_data_from_numpy(array)
+    result = client.infer(model, inputs)
+    return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
+
+
+def main() -> None:
+    """Draw a seed's images, write them side by side as one PNG, and score them."""
+    arguments = parse_arguments()
+    n = arguments.count
+    rows = {"seed": np.full(n, arguments.seed), "index": np.arange(n), "temperature": np.ones(n, np.float32)}
+    with triton.InferenceServerClient(arguments.server) as client:
+        images = infer(client, "sampler", **rows)["images"]  # uint8 [n, H, W, C]
+        scores = infer(client, "scorer", images=images)["score"]
+    strip = np.concatenate(list(images), axis=1)
+    Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(arguments.out, format="PNG")
+    print(f"{arguments.out}: {n} images of seed {arguments.seed}, scores {scores.min():.1f} to {scores.max():.1f} nats")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("server", help="HOST:PORT")
+    parser.add_argument("out", help="the PNG to write")
+    parser.add_argument("--seed", type=int, default=0, help="0 to 2^63 - 1")
+    parser.add_argument("--count", type=int, default=8, help="images")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
