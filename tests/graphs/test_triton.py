@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from pipeline.graphs.noise import noise_model
-from pipeline.graphs.triton import triton_repository
+from pipeline.graphs.triton import model_config, triton_repository
 from pipeline.graphs.versions import OLDEST_ONNXRUNTIME
 from pipeline.runtime import open_session, session
 from pipeline.runtime.describe import describe
@@ -45,6 +46,18 @@ def test_there_is_a_model_for_each_file_and_none_for_another(mlp):
         "triton/sampler/config.pbtxt",
         "triton/sampler/1/model.onnx",
     }
+
+
+def test_the_label_of_a_conditional_model_is_a_value_a_row():
+    z, label = (
+        helper.make_tensor_value_info(*value)
+        for value in (("z", TensorProto.FLOAT, ["n", 3]), ("label", TensorProto.INT64, ["n"]))
+    )
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])
+    model = helper.make_model(helper.make_graph([], "decoder", [z, label], [x]))
+    config = model_config(DECODER, model.SerializeToString())
+    assert '{ name: "label", data_type: TYPE_INT64, dims: [ 1 ], reshape: { shape: [ ] } }' in config
+    assert config.count('key: "label", value: { data_type: TYPE_INT64, dims: [ 1 ], zero_data: true }') == 2
 
 
 def test_names_types_and_shapes_are_those_of_the_graph(exported, configs):
