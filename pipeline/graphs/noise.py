@@ -2,7 +2,9 @@
 
 Inside the graph a tensor is [pairs, n]: a value per row then broadcasts over long runs of memory, not over a few
 dimensions at a time. uint64 arithmetic wraps, so that a 32-bit rotation is a division plus a product; bitwise
-operators would be shorter, but have no CUDA kernels. Divisions are what costs, hence none is spent on cutting bits off.
+operators would be shorter, but have no CUDA kernels. In large batches the divisions are what costs, in small ones the
+number of nodes: hence none is spent on cutting bits off, and constants are [1, 1], which costs less beside a tensor of
+two dimensions than a scalar does.
 """
 
 import numpy as np
@@ -14,12 +16,12 @@ from pipeline.graphs.versions import IR_VERSION, OPSET
 from pipeline.runtime.noise import (
     COUNTER_OFFSET,
     HALF,
+    HALF_A_WORD,
     KEY_FACTOR,
     KEY_OFFSET,
-    LARGEST_SQUARE,
-    LARGEST_WORD,
     PAIRS_PER_INDEX,
     WORD_TO_ANGLE,
+    WORD_TO_UNIFORM,
 )
 
 
@@ -34,7 +36,7 @@ def noise_model(latent_dim: int, with_bits: bool = True) -> ModelProto:
     """
     nodes = Nodes("noise/")
     fourth, fifth = words(nodes, "seed", "index", latent_dim)
-    normals(nodes, fourth, fifth, latent_dim, output="eps")
+    nodes("Transpose", normals(nodes, fourth, fifth, latent_dim), perm=[1, 0], output="eps")
     outputs = [helper.make_tensor_value_info("eps", TensorProto.FLOAT, ["n", latent_dim])]
     if with_bits:
         nodes("Transpose", nodes("Concat", fourth, fifth, axis=0), perm=[1, 0], output="bits")
@@ -46,7 +48,7 @@ def noise_model(latent_dim: int, with_bits: bool = True) -> ModelProto:
 
 
 def add_noise(nodes: Nodes, seed: str, index: str, latent_dim: int) -> str:
-    """Append the nodes from seed and index, int64 [n], to standard normal float32 [n, latent_dim].
+    """Append the nodes from seed and index, int64 [n], to standard normal float32 [latent_dim, n].
 
     Raises:
         UserError: latent_dim is outside 1 .. 2 * PAIRS_PER_INDEX.
@@ -71,19 +73,20 @@ def words(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, st
     return fourth, fifth
 
 
-def normals(nodes: Nodes, fourth: str, fifth: str, latent_dim: int, output: str = "") -> str:
-    """Box and Muller's normals, float32 [n, latent_dim], from two words a pair, uint64 [pairs, n]."""
-    inverse = nodes("Div", nodes.constant("largest_word", np.array(LARGEST_WORD)), _to_signed_float(nodes, fourth))
-    largest_square = nodes.constant("largest_square", np.array(LARGEST_SQUARE))
-    radius = nodes("Sqrt", nodes("Log", nodes("Min", nodes("Mul", inverse, inverse), largest_square)))
-    angle = nodes("Mul", _to_signed_float(nodes, fifth), nodes.constant("word_to_angle", np.array(WORD_TO_ANGLE)))
+def normals(nodes: Nodes, fourth: str, fifth: str, latent_dim: int) -> str:
+    """Box and Muller's normals, float32 [latent_dim, n], from two words a pair, uint64 [pairs, n]."""
+    # HardSigmoid is a product plus a sum, cut to [0, 1], in one node.
+    uniform = nodes("HardSigmoid", _to_float(nodes, fourth), alpha=float(WORD_TO_UNIFORM), beta=float(HALF_A_WORD))
+    minus_two = nodes.constant("minus_two", np.array([[-2]], np.float32))
+    radius = nodes("Sqrt", nodes("Mul", nodes("Log", uniform), minus_two))
+    angle = nodes("Mul", _to_float(nodes, fifth), nodes.constant("word_to_angle", np.array([[WORD_TO_ANGLE]])))
     cosines = nodes("Mul", radius, nodes("Cos", angle))
     sines = nodes("Mul", radius, nodes("Sin", angle))
     both = nodes("Concat", cosines, sines, axis=0)  # [2 * pairs, n]
-    if latent_dim % 2:
-        zero, end = (nodes.constant(name, np.array([at])) for name, at in (("zero", 0), ("end", latent_dim)))
-        both = nodes("Slice", both, zero, end, zero)
-    return nodes("Transpose", both, perm=[1, 0], output=output)
+    if latent_dim % 2 == 0:
+        return both
+    zero, end = (nodes.constant(name, np.array([at])) for name, at in (("zero", 0), ("end", latent_dim)))
+    return nodes("Slice", both, zero, end, zero)
 
 
 def _square_plus(nodes: Nodes, state: str, summand: str) -> str:
@@ -99,13 +102,12 @@ def _to_uint64(nodes: Nodes, value: str) -> str:
     return nodes("Cast", value, to=TensorProto.UINT64)
 
 
-def _to_signed_float(nodes: Nodes, words: str) -> str:
-    # Read as signed first: that is free of the branch that an unsigned 64-bit cast to float takes on many CPUs.
-    return nodes("Cast", nodes("Cast", words, to=TensorProto.INT64), to=TensorProto.FLOAT)
+def _to_float(nodes: Nodes, words: str) -> str:
+    return nodes("Cast", words, to=TensorProto.FLOAT)
 
 
 def _word(nodes: Nodes, name: str, value: int) -> str:
-    return nodes.constant(name, np.array(value, dtype=np.uint64))
+    return nodes.constant(name, np.array([[value]], dtype=np.uint64))
 
 
 def _pairs(latent_dim: int) -> int:

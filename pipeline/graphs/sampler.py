@@ -6,8 +6,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 from pipeline.graphs.nodes import Nodes
 from pipeline.graphs.noise import add_noise
 from pipeline.graphs.versions import IR_VERSION
-
-LARGEST_PIXEL = 255
+from pipeline.runtime.sampler import GREY_LEVEL
 
 
 def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
@@ -40,33 +39,32 @@ def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
 
 
 def prior_transform(nodes: Nodes, eps: str, temperature: str, output: str) -> str:
-    """From standard normal eps, float32 [n, latent_dim], to z of the same shape; here the prior is N(0, 1).
+    """From standard normal eps, float32 [latent_dim, n], to z, float32 [n, latent_dim]; here the prior is N(0, 1).
 
     Another prior (a mixture, a flow, a fitted aggregate) is another body of this function. Temperature, float32 [n],
     scales the distance from the prior's centre: at 0 every row is that centre.
     """
-    column = nodes("Unsqueeze", temperature, nodes.constant("axis", np.array([1])))  # [n, 1]
-    return nodes("Mul", eps, column, output=output)
+    return nodes("Transpose", nodes("Mul", eps, temperature), perm=[1, 0], output=output)
 
 
 def to_pixels(nodes: Nodes, x: str, shape: tuple[int, int, int], output: str) -> str:
-    """From means in [0, 1], float32 [n, C, H, W], to uint8 [n, H, W, C]: x * 255, rounded half to even, clipped.
+    """From means, float32 [n, C, H, W], to uint8 [n, H, W, C]: the nearest of 256 levels, cut to the range.
 
     Args:
         nodes: to append to.
-        x: the name of the means.
+        x: the name of the means; those outside [0, 1] become 0 or 255.
         shape: C, H, W.
         output: the name of the pixels.
     """
     channels, height, width = shape
-    scaled = nodes("Mul", x, nodes.constant("largest", np.array(LARGEST_PIXEL, dtype=np.float32)))
-    # With scale 1, QuantizeLinear rounds, clips and converts in one pass over the pixels.
-    one = nodes.constant("one", np.array(1, dtype=np.float32))
+    # QuantizeLinear divides, rounds, clips and converts in one pass over the pixels; onnxruntime then drops the
+    # decoder's own clip.
+    level = nodes.constant("level", np.array(GREY_LEVEL))
     zero = nodes.constant("zero", np.array(0, dtype=np.uint8))
     if channels == 1:  # nothing has to move, and a reshape in front costs no copy
-        flat = nodes("Reshape", scaled, nodes.constant("shape", np.array([0, height, width, 1])))
-        return nodes("QuantizeLinear", flat, one, zero, output=output)
-    return nodes("Transpose", nodes("QuantizeLinear", scaled, one, zero), perm=[0, 2, 3, 1], output=output)
+        flat = nodes("Reshape", x, nodes.constant("shape", np.array([0, height, width, 1])))
+        return nodes("QuantizeLinear", flat, level, zero, output=output)
+    return nodes("Transpose", nodes("QuantizeLinear", x, level, zero), perm=[0, 2, 3, 1], output=output)
 
 
 def _inputs(decoder: GraphProto) -> list[ValueInfoProto]:

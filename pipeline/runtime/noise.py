@@ -30,15 +30,15 @@ KEY_OFFSET = 0x13198A2E03707345
 COUNTER_OFFSET = 0xA4093822299F31D0
 
 HALF = 2**32
-LARGEST_WORD = np.float32(2.0**63)
-LARGEST_SQUARE = np.float32(2.0**126)
-WORD_TO_ANGLE = np.float32(np.pi * 2.0**-63)
+WORD_TO_UNIFORM = np.float32(2.0**-64)
+HALF_A_WORD = np.float32(2.0**-65)
+WORD_TO_ANGLE = np.float32(np.pi * 2.0**-63)  # the full turn of 2^64 words
 
 Words = NDArray[np.uint64]
 
 
 def standard_normal(seed: NDArray[np.int64], index: NDArray[np.int64], latent_dim: int) -> NDArray[np.float32]:
-    """Standard normal variates, [n, latent_dim], by Box and Muller's method (1958) in float32; |z| stays below 9.4.
+    """Standard normal variates, [n, latent_dim], by Box and Muller's method (1958) in float32; |z| stays below 9.5.
 
     Args:
         seed: [n], each in 0 .. SEED_LIMIT - 1.
@@ -46,11 +46,9 @@ def standard_normal(seed: NDArray[np.int64], index: NDArray[np.int64], latent_di
         latent_dim: at most 2 * PAIRS_PER_INDEX.
     """
     pairs = (latent_dim + 1) // 2
-    # Read as signed, a word w is uniform on [-2^63, 2^63]. As it is, it gives an angle. |w| / 2^63 is the uniform
-    # whose -2 log is a squared radius: the log of (2^63 / w)^2, cut off at w = 1 so that w = 0 has a radius too.
-    words = random_integers(seed, index, 2 * pairs).view(np.int64).astype(np.float32)
-    inverse = LARGEST_WORD / words[:, :pairs]
-    radius = np.sqrt(np.log(np.minimum(inverse * inverse, LARGEST_SQUARE)))
+    words = random_integers(seed, index, 2 * pairs).astype(np.float32)
+    uniform = words[:, :pairs] * WORD_TO_UNIFORM + HALF_A_WORD  # in (0, 1]: a word of 0 has a radius too
+    radius = np.sqrt(np.float32(-2) * np.log(uniform))
     angle = words[:, pairs:] * WORD_TO_ANGLE
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :latent_dim]
 

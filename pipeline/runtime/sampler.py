@@ -26,6 +26,7 @@ ENCODER = "encoder.onnx"
 SCORER = "scorer.onnx"
 
 MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
+GREY_LEVEL = np.float32(1 / 255)
 MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
 
 Images = NDArray[np.uint8]
@@ -227,7 +228,7 @@ class Sampler:
 
 def to_pixels(x: Floats) -> Images:
     """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C]."""
-    pixels: Images = np.rint(x * np.float32(255)).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels: Images = np.rint(x / GREY_LEVEL).astype(np.uint8).transpose(0, 2, 3, 1)
     return pixels
 
 

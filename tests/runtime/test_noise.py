@@ -220,10 +220,9 @@ def test_extreme_words_give_finite_normals(monkeypatch):
     extremes = np.array([[0, 1, 2**63, 2**64 - 1, 2**63 - 1]], np.uint64)
     pairs = np.concatenate([extremes, extremes[:, ::-1]], axis=1)
     monkeypatch.setattr("pipeline.runtime.noise.random_integers", lambda *_: pairs)
-    with np.errstate(divide="ignore"):
-        z = standard_normal(np.zeros(1, np.int64), np.zeros(1, np.int64), 10)
+    z = standard_normal(np.zeros(1, np.int64), np.zeros(1, np.int64), 10)
     assert np.isfinite(z).all()
-    assert 9 < np.abs(z).max() < 9.4
+    assert 9 < np.abs(z).max() < 9.5
 
 
 def test_members_of_a_pair_are_independent(normals):
