@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands.decode import decode
 from pipeline.commands.encode import encode
+from pipeline.commands.explorer import explorer
 from pipeline.commands.interpolate import interpolate
 from pipeline.commands.options import EXPORT_FOLDER
 from pipeline.commands.reconstruct import reconstruct
@@ -58,7 +59,7 @@ def sample(
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {model}")
 
 
-for command in (interpolate, encode, decode, reconstruct, score, serve):
+for command in (interpolate, encode, decode, reconstruct, score, serve, explorer):
     app.command()(command)
 
 

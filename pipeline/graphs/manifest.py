@@ -1,6 +1,7 @@
 """manifest.json of an export folder: what the runtime verifies before it opens a file."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +15,19 @@ from pipeline.runtime.session import open_session, read_metadata
 def build_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     """The manifest of finished files: sha256, size, inputs and outputs of each, and the metadata that they share.
 
-    `latent_kl` is the KL of each latent dimension in nats, or null. The scorer's entry also has `scores`: how many
-    samples a score takes, and the quantiles of the validation scores.
+    `latent_kl` is the KL of each latent dimension in nats, or null, `labels` the classes of a conditional model. The
+    scorer's entry also has `scores`: how many samples a score takes, and the quantiles of the validation scores.
     """
     name, content = next(iter(files.items()))
-    metadata = read_metadata(open_session(content, "cpu", name=name), name)
+    session = open_session(content, "cpu", name=name)
+    metadata = read_metadata(session, name)
+    labels = session.get_modelmeta().custom_metadata_map.get("labels")
     own = ("format", "graph", "latent_kl")
     return {
         "format": FORMAT,
         "metadata": {key: value for key, value in metadata.to_strings().items() if key not in own},
         "latent_kl": metadata.latent_kl,
+        **({"labels": json.loads(labels)} if labels else {}),
         "files": {name: _entry(name, content) for name, content in files.items()},
     }
 

@@ -1,7 +1,6 @@
 import functools
 import http.server
 import json
-import os
 import queue
 import shutil
 import subprocess
@@ -11,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from npm import install, need
 
 from pipeline.runtime import Sampler
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-EXAMPLES = ROOT / "examples"
 TRAINED = ROOT / "models" / "export"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH")
 
 
 @dataclass(frozen=True)
@@ -72,40 +70,11 @@ def browse(web_example, tmp_path):
 
 
 def installed(name, tmp_path_factory):
-    """A copy of the example with what its lock file names; the checkout stays as it is."""
-    need("node")
-    folder = tmp_path_factory.mktemp(name) / name
-    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("node_modules", "*.onnx"))
+    """A copy of the example with its packages, and the scripts that drive it."""
+    folder = install(name, tmp_path_factory.mktemp(name) / name)
     for script in ("graphs.mjs", "run.mjs"):
         shutil.copy(HERE / script, folder)
-    command = [
-        need("npm"),
-        "ci",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--prefer-offline",
-        "--fetch-retries=1",
-    ]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    if run.returncode and any(code in run.stderr for code in UNREACHABLE):
-        skip_unless_ci("the npm registry cannot be reached")
-    assert not run.returncode, run.stderr
     return folder
-
-
-def need(program):
-    """The path of a program; without it the test is skipped, in CI it fails."""
-    found = shutil.which(program)
-    if found is None:
-        skip_unless_ci(f"{program} is not installed")
-    return found
-
-
-def skip_unless_ci(reason):
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; CI needs it")
-    pytest.skip(reason)
 
 
 def make_site(web_example, site, page, files):

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline.runtime.server.page import FILES
 from pipeline.runtime.server.service import Service
 
 OPEN_PATHS = ("/health", "/ready", "/v2/health/live", "/v2/health/ready")
@@ -66,7 +67,7 @@ class Guard:
             return Refusal(403, f"Origin is {origin[:80]!r}; expected a page of this server")
         if path in OPEN_PATHS:
             return None
-        if not self._authorized(headers.get("authorization", "")):
+        if path not in FILES and not self._authorized(headers.get("authorization", "")):
             return Refusal(401, "expected the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
         if self._service.draining:
             return Refusal(503, "the server is stopping", {"Retry-After": "5", "Connection": "close"})

@@ -1,0 +1,64 @@
+// The graphs behind `vae serve`, over the KServe v2 protocol with binary tensors.
+import { askForToken, forgetToken, savedToken } from "./token.js";
+
+const NAMES = { int64: "INT64", float32: "FP32", uint8: "UINT8" };
+const ARRAYS = { INT64: BigInt64Array, FP32: Float32Array, UINT8: Uint8Array };
+
+/** What the model is. */
+export async function describe() {
+  const metadata = await (await request("metadata")).json();
+  return {
+    imageShape: metadata.image_shape,
+    latentDim: metadata.latent_dim,
+    likelihood: metadata.likelihood,
+    latentKl: metadata.latent_kl ?? null,
+    labels: metadata.labels ?? null,
+    graphs: metadata.graphs,
+    quantiles: metadata.score?.quantiles,
+  };
+}
+
+/** One run of a graph: {name: {type, dims, data}} in, {name: typed array} out. */
+export async function run(graph, inputs, signal) {
+  const tensors = Object.entries(inputs).map(([name, { type, dims, data }]) => (
+    { name, datatype: NAMES[type], shape: dims, parameters: { binary_data_size: data.byteLength } }
+  ));
+  const header = new TextEncoder().encode(JSON.stringify({
+    inputs: tensors,
+    parameters: { binary_data_output: true },
+  }));
+  const response = await request(`v2/models/${graph}/infer`, {
+    method: "POST",
+    headers: { "content-type": "application/octet-stream", "Inference-Header-Content-Length": header.length },
+    body: new Blob([header, ...Object.values(inputs).map(({ data }) => data)]),
+    signal,
+  });
+  return readOutputs(await response.arrayBuffer(), Number(response.headers.get("Inference-Header-Content-Length")));
+}
+
+function readOutputs(body, headerLength) {
+  const { outputs } = JSON.parse(new TextDecoder().decode(body.slice(0, headerLength)));
+  let at = headerLength;
+  return Object.fromEntries(outputs.map(({ name, datatype, parameters }) => {
+    const start = at;
+    at += parameters.binary_data_size;
+    return [name, new ARRAYS[datatype](body.slice(start, at))];
+  }));
+}
+
+/** A request with the token, if one is known; a server that wants another is answered by asking for it. */
+async function request(path, options = {}) {
+  const token = savedToken();
+  const headers = { ...options.headers, ...(token ? { authorization: `Bearer ${token}` } : {}) };
+  const response = await fetch(path, { ...options, headers }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("the server does not answer");
+  });
+  if (response.ok) return response;
+  if (response.status === 401) {
+    if (token === savedToken()) forgetToken(); // unless it was replaced meanwhile
+    await askForToken(token ? "the server does not know this token" : "");
+    return request(path, options);
+  }
+  const { error } = await response.json().catch(() => ({}));
+  throw new Error(error ?? `the server answered ${response.status}`);
+}

@@ -1,0 +1,61 @@
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from explorer import Explorer, serve_model
+
+SHOWN = "[...document.querySelectorAll('#sliders label:not([hidden])')].map((row) => row.firstChild.textContent)"
+
+
+@pytest.fixture
+def visit(tab, sampler):
+    """Opens the page of a model whose dimensions carry so many nats."""
+    servers = []
+
+    def visiting(latent_kl):
+        doctored = copy.copy(sampler)
+        doctored.metadata = dataclasses.replace(sampler.metadata, latent_kl=latent_kl)
+        servers.append(serve_model(doctored))
+        return Explorer(tab, servers[-1].__enter__()).wait()
+
+    yield visiting
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+def test_sliders_stand_in_the_order_of_their_kl(visit):
+    page = visit((0.5, 0.25, 2.0))
+    assert page.tab.run(SHOWN) == ["z3", "z1", "z2"]
+    rows = page.tab.run("[...document.querySelectorAll('#sliders .kl')].map((kl) => kl.textContent)")
+    assert rows == ["2.00", "0.50", "0.25"]
+
+
+def test_a_slider_moves_the_dimension_that_it_names(visit):
+    page = visit((0.5, 0.25, 2.0))
+    page.enter("#sliders label:nth-child(1) input", -1.5)
+    page.settle()
+    assert page.code()[2] == np.float32(-1.5)
+
+
+def test_inactive_dimensions_are_folded_away_until_all_are_asked_for(visit):
+    page = visit((0.5, 0.009, 2.0))
+    assert page.tab.run(SHOWN) == ["z3", "z1"]
+    assert page.text("#all") == "All 3"
+    page.click("#all")
+    assert page.tab.run(SHOWN) == ["z3", "z1", "z2"]
+    assert page.tab.run("document.getElementById('inactive').checkVisibility()")
+    page.click("#all")
+    assert page.tab.run(SHOWN) == ["z3", "z1"]
+
+
+def test_files_without_a_kl_have_their_sliders_in_the_order_of_the_model(visit):
+    page = visit(None)
+    assert page.tab.run(SHOWN) == ["z1", "z2", "z3"]
+    assert not page.tab.run("document.getElementById('columns').checkVisibility()")
+
+
+def test_a_code_far_from_the_prior_is_in_reach_of_the_sliders(visit):
+    page = visit((0.5, 0.25, 2.0))
+    page.open_code(np.array([-7.5, 0, 0], "<f4"))
+    assert float(page.value(page.slider(0))) == -7.5
