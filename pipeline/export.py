@@ -3,14 +3,16 @@
 Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
 Writes   decoder, encoder, sampler and scorer .onnx, triton/ with the same for a Triton server, manifest.json, card.md;
          metrics.json in a folder of its own
-Joins    the MLflow run that train opened
+Joins    the MLflow run that train opened, with all of that and the explorer as a static folder
 
     python -m pipeline.export data/prepared models/checkpoint reports/evaluate models/export reports/export
 """
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
 from pipeline.params import flatten, load_params
 from pipeline.record import Record, read_record
+from pipeline.runtime.explorer.folder import write_explorer
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -119,12 +122,18 @@ def main() -> None:
     detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
     card = write_card(metadata, manifest, parity, before[1].metrics, sections)
     metrics = {f"export/{name}": value for name, value in {**parity, **detection}.items()}
-    with atomic_directory(paths.reports) as reports, atomic_directory(paths.models) as models:
+    with (
+        atomic_directory(paths.reports) as reports,
+        atomic_directory(paths.models) as models,
+        TemporaryDirectory() as scratch,
+    ):
         write_files(models, files | repository)
         write_json(models / MANIFEST, manifest)
         (models / "card.md").write_text(card, encoding="utf-8")
         write_json(reports / "metrics.json", metrics)
-        values, artifacts = flatten(params, "export"), sorted(models.iterdir())
+        explorer = Path(scratch) / "explorer"
+        write_explorer(explorer, models, _installed(params.onnxruntime_web))
+        values, artifacts = flatten(params, "export"), [*sorted(models.iterdir()), explorer]
         record = join_run(before, Record("export", "", values, metrics=metrics, artifacts=artifacts))
         log_onnx_model(record.run_id, models / DECODER)
         log_record(record)
@@ -133,6 +142,12 @@ def main() -> None:
 
 def _of_graph(metadata: Metadata, name: str) -> Metadata:
     return dataclasses.replace(metadata, graph=name.removesuffix(".onnx"))
+
+
+def _installed(onnxruntime_web: str | None) -> Path | None:
+    """Where onnxruntime-web lies, or None where nobody has installed it."""
+    folder = Path(os.environ.get("DVC_ROOT", "."), onnxruntime_web) if onnxruntime_web else None
+    return folder if folder and folder.is_dir() else None
 
 
 def _arguments() -> argparse.Namespace:

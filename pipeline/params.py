@@ -138,6 +138,9 @@ class ExportParams(Section):
     """Samples of z that one score is averaged over; they are drawn once and stand in scorer.onnx."""
     detection_images: Annotated[int, Field(ge=2)]
     """Images of each kind (strange or not), at most, on which the scorer is measured as a detector of strange ones."""
+    onnxruntime_web: Annotated[str, Field(min_length=1)] | None
+    """dist/ of the npm package onnxruntime-web; a relative path starts at the repository's root. The explorer that is
+    logged takes its files along where the folder is there; otherwise, or for null, it says which ones it lacks."""
 
 
 class Params(Section):

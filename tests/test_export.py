@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.files import read_json, sha256_of, write_json
 from pipeline.graphs.modules import Decoder
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
+from pipeline.runtime.explorer.folder import RUNTIME
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
 RECORD = Record("train", "8f14e45f", {}, TAGS)
@@ -26,9 +28,15 @@ def stage(mlp, tmp_path, monkeypatch):
     folders = ["data", "checkpoint", "evaluate", "models/export", "reports/export"]
     monkeypatch.setattr(sys, "argv", ["export", *folders])
     logged = []
+
+    def log_record(record):
+        logged.append(record)
+        for folder in filter(Path.is_dir, record.artifacts):
+            shutil.copytree(folder, tmp_path / "logged" / folder.name)
+
     monkeypatch.setattr(export, "join_run", lambda before, record: record)
     monkeypatch.setattr(export, "log_onnx_model", lambda run_id, path: None)
-    monkeypatch.setattr(export, "log_record", logged.append)
+    monkeypatch.setattr(export, "log_record", log_record)
     return logged
 
 
@@ -109,6 +117,26 @@ def hold_out(folder, label):
     for split, part in meta["splits"].items():
         np.save(folder / f"{split}_labels.npy", np.zeros(part["count"], np.int64))
     write_json(folder / "meta.json", meta | {"classes": ["cat", label]})
+
+
+def test_the_run_holds_the_explorer_as_a_folder_of_files(stage, tmp_path):
+    export.main()
+    logged = tmp_path / "logged" / "explorer"
+    assert (logged / "index.html").is_file()
+    assert (logged / "sampler.onnx").read_bytes() == (tmp_path / "models" / "export" / "sampler.onnx").read_bytes()
+    assert not (logged / RUNTIME[1]).exists()
+    assert RUNTIME[1] in (logged / "README.txt").read_text()
+
+
+def test_the_explorer_takes_onnxruntime_web_along_where_it_is_installed(stage, tmp_path, monkeypatch):
+    dist = tmp_path / "repository" / "examples/web/node_modules/onnxruntime-web/dist"
+    dist.mkdir(parents=True)
+    for name in RUNTIME:
+        (dist / name).write_text(name)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
+    export.main()
+    for name in RUNTIME:
+        assert (tmp_path / "logged" / "explorer" / name).read_text() == name
 
 
 def test_files_that_differ_from_the_model_are_not_written(stage, tmp_path, monkeypatch):
