@@ -5,7 +5,7 @@ from torch import Tensor
 from pipeline.vae.bounds import Bound
 
 
-def beta_vae_loss(bound: Bound, beta: float) -> Tensor:
+def beta_vae_loss(bound: Bound, beta: float | Tensor) -> Tensor:
     """-(recon - beta * kl), the mean over the batch, in nats (Higgins et al. 2017; beta = 1 is minus the ELBO)."""
     return (beta * bound.kl - bound.recon).mean()
 
