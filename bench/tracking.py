@@ -19,12 +19,13 @@ from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, flatten, load_params
 from pipeline.tracking.training import training_run
 from pipeline.train import build_model
-from pipeline.training.loop import Trainer, fit
+from pipeline.training.fit import Fit
+from pipeline.training.trainer import Trainer
 
 
 def untracked(params: Params, data: PreparedData) -> float:
     start = time.perf_counter()
-    fit(_trainer(params, data))
+    Fit(_trainer(params, data)).run()
     return time.perf_counter() - start
 
 
@@ -40,7 +41,7 @@ def tracked(params: Params, data: PreparedData) -> tuple[float, float]:
             calls.append(time.perf_counter() - before)
 
         opened = time.perf_counter()
-        fit(_trainer(params, data), on_epoch=on_epoch)
+        Fit(_trainer(params, data), on_epoch=on_epoch).run()
         training = time.perf_counter() - opened - sum(calls)
     whole = time.perf_counter() - start
     return whole, whole - training

@@ -8,6 +8,18 @@ class UserError(ValueError):
     """Something the user gave is wrong. Its text is one line: what was found, where, what was expected."""
 
 
+class Stopped(Exception):  # noqa: N818  # it is no error
+    """Somebody asked the stage to stop, and it has put its work into safety; the text says where it stands.
+
+    Attributes:
+        code: the exit code of the process, 128 + the number of the signal.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a user's mistake ends as one line on stderr and exit code 1, never as a traceback.
 
@@ -24,6 +36,9 @@ def run_stage(main: Callable[[], None]) -> None:
             raise
         print(f"error: {path}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         sys.exit(130)

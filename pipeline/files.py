@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
+def repository_root() -> Path:
+    """Where DVC's repository lies, also for an experiment that DVC runs in a temporary copy of it."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
 def write_json(path: Path | str, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON, atomically. NaN and infinities raise ValueError: JSON has none."""
     with atomic_file(path) as beside:
@@ -89,6 +94,11 @@ def sha256_of(path: Path | str) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """One sha256 over the bytes of files, in the order in which they are given."""
+    return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
 def write_csv(path: Path | str, rows: list[dict[str, float]]) -> None:

@@ -100,8 +100,8 @@ class TrainParams(Section):
     """Pixels as they are; drawn once as 0 or 1 with the grey value as probability; or drawn at every step."""
     epochs: Positive
     """Passes over the training split, at most: see early_stopping_epochs."""
-    batch_size: Positive
-    """Images per gradient step."""
+    global_batch_size: Positive
+    """Images per gradient step, over all devices together."""
     learning_rate: Annotated[float, Field(gt=0)]
     """Adam's step size, at the first step."""
     schedule: Literal["constant", "cosine"]
@@ -110,10 +110,23 @@ class TrainParams(Section):
     """Decay of the exponential moving average of the weights that is validated and saved; 0 turns it off."""
     early_stopping_epochs: Positive | None
     """Stop after so many epochs without a better validation score; null never stops early."""
-    precision: Literal["fp32", "bf16"]
-    """Of the networks' matrix products; weights, densities and bounds are fp32 in either."""
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None
+    """A longer gradient is scaled down to this length; null never is."""
+    on_nonfinite: Literal["stop", "rollback"]
+    """At a loss or gradient that is not finite: end, or go back to the last checkpoint with half the learning rate."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
+    """How much work a killed training may lose; it goes on from its last checkpoint."""
+    precision: Literal["auto", "fp32", "bf16"]
+    """Of the networks' matrix products; weights, densities and bounds are fp32 in either. `auto` is bf16 where the
+    processor multiplies it in hardware."""
+    compile: Literal["auto", "always", "never"]
+    """Whether torch compiles the training step; `auto`: where the training is long enough to win the wait back."""
     device: Device
     """Where train and evaluate compute; `auto` is CUDA where there is a device, else the CPU."""
+    devices: Positive
+    """How many devices of each machine train together, one process each; on the CPU, how many processes."""
+    nodes: Positive
+    """How many machines train together: docs/scaling.md."""
     seed: Seed
     """Seeds the weights, the order of the images and all noise."""
 

@@ -94,11 +94,12 @@ TINY = {
     "train.binarize": "dynamic",
     "train.warmup_epochs": 0,
     "train.epochs": 2,
-    "train.batch_size": 50,
+    "train.global_batch_size": 50,
     "train.learning_rate": 0.003,
     "train.schedule": "constant",
     "train.ema_decay": 0.0,
     "train.device": "cpu",
+    "train.precision": "fp32",
     "evaluate.importance_samples": 5,
     "evaluate.batch_log_weights": 100,
 }
@@ -130,7 +131,7 @@ class Workplace:
     def train(self, folder="models/checkpoint", **changes):
         """Run the train stage; returns the checkpoint's folder."""
         self.set_params(**changes)
-        self._monkeypatch.setattr(sys, "argv", ["train", self.prepared, folder])
+        self._monkeypatch.setattr(sys, "argv", ["train", self.prepared, folder, ".training"])
         train.main()
         return Path(folder)
 

@@ -256,6 +256,8 @@ OTHER_VALUES = {
         "constant",
         "bf16",
         "cpu",
+        "never",
+        "rollback",
         0.5,
     ),
     int: (7,),

@@ -15,7 +15,7 @@ from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 from pipeline.params import load_params
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,7 +83,7 @@ def test_history_has_a_row_for_each_epoch(workplace):
     rows = read_csv(workplace.train(train__epochs=3) / "history.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     terms = {f"{split}/{name}" for split in ("train", "val") for name in ("elbo", "recon", "kl")}
-    assert set(rows[0]) == {"epoch", *terms, "beta", "learning_rate", "images_per_second"}
+    assert set(rows[0]) == {"epoch", *terms, "beta", "learning_rate", "largest_gradient_norm", "images_per_second"}
     for row in rows:
         assert row["val/elbo"] == pytest.approx(row["val/recon"] - row["val/kl"])
 
@@ -127,7 +127,7 @@ def test_there_is_no_warning_where_the_likelihood_fits(workplace, changes, binar
 def test_a_non_finite_loss_ends_in_one_line_with_nothing_written(workplace, store):
     workplace.set_params(train__learning_rate=1e30)
     result = subprocess.run(
-        [sys.executable, "-m", "pipeline.train", "data/prepared", "models/checkpoint"],
+        [sys.executable, "-m", "pipeline.train", "data/prepared", "models/checkpoint", ".training"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -135,10 +135,10 @@ def test_a_non_finite_loss_ends_in_one_line_with_nothing_written(workplace, stor
     )
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: train: the loss is ")
-    assert " at epoch 1, step 2 (recon " in line
+    assert line.startswith("error: train: the loss is not finite at epoch 1, step 2 (recon ")
     assert ", kl " in line
-    assert line.endswith("the update was not applied; expected finite terms: try a lower train.learning_rate")
+    assert "; training examples " in line
+    assert "the update was not applied; expected finite terms: try a lower train.learning_rate" in line
     assert list(Path().rglob("models/*")) == []
     [row] = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
     assert row.info.status == "FAILED"
@@ -163,7 +163,7 @@ def test_the_reported_elbo_ignores_beta(workplace):
 
 def test_an_autoencoder_reports_its_reconstruction_alone(workplace, capsys):
     folder = workplace.train(train__objective="autoencoder")
-    columns = {"epoch", "train/recon", "val/recon", "learning_rate", "images_per_second"}
+    columns = {"epoch", "train/recon", "val/recon", "learning_rate", "largest_gradient_norm", "images_per_second"}
     assert set(read_csv(folder / "history.csv")[0]) == columns
     assert "train: best val/recon " in capsys.readouterr().out
     assert load_checkpoint(folder).objective == "autoencoder"

@@ -1,20 +1,16 @@
-"""Batches of whole tensors: the stored uint8 pixels, in a shuffled order, as the model wants to see them."""
+"""Batches of whole tensors: the stored uint8 pixels as the model wants to see them."""
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.dataset.noise import stream_key, uniform_16_bits
 from pipeline.errors import UserError
 
+_THRESHOLDS_PER_LEVEL = 257  # 65535 / 255
+_SMALLEST, _LARGEST = -32768, 32767  # of an int16
 _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of 0..count-1 that depends on (seed, epoch) alone; int64 [count]."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
 
 
 def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -36,9 +32,10 @@ def binarize(pixels: Tensor, examples: Tensor, seed: int, epoch: int = _STATIC) 
         seed: of the split's noise.
         epoch: 1, 2, ... draws anew in every epoch; the default draws the same binary image every time.
     """
-    noise = uniform_16_bits(stream_key(seed, epoch), examples, pixels[0].numel())
-    draws = pixels.flatten(1).to(torch.int32) * 65536 > noise * 255
-    return draws.view_as(pixels).to(torch.float32)
+    noise = uniform_16_bits(stream_key(seed, epoch), examples, pixels.shape[1:].numel())
+    noise.clamp_(max=_LARGEST - 1)  # below the threshold of a white pixel, which is then always drawn
+    threshold = pixels.flatten(1).to(torch.int16).mul_(_THRESHOLDS_PER_LEVEL) ^ _SMALLEST  # 0..65535, minus 32768
+    return (noise < threshold).view_as(pixels).to(torch.float32)
 
 
 def model_input(pixels: Tensor, examples: Tensor, mode: str, seed: int, epoch: int = _STATIC) -> Tensor:

@@ -1,8 +1,11 @@
 """Noise that is a pure function of (seed, stream, example): no state to save, no order to keep.
 
-The generator is SplitMix64's output function (Steele, Lea and Flood 2014) on a counter. Its quality matters here
-only for binarising pixels; the exported sampler has a generator of its own.
+The generator is SplitMix64's output function (Steele, Lea and Flood 2014) on a counter. It serves training and
+measurement; the exported sampler has a generator of its own.
 """
+
+import functools
+import math
 
 import torch
 from torch import Tensor
@@ -15,39 +18,60 @@ _COUNTERS_PER_EXAMPLE = 2**24  # so up to 2**26 pixels an image never share a co
 
 
 def uniform_16_bits(key: int, examples: Tensor, count: int) -> Tensor:
-    """Uniform integers in 0..65535, int32 [batch, count].
+    """Uniform integers in -32768..32767, int16 [batch, count].
 
     Args:
         key: of `stream_key`.
         examples: int64 [batch], the index of each example in its split.
         count: how many integers each example needs.
     """
-    blocks = -(-count // _WORDS_OF_16_BITS)
-    counters = examples[:, None] * _COUNTERS_PER_EXAMPLE + torch.arange(blocks, device=examples.device)
-    words = _mix(counters * _signed(_GOLDEN) + _signed(key))  # (batch, blocks)
-    return words.view(torch.int16)[:, :count].to(torch.int32) + 32768
+    words = _words(key, examples, -(-count // _WORDS_OF_16_BITS))
+    return words.view(torch.int16)[:, :count]
 
 
+def standard_normal(key: int, examples: Tensor, count: int) -> Tensor:
+    """Draws from N(0, 1), float32 [batch, count], by the transform of Box and Muller (1958).
+
+    Args:
+        key: of `stream_key`.
+        examples: int64 [batch], the index of each example in its split.
+        count: how many draws each example needs.
+    """
+    words = _words(key, examples, -(-count // 2))
+    uniform = (words.view(torch.int32).to(torch.float64) + (2**31 + 0.5)) / 2**32  # in (0, 1), never 0
+    radius = uniform[:, 0::2].log().mul_(-2).sqrt_()
+    angle = uniform[:, 1::2] * (2 * math.pi)
+    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2)  # (batch, words, 2)
+    return pairs.flatten(1)[:, :count].to(torch.float32)
+
+
+def mix(value: Tensor) -> Tensor:
+    """SplitMix64's output function of each int64, in place: a bijection of the 2**64 words that looks random."""
+    scratch = torch.empty_like(value)
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        torch.bitwise_right_shift(value, shift, out=scratch)
+        scratch &= (1 << (64 - shift)) - 1  # torch's shift is arithmetic, the function's is logical
+        value ^= scratch
+        value *= signed(factor)
+    return value
+
+
+@functools.lru_cache(4096)
 def stream_key(seed: int, *stream: int) -> int:
     """A 64-bit key for one stream of noise, such as (seed, split, epoch)."""
     key = seed
     for part in stream:
-        key = int(_mix(torch.tensor([_signed(key * _GOLDEN + part + 1)])).item())
+        key = int(mix(torch.tensor([signed(key * _GOLDEN + part + 1)])).item())
     return key % 2**64
 
 
-def _mix(value: Tensor) -> Tensor:
-    value = (value ^ _shift_right(value, 30)) * _signed(_MIX_1)
-    value = (value ^ _shift_right(value, 27)) * _signed(_MIX_2)
-    return value ^ _shift_right(value, 31)
-
-
-def _shift_right(value: Tensor, bits: int) -> Tensor:
-    """A logical shift; torch's int64 shift is arithmetic."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """The int64 with the same bits: torch multiplies int64 modulo 2**64."""
     value %= 2**64
     return value - 2**64 if value >= 2**63 else value
+
+
+def _words(key: int, examples: Tensor, count: int) -> Tensor:
+    """Words of 64 random bits, int64 [batch, count]."""
+    counters = examples[:, None] * _COUNTERS_PER_EXAMPLE + torch.arange(count, device=examples.device)
+    return mix(counters.mul_(signed(_GOLDEN)).add_(signed(key)))

@@ -16,6 +16,8 @@ from pipeline.tracking.store import connect, experiment_id, store_errors
 
 MOST_METRICS_PER_CALL = 1000
 
+Points = frozenset[tuple[str, int]]
+
 
 def join_run(before: Sequence[Record], record: Record) -> Record:
     """The record with the id of the run that is to hold it: that of the stages `before` it, or a new one.
@@ -58,12 +60,32 @@ def create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
     return str(client.create_run(experiment_id(client), tags=dict(tags), run_name=name).info.run_id)
 
 
+def revive_run(client: MlflowClient, run_id: str | None) -> str | None:
+    """The id of a run that was begun and not finished, now RUNNING again; None where the store has no such run."""
+    found = _find_run(client, run_id) if run_id else None
+    if run_id is None or found is None or found.info.status == RunStatus.to_string(RunStatus.FINISHED):
+        return None
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    return run_id
+
+
+def log_rows(client: MlflowClient, run_id: str, rows: Sequence[Metrics], held: Points = frozenset()) -> None:
+    """Log rows of metrics, but for the points that the run holds already: none stands there twice."""
+    metrics = [metric for metric in as_metrics(rows) if (metric.key, metric.step) not in held]
+    for start in range(0, len(metrics), MOST_METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS_PER_CALL])
+
+
+def held_points(client: MlflowClient, run_id: str) -> Points:
+    """Name and step of every point that the run holds, but for those that describe the machine."""
+    names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("system/")]
+    return frozenset((name, point.step) for name in names for point in client.get_metric_history(run_id, name))
+
+
 def lay(client: MlflowClient, run_id: str, record: Record) -> None:
     """Put all of a record into a run."""
     tags = [RunTag(key, value) for key, value in {**record.tags, _stage_tag(record.stage): "finished"}.items()]
-    metrics = as_metrics(record.curves) + as_metrics([record.metrics])
-    for start in range(0, len(metrics), MOST_METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS_PER_CALL])
+    log_rows(client, run_id, [*record.curves, record.metrics], held_points(client, run_id))
     client.log_batch(run_id, params=as_params(record.params))
     for artifact in record.artifacts:
         if artifact.is_dir():
@@ -95,6 +117,9 @@ def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record)
     if latest is None:
         return _relay(client, before, {"restored": "true"})
     run_id, held = str(latest.info.run_id), latest.data
+    for earlier in before:  # of a store that was away for a while
+        if earlier.run_id == run_id and _stage_tag(earlier.stage) not in held.tags:
+            lay(client, run_id, earlier)
     # A stage that died half-way has left its params, which the store never changes.
     other_setting = any(held.params.get(param.key, param.value) != param.value for param in as_params(record.params))
     return (

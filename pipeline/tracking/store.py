@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
+from pipeline.files import repository_root
 
 EXPERIMENT = "vae"
 
@@ -21,7 +22,7 @@ def connect() -> MlflowClient:
     Raises:
         UserError: MLflow does not know such a store.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
     with store_errors():
         mlflow.set_tracking_uri(uri)
         return MlflowClient(uri)
@@ -59,11 +60,6 @@ def experiment_id(client: MlflowClient) -> str:
         if created_meanwhile is None:
             raise
         return str(created_meanwhile.experiment_id)
-
-
-def _root() -> Path:
-    """DVC names the parent repository to experiments that it runs in a temporary copy."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def _artifact_location(store: str) -> str | None:

@@ -1,79 +1,146 @@
-"""The run that `train` opens and fills while it trains."""
+"""The run that `train` opens and fills while it trains.
 
-import dataclasses
+The store may be away, at the start or at any time later: training goes on, and what could not be sent is sent when
+the store is back, at the latest by the stage that joins the run next, from the records on disk.
+"""
+
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.utils.async_logging.run_operations import RunOperations
 
+from pipeline.errors import Stopped
 from pipeline.record import Metrics, Record
-from pipeline.tracking.runs import MOST_METRICS_PER_CALL, as_metrics, as_params, create_run, lay
-from pipeline.tracking.store import connect, store_errors
+from pipeline.tracking.runs import Points, as_params, create_run, held_points, lay, log_rows, revive_run
+from pipeline.tracking.store import connect
 
 FLUSH_SECONDS = 2.0
+RETRY_SECONDS = 30.0  # while the store is away
 SYSTEM_METRICS_SECONDS = 5
 
 
 class TrainingRun:
-    """The run that `train` fills while it trains. Metrics are buffered and sent by a thread of MLflow's."""
+    """Rows of metrics on their way to the store; a thread of its own sends them, in order.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.id = run_id
-        self._client = client
-        self._buffer: list[Metric] = []
-        self._sent: list[RunOperations] = []
-        self._last_flush = time.monotonic()
+    Attributes:
+        id: of the run; empty as long as the store could not be asked for one.
+    """
+
+    def __init__(
+        self, client: MlflowClient, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None
+    ) -> None:
+        """`run_id` is of a run that an earlier process of the same training opened."""
+        self.id = ""
+        self._client, self._params, self._tags = client, params, tags
+        self._earlier = run_id
+        self._unsent: list[Metrics] = []
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._sending: Future[None] | None = None
+        self._next = 0.0
+        self._held: Points = frozenset()
+        self._told = False
+        self._attempt(self._open)
 
     def log_epoch(self, row: Metrics) -> None:
         """Add one row of metrics, at the step `row["epoch"]`."""
-        self._buffer += as_metrics([row])
-        if time.monotonic() - self._last_flush > FLUSH_SECONDS or len(self._buffer) > MOST_METRICS_PER_CALL // 2:
-            self._flush(synchronous=False)
-
-    def finish(self, record: Record) -> None:
-        """Log what is known at the end: final metrics and artifacts. The curves were logged epoch by epoch."""
-        self.wait()
-        lay(self._client, self.id, dataclasses.replace(record, curves=()))
+        self._unsent.append(row)
+        if time.monotonic() >= self._next and (self._sending is None or self._sending.done()):
+            self._sending = self._sender.submit(self._send)
 
     def wait(self) -> None:
-        """Send what is buffered and wait until the store has all of it."""
-        self._flush(synchronous=True)  # MLflow's thread would take a second to begin
-        for operation in self._sent:
-            operation.wait()  # type: ignore[no-untyped-call]
-        self._sent.clear()
+        """Send what was added, and wait until the store has it; a store that is away is tried once."""
+        if self._sending is not None:
+            self._sending.result()
+        self._send()
 
-    def _flush(self, synchronous: bool) -> None:
-        if self._buffer:
-            operation = self._client.log_batch(self.id, metrics=self._buffer, synchronous=synchronous)
-            self._sent += [operation] if operation else []
-        self._buffer, self._last_flush = [], time.monotonic()
+    def finish(self, record: Record) -> None:
+        """Log what is known at the end: the rows that the store lacks, final metrics and artifacts."""
+        self.wait()
+        if not (self.id and self._attempt(lambda: lay(self._client, self.id, record))):
+            print("warning: the run is not whole in the store; evaluate completes it from run.json", file=sys.stderr)
+
+    def end(self, status: int) -> None:
+        """Say how the training ended."""
+        self.wait()
+        self._sender.shutdown()
+        if self.id:
+            self._attempt(lambda: self._client.set_terminated(self.id, RunStatus.to_string(status)))
+
+    def _open(self) -> None:
+        self.id = self.id or revive_run(self._client, self._earlier) or create_run(self._client, self._tags)
+        self._client.log_batch(self.id, params=as_params(self._params))
+        if self.id == self._earlier:
+            self._held = held_points(self._client, self.id)
+
+    def _send(self) -> None:
+        count = len(self._unsent)
+        if not count:
+            return
+        sent = (self.id or self._attempt(self._open)) and self._attempt(
+            lambda: log_rows(self._client, self.id, self._unsent[:count], self._held)
+        )
+        if sent:
+            del self._unsent[:count]
+        self._next = time.monotonic() + (FLUSH_SECONDS if sent else RETRY_SECONDS)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Whether the store did it; the first time that it does not is told of."""
+        try:
+            action()
+        except MlflowException as error:
+            if not self._told:
+                reason = " ".join(str(error).split())[:200]
+                print(f"warning: MLflow store: {reason}; training goes on without it", file=sys.stderr)
+            self._told = True
+            return False
+        return True
 
 
 @contextmanager
-def training_run(params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[TrainingRun]:
-    """Open a new run with system metrics; it ends as FINISHED, or as FAILED or KILLED by what was raised."""
-    client = connect()
-    with store_errors():
-        run_id = create_run(client, tags)
-    monitor = SystemMetricsMonitor(run_id, sampling_interval=SYSTEM_METRICS_SECONDS)  # type: ignore[no-untyped-call]
+def training_run(
+    params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None, rows: Sequence[Metrics] = ()
+) -> Iterator[TrainingRun]:
+    """A run with system metrics, new or gone on with; it ends as FINISHED, FAILED or KILLED by what was raised.
+
+    Args:
+        params: of the run.
+        tags: of the run.
+        run_id: that an earlier process of the same training opened.
+        rows: of metrics that it had; those that the store lacks are sent.
+    """
+    run = TrainingRun(connect(), params, tags, run_id)
+    for row in rows:
+        run.log_epoch(row)
     status = RunStatus.FAILED
     try:
-        client.log_batch(run_id, params=as_params(params))
-        monitor.start()  # type: ignore[no-untyped-call]
-        run = TrainingRun(client, run_id)
-        try:
+        with _system_metrics(run.id, resumed=run.id == run_id):
             yield run
-        finally:
-            run.wait()
         status = RunStatus.FINISHED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         status = RunStatus.KILLED
         raise
     finally:
+        run.end(status)
+
+
+@contextmanager
+def _system_metrics(run_id: str, resumed: bool) -> Iterator[None]:
+    """Sample the machine's load; MLflow's own monitor swallows what a store that is away answers."""
+    if not run_id:
+        yield
+        return
+    monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+        run_id, sampling_interval=SYSTEM_METRICS_SECONDS, resume_logging=resumed
+    )
+    monitor.start()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
         monitor.finish()  # type: ignore[no-untyped-call]
-        client.set_terminated(run_id, RunStatus.to_string(status))

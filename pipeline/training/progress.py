@@ -12,8 +12,8 @@ _LINES_WITHOUT_TERMINAL = 10
 class TrainingProgress:
     """Shows epochs as they end, and the share of the present one."""
 
-    def __init__(self, progress: Progress, epochs: int, images: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, epochs: int, images: int, shown: bool) -> None:
+        self._progress, self._shown = progress, shown
         self._epochs, self._images = epochs, images
         self._run = progress.add_task("epochs", total=epochs, metrics="")
         self._epoch = progress.add_task("images", total=images, metrics="")
@@ -22,19 +22,27 @@ class TrainingProgress:
         """So many images more have been seen in this epoch."""
         self._progress.advance(self._epoch, images)
 
+    def resume(self, epoch: int, images: int) -> None:
+        """Training goes on in this epoch, of which so many images have been seen."""
+        self._progress.update(self._run, completed=epoch - 1)
+        self._progress.update(self._epoch, completed=images)
+        if self._shown:
+            print(f"train: going on at epoch {epoch}/{self._epochs}, image {images:,}", flush=True)
+
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
         line = summary(metrics)
         self._progress.update(self._run, completed=epoch, metrics=line)
         self._progress.reset(self._epoch)
         every = max(1, self._epochs // _LINES_WITHOUT_TERMINAL)
-        if not self._progress.console.is_terminal and (epoch % every == 0 or epoch in (1, self._epochs)):
+        as_lines = self._shown and not self._progress.console.is_terminal
+        if as_lines and (epoch % every == 0 or epoch in (1, self._epochs)):
             print(f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}  {line}", flush=True)
 
 
 @contextmanager
-def training_progress(epochs: int, images: int) -> Iterator[TrainingProgress]:
-    """A progress display for the duration of a block."""
+def training_progress(epochs: int, images: int, shown: bool = True) -> Iterator[TrainingProgress]:
+    """A progress display for the duration of a block; on ranks that are not `shown`, nothing is."""
     columns = (
         TextColumn("{task.description:>6}"),
         BarColumn(bar_width=24),
@@ -43,8 +51,8 @@ def training_progress(epochs: int, images: int) -> Iterator[TrainingProgress]:
         TextColumn("{task.fields[metrics]}"),
     )
     console = Console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield TrainingProgress(progress, epochs, images)
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as progress:
+        yield TrainingProgress(progress, epochs, images, shown)
 
 
 def summary(metrics: Mapping[str, float]) -> str:

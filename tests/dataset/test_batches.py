@@ -1,18 +1,11 @@
 import pytest
 import torch
 
-from pipeline.dataset.batches import binarize, epoch_order, index_batches, model_input, to_unit
+from pipeline.dataset.batches import binarize, index_batches, model_input, to_unit
 
 
 def grey(level, count=4000):
     return torch.full((count, 1, 8, 8), level, dtype=torch.uint8)
-
-
-def test_every_epoch_is_another_order_of_all_examples():
-    first, second = (epoch_order(100, seed=0, epoch=epoch) for epoch in (1, 2))
-    assert torch.equal(first.sort().values, torch.arange(100))
-    assert not torch.equal(first, second)
-    assert torch.equal(first, epoch_order(100, seed=0, epoch=1))
 
 
 def test_batches_cover_the_order_and_the_last_may_be_smaller():

@@ -15,7 +15,7 @@ def monitors(monkeypatch):
     asked = []
 
     class Monitor:
-        def __init__(self, run_id, sampling_interval):
+        def __init__(self, run_id, sampling_interval, resume_logging):
             asked.append(("made", run_id, sampling_interval))
 
         def start(self):

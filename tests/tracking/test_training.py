@@ -76,6 +76,7 @@ def test_a_running_training_can_be_watched(store, batches, monkeypatch):
     monkeypatch.setattr(training, "FLUSH_SECONDS", -1.0)
     with training_run(PARAMS, {}) as run:
         run.log_epoch(ROW)
+        run._sending.result(timeout=60)
         assert batches == [2]
 
 

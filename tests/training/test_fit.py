@@ -4,14 +4,16 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.errors import UserError
 from pipeline.params import load_params
-from pipeline.training.loop import Trainer, fit
+from pipeline.training.fit import Fit
+from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
 CONFIG = VAEConfig((1, 8, 8), "mlp", (32,), "relu", 4, "bernoulli", "learned")
 DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:, None]
-PARAMS = load_params().train.model_copy(update={"epochs": 3, "batch_size": 64, "warmup_epochs": 0, "device": "cpu"})
+PARAMS = load_params().train.model_copy(
+    update={"epochs": 3, "global_batch_size": 64, "warmup_epochs": 0, "device": "cpu", "precision": "fp32"}
+)
 
 
 def trainer(config=CONFIG, **changes):
@@ -22,6 +24,16 @@ def trainer(config=CONFIG, **changes):
 
 def weights(model):
     return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def first_epoch(trainer):
+    for _ in trainer.steps():
+        pass
+    return trainer.end_epoch()
+
+
+def fit(trainer):
+    return Fit(trainer).run()
 
 
 def test_same_seed_same_weights_bit_for_bit():
@@ -46,7 +58,7 @@ def test_training_raises_the_validation_elbo():
 
 def test_reported_elbo_ignores_beta():
     """beta shapes the next weights, not the number: before any step has been taken, all betas report the same."""
-    reported = [trainer(beta=beta, learning_rate=1e-12).train_epoch(1)["train/elbo"] for beta in (0.0, 1.0, 4.0)]
+    reported = [first_epoch(trainer(beta=beta, learning_rate=1e-12))["train/elbo"] for beta in (0.0, 1.0, 4.0)]
     assert max(reported) - min(reported) < 1e-3
 
 
@@ -70,8 +82,9 @@ def test_cosine_schedule_falls_to_zero_and_constant_stays():
     cosine, constant = (trainer(schedule=schedule) for schedule in ("cosine", "constant"))
     for run in (cosine, constant):
         fit(run)
-    assert cosine.scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
-    assert constant.scheduler.get_last_lr()[0] == PARAMS.learning_rate
+    rates = [run.optimizer.param_groups[0]["lr"] for run in (cosine, constant)]
+    assert 0 < rates[0] < 0.01 * PARAMS.learning_rate
+    assert rates[1] == PARAMS.learning_rate
 
 
 def test_best_epoch_is_what_is_kept():
@@ -80,7 +93,7 @@ def test_best_epoch_is_what_is_kept():
     scores = [row["val/elbo"] for row in history.rows]
     assert history.best_score == max(scores)
     assert history.best_epoch == scores.index(max(scores)) + 1
-    run.average.model.load_state_dict(best)
+    run.model.load_state_dict(best)
     assert run.validate()["val/elbo"] == history.best_score
 
 
@@ -100,8 +113,8 @@ def test_average_trails_the_trained_weights():
     for run in (averaged, plain):
         fit(run)
     assert torch.equal(weights(averaged.model), weights(plain.model))
-    assert not torch.equal(weights(averaged.average.model), weights(averaged.model))
-    assert torch.equal(weights(plain.average.model), weights(plain.model))
+    assert not torch.equal(averaged.average.weights, averaged.flat.weights)
+    assert torch.equal(plain.average.weights, plain.flat.weights)
 
 
 def test_autoencoder_reports_reconstruction_alone_and_draws_no_noise():
@@ -133,24 +146,6 @@ def test_conv_with_a_learned_sigma_raises_the_elbo():
     _, history = fit(run)
     assert history.rows[-1]["val/elbo"] > history.rows[0]["val/elbo"] + 5
     assert run.model.likelihood.logvar.item() != before
-
-
-def test_non_finite_loss_is_refused_before_it_reaches_the_weights():
-    run = trainer()
-    with torch.no_grad():
-        run.model.decoder[-2].bias[0] = float("nan")
-    before = weights(run.model).clone()
-    with pytest.raises(UserError, match=r"the loss is nan at epoch 1, step 1 \(recon nan, kl [0-9.]+\)"):
-        run.train_epoch(1)
-    assert torch.equal(weights(run.model).nan_to_num(7), before.nan_to_num(7))
-
-
-def test_non_finite_validation_is_refused_also_after_the_last_epoch():
-    run = trainer(epochs=1, ema_decay=0.0, learning_rate=1e30, batch_size=600, schedule="constant")
-    with pytest.raises(
-        UserError, match=r"the validation score is -?(nan|inf) after epoch 1 \(val/recon .*, val/kl .*\)"
-    ):
-        fit(run)
 
 
 @pytest.mark.gpu

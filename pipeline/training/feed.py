@@ -1,0 +1,95 @@
+"""What a rank sees of each step: its share of the batch, as the model wants it, with its noise.
+
+The noise of example i in epoch t is a function of (seed, t, i): who computes it, and in what company, changes nothing.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.dataset.batches import model_input
+from pipeline.dataset.noise import standard_normal, stream_key
+from pipeline.dataset.shuffle import shuffled
+from pipeline.params import TrainParams
+from pipeline.training.ranks import Ranks
+
+_TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
+_BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
+_BLOCK_VALUES = 2**20  # pixels that are made ready at once: enough that no step waits for many small operations
+
+
+class Batch(NamedTuple):
+    """One rank's share of a step."""
+
+    examples: Tensor
+    """int64 [m], indices into the split; m may be 0 in the last step of an epoch."""
+    x: Tensor
+    """float32 [m, C, H, W] in [0, 1]."""
+    eps: Tensor
+    """Standard-normal noise, float32 [m, latent_dim]; zeros for an auto-encoder."""
+
+
+class Feed:
+    """The batches of a training and a validation split, each uint8 [n, C, H, W]."""
+
+    def __init__(
+        self, train: Tensor, val: Tensor, params: TrainParams, latent_dim: int, device: torch.device, ranks: Ranks
+    ) -> None:
+        self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
+        self.train, self.val = (_resident(images, device) for images in (train, val))
+        self.steps_per_epoch = -(-len(train) // params.global_batch_size)
+
+    def global_batch(self, step: int) -> int:
+        """How many examples all ranks together see in step 0, 1, ... of an epoch."""
+        size = self._params.global_batch_size
+        return min(size, len(self.train) - step * size)
+
+    def examples(self, epoch: int, step: int) -> Tensor:
+        """The examples of one step, those of every rank; int64 [global batch]."""
+        start = step * self._params.global_batch_size
+        positions = torch.arange(start, start + self.global_batch(step))
+        return shuffled(positions, len(self.train), self._params.seed, epoch)
+
+    def steps(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """This rank's batches from step `first` of an epoch to its end."""
+        size = self._params.global_batch_size
+        together = max(1, _BLOCK_VALUES // (self.train[0].numel() * -(-size // self._ranks.world_size)))
+        for start in range(first, self.steps_per_epoch, together):
+            steps = range(start, min(start + together, self.steps_per_epoch))
+            shares = [self._ranks.share(step * size, self.global_batch(step)) for step in steps]
+            examples = shuffled(torch.cat(shares), len(self.train), self._params.seed, epoch)
+            x, eps = self._ready(self.train, examples, _TRAIN_NOISE, epoch)
+            sizes = [len(share) for share in shares]
+            yield from map(Batch, *(torch.split(values, sizes) for values in (examples, x, eps)))
+
+    def batches_of(self, epoch: int, examples: Tensor) -> Iterator[Batch]:
+        """The given examples as an epoch shows them, a few at a time."""
+        for some in torch.split(examples, max(1, _BLOCK_VALUES // self.train[0].numel())):
+            yield Batch(some, *self._ready(self.train, some, _TRAIN_NOISE, epoch))
+
+    def validation(self) -> Iterator[Batch]:
+        """This rank's share of the validation split, under the same noise every time."""
+        size = self._params.global_batch_size
+        for start in range(0, len(self.val), size):
+            examples = self._ranks.share(start, min(size, len(self.val) - start))
+            yield Batch(examples, *self._ready(self.val, examples, _VAL_NOISE))
+
+    def _ready(self, images: Tensor, examples: Tensor, split: int, *epoch: int) -> tuple[Tensor, Tensor]:
+        """x and eps of these examples; without an epoch, the noise is that of a measurement."""
+        key = stream_key(self._params.seed, split)
+        pixels = images.index_select(0, examples.to(images.device)).to(self._device, non_blocking=True)
+        examples = examples.to(self._device, non_blocking=True)
+        x = model_input(pixels, examples, self._params.binarize, stream_key(key, _BINARIZATION), *epoch)
+        if self._params.objective == "autoencoder":
+            return x, torch.zeros(len(examples), self._latent_dim, device=self._device)
+        return x, standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, self._latent_dim)
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the GPU where they take less than half of its free memory; else where they are."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.numel() < free // 2 else images

@@ -1,0 +1,166 @@
+"""From the first step, or from wherever an earlier process got to, to the best epoch's weights."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.training.flat import named_weights
+from pipeline.training.nonfinite import NonFiniteError
+from pipeline.training.scratch import Scratch, State
+from pipeline.training.signals import StopWish
+from pipeline.training.trainer import Metrics, Position, Trainer
+
+MOST_RETURNS = 5
+LEARNING_RATE_AFTER_RETURN = 0.5
+_STEPS_BETWEEN_AGREEMENTS = 16  # of several ranks, on whether to save or to stop: it costs them a message
+
+
+@dataclass
+class History:
+    """One row of metrics per epoch, and the epoch whose weights are kept."""
+
+    rows: list[Metrics] = field(default_factory=list)
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    returns: int = 0
+    """How often training went back after a step that was not finite."""
+
+
+class Fit:
+    """One training. `run` may be called in another process with the same arguments, and goes on there.
+
+    Args:
+        trainer: at its first step.
+        scratch: where states are kept; None keeps none (for ranks other than the first, and for measurements).
+        identity: of the tracked run, kept with each state.
+        wish: to stop, looked at after each step.
+        on_step: hears how many examples a step saw.
+        on_epoch: hears each epoch's metrics.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        scratch: Scratch | None = None,
+        identity: dict[str, Any] | None = None,
+        wish: StopWish | None = None,
+        on_step: Callable[[int], None] = lambda _: None,
+        on_epoch: Callable[[int, Metrics], None] = lambda _epoch, _metrics: None,
+    ) -> None:
+        self.trainer, self.history = trainer, History()
+        self._scratch, self._identity = scratch, identity or {}
+        self._wish = wish or StopWish()
+        self._on_step, self._on_epoch = on_step, on_epoch
+        self._best: Tensor | None = None
+        self._saved = time.monotonic()
+        self._good = self._state(copied=True) if trainer.params.on_nonfinite == "rollback" else None
+
+    def resume(self, state: State) -> None:
+        """Go on from a state that an earlier process saved."""
+        content = dict(state.content)
+        self.history = History(**content["history"])
+        self._best = state.tensors.get("best")
+        self.trainer.load(dict(state.tensors), Position(**content["position"]))
+        self._good = self._state(copied=True) if self._good is not None else None
+
+    def run(self) -> tuple[dict[str, Tensor], History]:
+        """Train until the last epoch, or until early stopping; the best epoch's state dict, and the history.
+
+        Raises:
+            UserError: a step was not finite, under `on_nonfinite: stop` or too often.
+            Stopped: the wish was heard; the state is saved.
+        """
+        while not self._is_finished():
+            try:
+                self._epoch()
+            except NonFiniteError as error:
+                self._go_back(error)
+        if self._best is None:
+            raise UserError("train: no epoch was finished; expected train.epochs >= 1")
+        return named_weights(self.trainer.model, self._best), self.history
+
+    def _epoch(self) -> None:
+        for examples in self.trainer.steps():
+            self._on_step(examples)
+            self._look_up()
+        epoch = self.trainer.position.epoch
+        metrics = self.trainer.end_epoch()
+        score = self.trainer.score(metrics)
+        if not math.isfinite(score):
+            terms = ", ".join(f"{name} {metrics[name]:g}" for name in ("val/recon", "val/kl") if name in metrics)
+            raise NonFiniteError(f"the validation score is {score} after epoch {epoch} ({terms})")
+        self.history.rows.append(metrics)
+        if score > self.history.best_score:
+            self.history.best_epoch, self.history.best_score = epoch, score
+            self._best = self.trainer.average.weights.detach().clone()
+        self._on_epoch(epoch, metrics)
+        if self._good is not None:  # an epoch that was logged is never taken again
+            self._good = self._state(copied=True)
+        self._look_up()
+
+    def _is_finished(self) -> bool:
+        patience, done = self.trainer.params.early_stopping_epochs, len(self.history.rows)
+        stale = patience is not None and done - self.history.best_epoch >= patience
+        return done >= self.trainer.params.epochs or stale
+
+    def _look_up(self) -> None:
+        """Between two steps: save if it is time to, stop if somebody wishes it."""
+        ranks, position = self.trainer.ranks, self.trainer.position
+        if ranks.world_size > 1 and position.step % _STEPS_BETWEEN_AGREEMENTS:
+            return
+        is_time = time.monotonic() - self._saved >= 60 * self.trainer.params.checkpoint_minutes
+        stop = ranks.any(self._wish.signal is not None)
+        if stop or ranks.any(is_time and ranks.is_first):
+            saved = self._save()
+            if stop:
+                where = f"saved at epoch {position.epoch}, step {position.step}" if saved else "NOT saved"
+                raise self._wish.stopped(f"{where}; the same command goes on from there")
+
+    def _save(self) -> bool:
+        state = self._state(copied=self._good is not None)
+        if self._good is not None:
+            self._good = state
+        saved = self._scratch.save(state) if self._scratch is not None else False
+        self._saved = time.monotonic()
+        return saved
+
+    def _state(self, copied: bool) -> State:
+        tensors = self.trainer.tensors() | ({"best": self._best} if self._best is not None else {})
+        if copied:
+            tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        content = {
+            "position": dataclasses.asdict(self.trainer.position),
+            "history": dataclasses.asdict(self.history),
+            **self._identity,
+        }
+        return State(tensors, content)
+
+    def _go_back(self, error: NonFiniteError) -> None:
+        """Return to the last good state with a lower learning rate, if params allow it and it is not too often."""
+        returns = self.history.returns + 1
+        if self._good is None:
+            raise UserError(
+                f"train: {error}; the update was not applied; expected finite terms: try a lower "
+                "train.learning_rate, or train.on_nonfinite: rollback"
+            ) from None
+        if returns > MOST_RETURNS:
+            raise UserError(
+                f"train: {error}; given up after {MOST_RETURNS} returns with ever lower learning rates; expected "
+                "finite terms: look at these examples, or try train.max_gradient_norm: 100"
+            ) from None
+        scale = self.trainer.position.learning_rate_scale * LEARNING_RATE_AFTER_RETURN
+        self.resume(self._good)
+        self.history.returns = returns
+        self.trainer.position.learning_rate_scale = scale
+        if self.trainer.ranks.is_first:
+            position = self.trainer.position
+            print(
+                f"warning: train: {error}; back to epoch {position.epoch}, step {position.step}, "
+                f"with {scale:g} of the learning rate (return {returns} of {MOST_RETURNS})"
+            )

@@ -1,0 +1,67 @@
+"""Starts the ranks of a training that `train.devices` and `train.nodes` ask for, and watches over them."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from pipeline.errors import UserError
+
+_LAUNCHED = ("TORCHELASTIC_RUN_ID", "RANK", "SLURM_PROCID")
+
+
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun, Kubernetes' training operator or srun has started this process as a rank."""
+    return any(name in environment for name in _LAUNCHED)
+
+
+def launch(command: Sequence[str], devices: int, nodes: int) -> None:
+    """Run `command` once for each device of this machine, as ranks that know one another; wait for all.
+
+    A rank that dies ends the others. On several machines, each runs the same stage command.
+
+    Args:
+        command: arguments of the Python interpreter.
+        devices: ranks on this machine.
+        nodes: machines; above 1, MASTER_ADDR, MASTER_PORT and NODE_RANK say where they meet and which one this is.
+
+    Raises:
+        UserError: a rank failed, or the environment does not say where the machines meet.
+    """
+    backend, endpoint, options = _meeting_point(nodes, os.environ)
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=devices,
+        run_id="train",
+        max_restarts=0,
+        rdzv_backend=backend,
+        rdzv_endpoint=endpoint,
+        rdzv_configs=options,
+    )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise UserError(f"train: rank {rank} ended with exit code {failure.exitcode}, and the others with it") from None
+    finally:  # torch leaves its own behind
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
+    """torch's names of it: the kind of rendezvous, its address, and its options."""
+    if nodes == 1:
+        return "c10d", "127.0.0.1:0", {}
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in environment]
+    if missing:
+        raise UserError(
+            f"params.yaml: train.nodes is {nodes}; expected the environment of each to name {', '.join(missing)}"
+        )
+    endpoint = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
+    return "static", endpoint, {"rank": int(environment["NODE_RANK"])}

@@ -1,0 +1,113 @@
+"""The processes that train one model together: who they are, what each does of a batch, and how they add up."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+from pipeline.device import choose_device
+from pipeline.errors import UserError
+
+_TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers; alone unless told otherwise."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files, logs and prints."""
+        return self.rank == 0
+
+    def share(self, start: int, count: int) -> Tensor:
+        """This rank's part of the positions start..start+count-1, int64; parts differ in length by at most one."""
+        first, stop = (count * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return torch.arange(start + first, start + stop)
+
+    def add_up(self, value: Tensor) -> Tensor:
+        """The sum of every rank's `value`, in place."""
+        if self.world_size > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def copy_from_first(self, value: Tensor) -> Tensor:
+        """Rank 0's `value`, in place."""
+        if self.world_size > 1:
+            distributed.broadcast(value, src=0)
+        return value
+
+    def copy_bytes_from_first(self, content: bytes | None) -> bytes | None:
+        """Rank 0's `content`, on every rank."""
+        if self.world_size == 1:
+            return content
+        length = self.copy_from_first(torch.tensor(-1 if content is None else len(content)))
+        if length.item() < 0:
+            return None
+        buffer = torch.empty(int(length.item()), dtype=torch.uint8)
+        if content is not None:
+            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return self.copy_from_first(buffer).numpy().tobytes()
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on some rank."""
+        return bool(self.add_up(torch.tensor(float(flag))).item()) if self.world_size > 1 else flag
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Join the ranks that torchrun, Slurm or Kubernetes started; without such, this process is alone.
+
+    Args:
+        device: `train.device` of params.yaml.
+
+    Raises:
+        UserError: the environment names a rank but lacks a part of what it takes to find the others.
+    """
+    found = ranks_of_environment(os.environ)
+    if found.world_size == 1:
+        yield found
+        return
+    on_gpu = choose_device(device, found.local_rank).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(found.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    distributed.init_process_group(backend, rank=found.rank, world_size=found.world_size, timeout=_TIMEOUT)
+    try:
+        yield found
+    finally:
+        distributed.destroy_process_group()
+
+
+def ranks_of_environment(environment: Mapping[str, str]) -> Ranks:
+    """Read the variables of torchrun and of Kubernetes' training operator (RANK, WORLD_SIZE) or of Slurm's srun.
+
+    Raises:
+        UserError: one of them is not a whole number, or no MASTER_ADDR says where rank 0 listens.
+    """
+    for rank, world_size, local_rank in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ):
+        if rank in environment and world_size in environment:
+            ranks = Ranks(*(_number(environment, name) for name in (rank, world_size, local_rank)))
+            for name in ("MASTER_ADDR", "MASTER_PORT"):
+                if ranks.world_size > 1 and name not in environment:
+                    raise UserError(f"{rank} says that this is one of {ranks.world_size} ranks; expected {name} too")
+            return ranks
+    return Ranks()
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name, "0")
+    if not value.isdecimal():
+        raise UserError(f"environment variable {name} is {value!r}; expected a whole number >= 0")
+    return int(value)

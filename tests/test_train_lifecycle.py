@@ -1,0 +1,170 @@
+"""The train stage as a process: killed, stopped, without a store, on two ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.files import read_csv, read_json
+from pipeline.training import fit
+from pipeline.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+LONG = {"train__epochs": 40, "train__checkpoint_minutes": 1e-9, "train__ema_decay": 0.9}
+
+
+def start(**environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.train", "data/prepared", "models/checkpoint", ".training"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
+
+
+def wait_for_states(count):
+    """Until a training has saved so many states."""
+    for _ in range(3000):
+        numbers = [int(path.stem) for path in Path(".training").glob("*/*.safetensors")]
+        if max(numbers, default=0) >= count:
+            return
+        time.sleep(0.01)
+    raise TimeoutError("no states were saved")
+
+
+def weights(folder):
+    return (Path(folder) / "model.safetensors").read_bytes()
+
+
+def curves(folder):
+    return [
+        {name: value for name, value in row.items() if name != "images_per_second"}
+        for row in read_csv(Path(folder) / "history.csv")
+    ]
+
+
+def assert_one_whole_run(store, epochs):
+    [row] = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
+    assert row.info.status == "FINISHED"
+    for name in ("train/elbo", "val/elbo", "learning_rate"):
+        steps = [point.step for point in store.get_metric_history(row.info.run_id, name)]
+        assert sorted(steps) == list(range(1, epochs + 1))
+    return row
+
+
+def test_a_killed_training_goes_on_as_the_same_run_to_the_same_weights(workplace, store):
+    workplace.train("unbroken", **LONG)
+    run = read_json(Path("unbroken/run.json"))["run_id"]
+    store.delete_run(run)
+    for states in (30, 90):
+        process = start()
+        wait_for_states(states)
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+        assert not Path("models").exists()
+    code, output, errors = finish(start())
+    assert code == 0, errors
+    assert "train: going on at epoch " in output
+    assert weights("models/checkpoint") == weights("unbroken")
+    assert curves("models/checkpoint") == curves("unbroken")
+    row = assert_one_whole_run(store, epochs=40)
+    assert read_json(Path("models/checkpoint/run.json"))["run_id"] == row.info.run_id
+    assert list(Path(".training").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_so_and_the_same_command_goes_on(workplace, store, number):
+    workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 300})
+    process = start()
+    line = process.stdout.readline()
+    assert line.startswith("epoch   1/300"), line
+    process.send_signal(number)
+    code, _, errors = finish(process)
+    assert code == 128 + number
+    [line] = errors.splitlines()
+    assert line.startswith(f"stopped: {signal.Signals(number).name}: saved at epoch ")
+    assert line.endswith("the same command goes on from there")
+    [row] = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
+    assert row.info.status == "KILLED"
+    code, output, errors = finish(start())
+    assert code == 0, errors
+    assert "train: going on at epoch " in output
+    assert assert_one_whole_run(store, epochs=300).info.run_id == row.info.run_id
+
+
+def test_other_params_do_not_go_on_from_there(workplace, capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit.Fit, "_is_finished", lambda self: self._save() and interrupt(self))
+        workplace.train(**LONG)
+    assert len(list(Path(".training").glob("*/*.safetensors"))) == 1
+    workplace.train(**LONG | {"train__learning_rate": 0.002, "train__epochs": 2})
+    assert "going on" not in capsys.readouterr().out
+    workplace.train(**LONG)
+    assert "going on at epoch 1/40" in capsys.readouterr().out
+
+
+def test_a_store_that_is_away_holds_nothing_up_and_gets_the_run_when_it_is_back(workplace, store, monkeypatch, capsys):
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    folder = workplace.train(train__epochs=3)
+    captured = capsys.readouterr()
+    assert captured.err.count("training goes on without it") == 1
+    assert "the run is not whole in the store; evaluate completes it from run.json" in captured.err
+    assert "(MLflow run not in the store yet)" in captured.out
+    assert len(curves(folder)) == 3
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    workplace.evaluate()
+    row = assert_one_whole_run(store, epochs=3)
+    assert {"test/elbo", "best_epoch"} <= set(row.data.metrics)
+    assert row.data.tags["restored"] == "true"
+
+
+def test_a_store_that_locks_half_way_holds_nothing_up_and_is_completed_later(workplace, store, capsys, monkeypatch):
+    """MLflow itself waits for a locked sqlite file, and then raises this."""
+    monkeypatch.setattr("pipeline.tracking.training.FLUSH_SECONDS", -1.0)
+
+    def locked(*_, **__):
+        raise MlflowException("(sqlite3.OperationalError) database is locked")
+
+    with monkeypatch.context() as patch:
+        end_epoch = Trainer.end_epoch
+
+        def end_and_lock(self):
+            if self.position.epoch == 2:
+                patch.setattr(MlflowClient, "log_batch", locked)
+            return end_epoch(self)
+
+        patch.setattr(Trainer, "end_epoch", end_and_lock)
+        workplace.train(train__epochs=3)
+    assert capsys.readouterr().err.count("database is locked; training goes on without it") == 1
+    workplace.evaluate(train__epochs=3)
+    row = assert_one_whole_run(store, epochs=3)
+    assert {"test/elbo", "best_epoch"} <= set(row.data.metrics)
+    assert "restored" not in row.data.tags
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one_run(workplace, store, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    alone = workplace.train("alone")
+    store.delete_run(read_json(alone / "run.json")["run_id"])
+    together = workplace.train(train__devices=2)
+    for expected, found in zip(curves(alone), curves(together), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert_one_whole_run(store, epochs=2)

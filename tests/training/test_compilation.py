@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from pipeline.params import load_params
+from pipeline.training.compilation import compiled
+from pipeline.training.fit import Fit
+
+PARAMS = load_params().train
+CPU = torch.device("cpu")
+
+
+def is_compiled(mode="auto", weights=1_000_000, examples=60_000, epochs=40):
+    params = PARAMS.model_copy(update={"compile": mode, "epochs": epochs})
+    return compiled(torch.sin, params, weights, examples, CPU) is not None
+
+
+def test_a_long_training_is_compiled_and_a_short_one_does_not_wait_for_a_compiler(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: "compiler")
+    assert is_compiled(epochs=40)
+    assert not is_compiled(epochs=4)
+    assert is_compiled("always", epochs=1)
+    assert not is_compiled("never")
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not is_compiled()
+
+
+@pytest.mark.slow
+def test_a_compiled_training_reaches_the_same_elbo_and_is_deterministic(make_trainer):
+    rows = [Fit(make_trainer(compile=mode)).run()[1].rows[-1] for mode in ("never", "always", "always")]
+    plain, first, second = (row["val/elbo"] for row in rows)
+    assert first == pytest.approx(plain, abs=0.01)
+    assert first == second
+
+
+def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):
+    def refuse(function, **_):
+        def call(*_):
+            raise torch._dynamo.exc.TorchDynamoException("no compiler today")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr("shutil.which", lambda _: "compiler")
+    run = compiled(torch.sin, PARAMS.model_copy(update={"epochs": 10_000}), 1_000_000, 60_000, CPU)
+    assert run(torch.zeros(())).item() == 0
+    assert run(torch.zeros(())).item() == 0
+    assert capsys.readouterr().out.count("warning: torch.compile failed (no compiler today") == 1

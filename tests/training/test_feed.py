@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from pipeline.training.feed import Feed
+from pipeline.training.ranks import Ranks
+
+
+def feed(make_trainer, ranks=Ranks(), **changes):  # noqa: B008
+    trainer = make_trainer(**changes)
+    return Feed(trainer.feed.train, trainer.feed.val, trainer.params, 4, torch.device("cpu"), ranks)
+
+
+def joined(batches):
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def test_an_epoch_shows_every_example_once(make_trainer):
+    batches = list(feed(make_trainer).steps(1))
+    assert [len(batch.examples) for batch in batches] == [64] * 9 + [24]
+    assert torch.equal(joined(batches)[0].sort().values, torch.arange(600))
+
+
+def test_what_an_example_looks_like_does_not_depend_on_the_batch_size(make_trainer):
+    seen = []
+    for size in (7, 64, 600):
+        examples, x, eps = joined(feed(make_trainer, global_batch_size=size).steps(3))
+        order = examples.argsort()
+        seen.append((x[order], eps[order]))
+    for x, eps in seen[1:]:
+        assert torch.equal(x, seen[0][0])
+        assert torch.equal(eps, seen[0][1])
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_what_one_process_would_see(make_trainer, world_size):
+    alone = list(feed(make_trainer).steps(2))
+    ranks = [list(feed(make_trainer, Ranks(rank, world_size)).steps(2)) for rank in range(world_size)]
+    for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
+        for together, shared in zip(whole, joined(parts), strict=True):
+            assert torch.equal(together, shared)
+
+
+def test_validation_is_shared_too(make_trainer):
+    alone = joined(feed(make_trainer).validation())
+    parts = [joined(feed(make_trainer, Ranks(rank, 2)).validation()) for rank in range(2)]
+    assert [len(examples) for examples, _, _ in parts] == [100, 100]
+    order = torch.cat([examples for examples, _, _ in parts]).argsort()
+    assert torch.equal(torch.cat([eps for _, _, eps in parts])[order], alone[2])
+
+
+def test_an_epoch_can_be_entered_at_any_step(make_trainer):
+    whole = list(feed(make_trainer).steps(1))
+    for first in (1, 5, 9):
+        for expected, found in zip(whole[first:], feed(make_trainer).steps(1, first), strict=True):
+            assert torch.equal(expected.x, found.x)
+            assert torch.equal(expected.eps, found.eps)
+
+
+def test_every_epoch_has_noise_of_its_own(make_trainer):
+    eps = [joined(feed(make_trainer).steps(epoch))[2] for epoch in (1, 2)]
+    assert not torch.isin(eps[0], eps[1]).any()
+
+
+def test_a_last_step_with_fewer_examples_than_ranks_leaves_some_with_none(make_trainer):
+    feeds = [feed(make_trainer, Ranks(rank, 2), global_batch_size=599) for rank in (0, 1)]
+    assert [len(list(each.steps(1))[-1].examples) for each in feeds] == [0, 1]

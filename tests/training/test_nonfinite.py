@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.training.feed import Feed
+from pipeline.training.fit import Fit
+from pipeline.training.nonfinite import NonFiniteError
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the training noise of one example NaN, in the epochs and for as long as the caller says."""
+
+    def poison(example, when=lambda epoch: True):
+        ready = Feed._ready
+
+        def poisoned(self, images, examples, split, *epoch):
+            x, eps = ready(self, images, examples, split, *epoch)
+            if epoch and when(*epoch):
+                eps = torch.where((examples == example)[:, None], math.nan, eps)
+            return x, eps
+
+        monkeypatch.setattr(Feed, "_ready", poisoned)
+
+    return poison
+
+
+def test_a_nan_in_a_batch_names_the_step_the_example_and_the_terms(make_trainer, poison):
+    poison(17)
+    trainer = make_trainer(epochs=1)
+    with pytest.raises(NonFiniteError) as error:
+        list(trainer.steps())
+    step = trainer.position.step
+    assert 17 in trainer.feed.examples(1, step)
+    [line] = str(error.value).splitlines()
+    assert line.startswith(f"the loss is not finite at epoch 1, step {step + 1} (recon nan, kl ")
+    assert line.endswith("; training examples 17)")
+
+
+def test_a_step_that_is_not_finite_never_reaches_weights_average_or_optimizer(make_trainer, poison):
+    poison(17)
+    trainer, before = make_trainer(epochs=1), {}
+    with pytest.raises(NonFiniteError):
+        for _ in trainer.steps():
+            before = {name: value.clone() for name, value in trainer.tensors().items()}
+    after = trainer.tensors()
+    for name in ("weights", "average", "adam.step", "adam.exp_avg", "adam.exp_avg_sq"):
+        assert torch.equal(after[name], before[name])
+        assert after[name].isfinite().all()
+
+
+def test_a_gradient_alone_is_enough(make_trainer):
+    trainer = make_trainer(epochs=1)
+    trainer.flat.weights.register_hook(lambda gradient: gradient)
+    first = next(iter(trainer.model.parameters()))
+    first.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(NonFiniteError, match="the gradient, though not the loss, is not finite at epoch 1, step 1"):
+        list(trainer.steps())
+
+
+def test_stop_ends_with_one_line(make_trainer, poison):
+    poison(17)
+    with pytest.raises(UserError, match=r"^train: the loss is not finite .*; the update was not applied") as error:
+        Fit(make_trainer(on_nonfinite="stop")).run()
+    assert "\n" not in str(error.value)
+
+
+def test_rollback_goes_on_with_half_the_learning_rate(make_trainer, poison, capsys):
+    fit = Fit(make_trainer(on_nonfinite="rollback", schedule="constant"))
+    poison(17, when=lambda epoch: epoch == 2 and not fit.history.returns)
+    _, history = fit.run()
+    assert history.returns == 1
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3]
+    rates = [row["learning_rate"] for row in history.rows]
+    assert rates == pytest.approx([rates[0], rates[0] / 2, rates[0] / 2])
+    assert "back to epoch 2, step 0, with 0.5 of the learning rate (return 1 of 5)" in capsys.readouterr().out
+
+
+def test_rollback_gives_up_after_five_returns(make_trainer, poison, capsys):
+    poison(17)
+    with pytest.raises(UserError, match=r"training examples 17\); given up after 5 returns") as error:
+        Fit(make_trainer(on_nonfinite="rollback")).run()
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().out.count("of the learning rate") == 5
+
+
+def test_rollback_survives_a_learning_rate_that_explodes(make_trainer):
+    """The first steps destroy the weights; some returns later the rate is low enough to train."""
+    trainer = make_trainer(
+        on_nonfinite="rollback", learning_rate=3e4, schedule="constant", epochs=2, ema_decay=0.0, binarize="none"
+    )
+    fit = Fit(trainer)
+    try:
+        fit.run()
+    except UserError as error:
+        assert "given up after 5 returns" in str(error)
+    assert trainer.flat.weights.isfinite().all()
+    assert fit.history.returns >= 1
+
+
+def test_a_validation_that_is_not_finite_is_refused(make_trainer):
+    run = make_trainer(epochs=1, ema_decay=0.0, learning_rate=1e30, global_batch_size=600, schedule="constant")
+    with pytest.raises(UserError, match=r"the validation score is -?(nan|inf) after epoch 1 \(val/recon .*, val/kl .*"):
+        Fit(run).run()
+
+
+def test_clipping_shortens_the_gradient_and_keeps_its_direction(make_trainer):
+    free, clipped = (make_trainer(epochs=1, max_gradient_norm=limit) for limit in (None, 1.0))
+    for trainer in (free, clipped):
+        assert next(trainer.steps()) == 64
+    norm = torch.linalg.vector_norm(free.flat.gradients)
+    assert norm > 2
+    torch.testing.assert_close(clipped.flat.gradients, free.flat.gradients / norm)
+
+
+def test_a_short_gradient_is_not_clipped(make_trainer):
+    free, clipped = (make_trainer(epochs=1, max_gradient_norm=limit) for limit in (None, 1e6))
+    for trainer in (free, clipped):
+        list(trainer.steps())
+    assert torch.equal(free.flat.weights, clipped.flat.weights)
+
+
+def test_the_largest_gradient_norm_of_an_epoch_is_reported_as_it_was_before_clipping(make_trainer):
+    trainer = make_trainer(epochs=1, max_gradient_norm=None)
+    norms = [torch.linalg.vector_norm(trainer.flat.gradients).item() for _ in trainer.steps()]
+    assert trainer.end_epoch()["largest_gradient_norm"] == max(norms)
+    clipped = make_trainer(epochs=1, max_gradient_norm=1e-3)
+    list(clipped.steps())
+    assert clipped.end_epoch()["largest_gradient_norm"] > 1

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.errors import UserError
+from pipeline.training.launch import is_launched, launch
+from pipeline.training.ranks import Ranks, ranks_of_environment
+
+PROGRAM = str(Path(__file__).with_name("train_on_ranks.py"))
+
+
+def train(folder, ranks, epochs, *options):
+    folder.mkdir(exist_ok=True)
+    launch([PROGRAM, str(folder), str(epochs), *map(str, options)], devices=ranks, nodes=1)
+    return [load_file(folder / f"{rank}of{ranks}.safetensors") for rank in range(ranks)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    [trained] = train(tmp_path_factory.mktemp("alone"), 1, 2)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("pair"), 2, 2)
+
+
+def test_two_ranks_hold_the_same_weights(pair):
+    assert torch.equal(pair[0]["weights"], pair[1]["weights"])
+
+
+def test_two_ranks_with_half_the_batch_take_the_steps_of_one(alone, pair):
+    """After 20 steps; the sums are taken in another order, so they agree to rounding."""
+    torch.testing.assert_close(pair[0]["weights"], alone["weights"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(pair[0]["elbos"], alone["elbos"], rtol=1e-5, atol=0)
+
+
+def test_every_rank_reports_sums_over_all_examples(pair):
+    assert torch.equal(pair[0]["elbos"], pair[1]["elbos"])
+
+
+def test_a_killed_rank_ends_the_job_with_an_error_and_one_rank_goes_on_from_there(alone, tmp_path):
+    with pytest.raises(UserError, match=r"^train: rank 1 ended with exit code -9, and the others with it$"):
+        train(tmp_path, 2, 2, 17)
+    [resumed] = train(tmp_path, 1, 2)
+    torch.testing.assert_close(resumed["weights"], alone["weights"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(resumed["elbos"], alone["elbos"], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Ranks()),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Ranks(3, 8, 1)),
+        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "0"}, Ranks(2, 4, 0)),
+        ({"SLURM_PROCID": "0"}, Ranks()),
+    ],
+)
+def test_ranks_that_somebody_else_started_are_recognised(environment, expected):
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    assert ranks_of_environment(environment | meeting) == expected
+
+
+def test_a_rank_without_a_meeting_point_is_refused():
+    with pytest.raises(UserError, match="RANK says that this is one of 8 ranks; expected MASTER_ADDR too"):
+        ranks_of_environment({"RANK": "3", "WORLD_SIZE": "8"})
+
+
+def test_a_rank_that_is_no_number_is_refused():
+    with pytest.raises(UserError, match="environment variable RANK is 'first'; expected a whole number >= 0"):
+        ranks_of_environment({"RANK": "first", "WORLD_SIZE": "2"})
+
+
+def test_several_machines_need_a_meeting_point(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"train.nodes is 2; expected .* MASTER_ADDR, MASTER_PORT, NODE_RANK"):
+        launch(["program.py"], devices=1, nodes=2)
+
+
+def test_a_rank_starts_no_ranks_of_its_own():
+    assert not is_launched({})
+    assert is_launched({"RANK": "0"})
+    assert is_launched({"SLURM_PROCID": "0"})
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_shares_cover_a_batch_once(world_size):
+    shares = [Ranks(rank, world_size).share(100, 20) for rank in range(world_size)]
+    assert torch.equal(torch.cat(shares), torch.arange(100, 120))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

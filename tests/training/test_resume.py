@@ -1,0 +1,146 @@
+"""A training that is killed at any moment goes on, and ends with the very weights that it would have had."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import Stopped
+from pipeline.training import scratch as scratch_module
+from pipeline.training.fit import Fit
+from pipeline.training.scratch import Scratch, State
+from pipeline.training.signals import stop_wish
+
+CHANGES = {"epochs": 4, "global_batch_size": 50, "checkpoint_minutes": 1e-9}  # a checkpoint after every step
+
+
+def digest(best, history):
+    weights = torch.cat([value.flatten() for value in best.values()]).numpy().tobytes()
+    rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history.rows]
+    return weights, rows, history.best_epoch
+
+
+def train(trainer, folder, wish=None):
+    """One process' life: go on from what is there, and say what came of it."""
+    with Scratch(folder, "training") as scratch:
+        fit = Fit(trainer, scratch, wish=wish)
+        found = scratch.load()
+        if found is not None:
+            fit.resume(found)
+        return digest(*fit.run())
+
+
+@pytest.fixture
+def unbroken(make_trainer):
+    return digest(*Fit(make_trainer(**CHANGES)).run())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.99])
+def test_every_state_leads_to_the_same_end(make_trainer, decay):
+    changes = CHANGES | {"ema_decay": decay, "max_gradient_norm": 5.0}
+    states = []
+
+    class Keep:
+        def save(self, state):
+            states.append(State.from_bytes(state.to_bytes()))
+            return True
+
+    expected = digest(*Fit(make_trainer(**changes), Keep()).run())
+    assert len(states) == 4 * (12 + 1)
+    for state in states[::5]:
+        fit = Fit(make_trainer(**changes))
+        fit.resume(state)
+        assert digest(*fit.run()) == expected
+
+
+def test_twenty_kills_at_random_moments_change_nothing(make_trainer, unbroken, tmp_path):
+    chance, context = random.Random(0), multiprocessing.get_context("fork")  # noqa: S311
+    kills = 0
+    while kills < 20:
+        process = context.Process(target=train, args=(make_trainer(**CHANGES), tmp_path))
+        process.start()
+        time.sleep(chance.uniform(0.0, 0.08))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it came to its end: begin anew, there are kills left
+            (tmp_path / "training" / "lock").unlink(missing_ok=True)
+            for state in (tmp_path / "training").glob("*.safetensors"):
+                state.unlink()
+    assert train(make_trainer(**CHANGES), tmp_path) == unbroken
+
+
+@pytest.mark.parametrize("write", [1, 2, 9, 30])
+@pytest.mark.parametrize("moment", ["half", "before the rename"])
+def test_a_kill_in_the_middle_of_a_checkpoint_changes_nothing(make_trainer, unbroken, tmp_path, write, moment):
+    process = multiprocessing.get_context("fork").Process(
+        target=_train_and_die, args=(make_trainer(**CHANGES), tmp_path, write, moment)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list((tmp_path / "training").glob(".*.writing"))) == 1
+    assert train(make_trainer(**CHANGES), tmp_path) == unbroken
+
+
+def _train_and_die(trainer, folder, write, moment):
+    count, whole = 0, scratch_module._write
+
+    def dying(path: Path, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count < write:
+            whole(path, content)
+            return
+        whole(path, content[: len(content) // 2] if moment == "half" else content)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    scratch_module._write = dying
+    train(trainer, folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_next_process_goes_on(make_trainer, unbroken, tmp_path, number):
+    seen = []
+
+    with stop_wish() as wish:
+        trainer = make_trainer(**CHANGES | {"checkpoint_minutes": 60})
+        scratch = Scratch(tmp_path, "training")
+
+        def on_step(examples):
+            seen.append(examples)
+            if len(seen) == 17:
+                signal.raise_signal(number)
+
+        with pytest.raises(Stopped, match=r"saved at epoch 2, step 5; the same command goes on") as stopped, scratch:
+            Fit(trainer, scratch, wish=wish, on_step=on_step).run()
+    assert stopped.value.code == 128 + number
+    assert train(make_trainer(**CHANGES | {"checkpoint_minutes": 60}), tmp_path) == unbroken
+
+
+def test_a_second_signal_is_what_it_always_was():
+    with stop_wish() as wish:
+        signal.raise_signal(signal.SIGINT)
+        assert wish.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_early_stopping_counts_on_after_a_kill(make_trainer):
+    still = CHANGES | {"learning_rate": 1e-12, "early_stopping_epochs": 2, "ema_decay": 0.0, "epochs": 50}
+    states = []
+
+    class Keep:
+        def save(self, state):
+            states.append(State.from_bytes(state.to_bytes()))
+            return True
+
+    expected = digest(*Fit(make_trainer(**still), Keep()).run())
+    fit = Fit(make_trainer(**still))
+    fit.resume(states[-1])
+    assert digest(*fit.run()) == expected
