@@ -1,5 +1,6 @@
 """The process: a socket, the address on one line, and a stop that lets accepted requests finish."""
 
+import gc
 import socket
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     """
     service: Service = app.state.service
     settings = service.settings
-    listener = _listen(host, port)
+    listener = listen(host, port)
     config = uvicorn.Config(
         app,
         http=impatient_protocol(settings.header_seconds, settings.send_seconds),
@@ -34,6 +35,9 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
         timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
     )
     shown = f"[{host}]" if ":" in host else host
+    # What is here now stays: a full collection that went through it all would hold every request up for 30 ms.
+    gc.collect()
+    gc.freeze()
     on_listening(f"http://{shown}:{listener.getsockname()[1]}")
     _DrainingServer(config, service).run(sockets=[listener])
 
@@ -58,10 +62,19 @@ class _DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; its connections send what is written without waiting for more.
+
+    Raises:
+        UserError: the address cannot be bound.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"{host}:{port}: cannot be listened on ({reason}); expected a free address") from None
+    # Connections inherit it. asyncio sets it only where a socket names its protocol, which this one does not. Without
+    # it, the end of an answer waits up to 40 ms for the client to acknowledge its beginning.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

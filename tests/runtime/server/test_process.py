@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.app import create_app
-from pipeline.runtime.server.run import serve
+from pipeline.runtime.server.run import listen, serve
 
 SERVE = """
-import sys, time
+import gc, sys
 from pipeline.runtime import Sampler
 from pipeline.runtime.server.app import create_app
 from pipeline.runtime.server.run import serve
@@ -24,7 +24,7 @@ app = create_app(Sampler(sys.argv[1], "cpu"), Settings(header_seconds=0.3, drain
 batcher = app.state.service._batchers["decoder"]
 run = batcher._run
 batcher._run = lambda rows: (print("running", flush=True), sys.stdin.readline(), run(rows))[2]
-serve(app, "127.0.0.1", 0, lambda address: print(address, flush=True))
+serve(app, "127.0.0.1", 0, lambda address: print(address, gc.get_freeze_count(), sep="\\n", flush=True))
 assert not {"torch", "mlflow", "dvc", "onnx"} & set(sys.modules)
 """
 
@@ -35,6 +35,7 @@ def process(mlp):
     command = [sys.executable, "-c", SERVE, str(mlp.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         running.address = running.stdout.readline().strip()
+        running.frozen = int(running.stdout.readline())
         yield running
         running.kill()
 
@@ -86,6 +87,17 @@ def test_a_client_that_goes_away_leaves_the_server_working(process):
     process.stdin.write("go on\n")
     process.stdin.flush()
     assert status(f"{process.address}/sample?count=3") == 200
+
+
+def test_an_answer_waits_for_no_acknowledgement():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_collections_of_garbage_leave_the_code_of_the_server_alone(process):
+    assert process.frozen > 10_000
 
 
 def test_an_address_in_use_is_one_line(sampler):
