@@ -1,6 +1,8 @@
 // The model as functions of plain arrays, whichever backend runs its graphs. Every run may be cancelled by a signal.
 import { describe, run } from "./backend.js";
 
+const GREY_LEVEL = Math.fround(1 / 255);
+
 /** imageShape [H, W, C], latentDim, likelihood, latentKl and labels (or null), graphs, quantiles of the scores. */
 export let model;
 
@@ -56,7 +58,7 @@ function toPixels(x) {
   const [height, width, channels] = model.imageShape;
   const pixels = new Uint8ClampedArray(x.length); // rounds half to even, as numpy does
   for (let i = 0; i < height * width; i++) {
-    for (let c = 0; c < channels; c++) pixels[i * channels + c] = Math.fround(255 * x[c * height * width + i]);
+    for (let c = 0; c < channels; c++) pixels[i * channels + c] = Math.fround(x[c * height * width + i] / GREY_LEVEL);
   }
   return new Uint8Array(pixels.buffer);
 }

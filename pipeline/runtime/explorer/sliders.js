@@ -42,8 +42,9 @@ function buildRow(dimension, kl, move) {
 function buildKl(nats, largest) {
   const element = Object.assign(document.createElement("span"), { className: "kl" });
   const bar = document.createElement("i");
-  bar.style.width = `${(50 * Math.max(0, nats)) / largest}%`;
-  element.append(bar, nats < INACTIVE ? `<${INACTIVE}` : nats.toFixed(2));
+  const inactive = nats < INACTIVE;
+  bar.style.width = inactive ? 0 : `${(50 * nats) / largest}%`;
+  element.append(bar, inactive ? `<${INACTIVE}` : nats.toFixed(2));
   return element;
 }
 
