@@ -1,5 +1,6 @@
 """Whether and how a training's objective is compiled."""
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def compiled(
     work = 6 * weights * examples * params.epochs  # forward 2, backward 4 for each weight and example
     if params.compile == "never" or (params.compile == "auto" and (work < _WORTH_IT or not _has_compiler(device))):
         return None
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # there, with captured CUDA graphs
     fast = torch.compile(function, dynamic=False, mode=mode)
 
