@@ -3,7 +3,8 @@
 Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
 Writes   decoder, encoder, sampler and scorer .onnx, triton/ with the same for a Triton server, manifest.json, card.md;
          metrics.json in a folder of its own
-Joins    the MLflow run that train opened, with all of that and the explorer as a static folder
+Joins    the MLflow run that train opened, with all of that and the explorer as a static folder; registers the model
+         there, as champion or as challenger
 
     python -m pipeline.export data/prepared models/checkpoint reports/evaluate models/export reports/export
 """
@@ -21,7 +22,7 @@ from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_check
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_files, write_json
-from pipeline.graphs.card import write_card
+from pipeline.graphs.card import CARD, write_card
 from pipeline.graphs.detection import measure_detection
 from pipeline.graphs.detection_section import TITLE, detection_section
 from pipeline.graphs.latents import measure_latent_kl
@@ -32,14 +33,13 @@ from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
-from pipeline.params import flatten, load_params
+from pipeline.params import load_params
+from pipeline.publish import publish
 from pipeline.record import Record, read_record
 from pipeline.runtime.explorer.folder import write_explorer
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
-from pipeline.tracking.models import log_onnx_model
-from pipeline.tracking.runs import join_run, log_record
 from pipeline.vae.model import VAE
 
 
@@ -129,15 +129,13 @@ def main() -> None:
     ):
         write_files(models, files | repository)
         write_json(models / MANIFEST, manifest)
-        (models / "card.md").write_text(card, encoding="utf-8")
+        (models / CARD).write_text(card, encoding="utf-8")
         write_json(reports / "metrics.json", metrics)
         explorer = Path(scratch) / "explorer"
         write_explorer(explorer, models, _installed(params.onnxruntime_web))
-        values, artifacts = flatten(params, "export"), [*sorted(models.iterdir()), explorer]
-        record = join_run(before, Record("export", "", values, metrics=metrics, artifacts=artifacts))
-        log_onnx_model(record.run_id, models / DECODER)
-        log_record(record)
-    print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {parity['decoder_max_abs_error']:.1e}")
+        registered = publish(before, params, metrics, models, [explorer])
+    error = parity["decoder_max_abs_error"]
+    print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {error:.1e}{registered}")
 
 
 def _of_graph(metadata: Metadata, name: str) -> Metadata:

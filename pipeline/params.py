@@ -143,7 +143,7 @@ class EvaluateParams(Section):
 
 
 class ExportParams(Section):
-    """What the ONNX files must satisfy."""
+    """What the ONNX files must satisfy, and what makes a model the champion of its registered name."""
 
     max_parity_error: Annotated[float, Field(gt=0)]
     """Largest difference between onnxruntime and torch that is accepted: absolute, but of scores relative."""
@@ -154,6 +154,16 @@ class ExportParams(Section):
     onnxruntime_web: Annotated[str, Field(min_length=1)] | None
     """dist/ of the npm package onnxruntime-web; a relative path starts at the repository's root. The explorer that is
     logged takes its files along where the folder is there; otherwise, or for null, it says which ones it lacks."""
+    registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
+    """The name in MLflow's registry under which each export is a version; null registers nothing."""
+    champion_metric: Literal["nll_iw", "elbo", "bits_per_dim"]
+    """Of the test split; a new version must be better than the champion by it to take its place."""
+    min_active_units: Annotated[int, Field(ge=0)]
+    """Gate of the champion: latent dimensions that carry something, at least; 1 refuses a collapsed posterior."""
+    max_nll: float | None
+    """Gate of the champion: the importance-weighted bound on -log p(x), in nats per image; null asks nothing."""
+    max_latency_ms: Annotated[float, Field(gt=0)] | None
+    """Gate of the champion: median milliseconds of 64 images from the sampler, on the exporting machine; or null."""
 
 
 class Params(Section):
@@ -279,6 +289,7 @@ def _expectation(error: ErrorDetails) -> str:
         "finite_number": "a finite number",
         "string_type": "text",
         "string_too_short": "some text",
+        "string_pattern_mismatch": "a name of letters, digits, . _ and -",
         "tuple_type": "a list",
         "too_long": "fewer entries",
         "model_type": "a section of named params",

@@ -19,12 +19,14 @@ SCRATCH = {".training"}  # holds what no stage declares
 
 LEAVES = {"errors", "files"}
 ROOMS = {
+    "champion",
     "checkpoint",
     "dataset",
     "device",
     "graphs",
     "metrics",
     "params",
+    "publish",
     "record",
     "runtime",
     "tracking",
@@ -37,7 +39,9 @@ MAY_IMPORT = {
     "params": LEAVES,
     "device": LEAVES,
     "record": LEAVES,
-    "tracking": LEAVES | {"record"},
+    "champion": LEAVES | {"params", "record"},
+    "tracking": LEAVES | {"champion", "record"},
+    "publish": LEAVES | {"champion", "graphs", "params", "record", "runtime", "tracking"},
     "dataset": LEAVES,
     "vae": LEAVES,
     "runtime": LEAVES,

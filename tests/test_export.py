@@ -22,21 +22,20 @@ RECORD = Record("train", "8f14e45f", {}, TAGS)
 
 @pytest.fixture
 def stage(mlp, tmp_path, monkeypatch):
-    """The stage's command line over a small checkpoint in a temporary folder; what it logs is kept in a list."""
+    """The stage's command line over a small checkpoint in a temporary folder; a list of the metrics it logs."""
     write_inputs(tmp_path, mlp.vae)
     monkeypatch.chdir(tmp_path)
     folders = ["data", "checkpoint", "evaluate", "models/export", "reports/export"]
     monkeypatch.setattr(sys, "argv", ["export", *folders])
     logged = []
 
-    def log_record(record):
-        logged.append(record)
-        for folder in filter(Path.is_dir, record.artifacts):
+    def publish(before, params, metrics, models, shown):
+        logged.append(metrics)
+        for folder in [models, *shown]:
             shutil.copytree(folder, tmp_path / "logged" / folder.name)
+        return "; vae version 3"
 
-    monkeypatch.setattr(export, "join_run", lambda before, record: record)
-    monkeypatch.setattr(export, "log_onnx_model", lambda run_id, path: None)
-    monkeypatch.setattr(export, "log_record", log_record)
+    monkeypatch.setattr(export, "publish", publish)
     return logged
 
 
@@ -78,7 +77,9 @@ def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, 
     metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
     assert 0 <= metrics["export/decoder_max_abs_error"] < 1e-5
     assert "test/elbo" in (folder / "card.md").read_text()
-    assert capsys.readouterr().out.count("\n") == 1
+    printed = capsys.readouterr().out
+    assert printed.endswith("; vae version 3\n")
+    assert printed.count("\n") == 1
     assert len(stage) == 1
 
 
@@ -106,7 +107,7 @@ def test_where_labels_were_held_out_the_card_says_how_well_they_are_found(stage,
     card = (tmp_path / "models" / "export" / "card.md").read_text()
     measured = f"{metrics['export/auroc_held_out']:.3f} ± {metrics['export/auroc_held_out_stderr']:.3f}"
     assert f"| 7 images of held-out labels: eel | 5 test images | `score` | {measured} |" in card
-    assert stage[0].metrics == metrics
+    assert stage == [metrics]
 
 
 def hold_out(folder, label):
@@ -161,10 +162,10 @@ def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monk
     (tmp_path / "models" / "export").mkdir(parents=True)
     (tmp_path / "models" / "export" / "old.onnx").touch()
 
-    def fail(record):
+    def fail(*arguments):
         raise UserError("the store is gone")
 
-    monkeypatch.setattr(export, "log_record", fail)
+    monkeypatch.setattr(export, "publish", fail)
     with pytest.raises(UserError, match="the store is gone"):
         export.main()
     assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "old.onnx"]

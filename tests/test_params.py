@@ -61,6 +61,12 @@ def test_the_params_of_the_repository_are_valid():
         ({"export.max_parity_error": 0.0}, "export.max_parity_error is 0.0; expected a number > 0"),
         ({"export.score_samples": 0}, "export.score_samples is 0; expected a number >= 1"),
         ({"export.detection_images": 1}, "export.detection_images is 1; expected a number >= 2"),
+        ({"export.min_active_units": -1}, "export.min_active_units is -1; expected a number >= 0"),
+        ({"export.max_latency_ms": 0}, "export.max_latency_ms is 0; expected a number > 0, or null"),
+        (
+            {"export.registered_model": "vae/1"},
+            "export.registered_model is 'vae/1'; expected a name of letters, digits, . _ and -, or null",
+        ),
         ({"evaluate.importance_samples": 0}, "evaluate.importance_samples is 0; expected a number >= 1"),
     ],
 )
@@ -87,6 +93,11 @@ def test_a_value_out_of_range_is_named(changes, expected):
             {"train.early_stopping_epochs": "no"},
             "train.early_stopping_epochs is 'no'; expected a whole number, or null",
         ),
+        (
+            {"export.champion_metric": "kl"},
+            "export.champion_metric is 'kl'; expected one of nll_iw, elbo or bits_per_dim",
+        ),
+        ({"export.max_nll": "low"}, "export.max_nll is 'low'; expected a number, or null"),
         ({"prepare.root": 3}, "prepare.root is 3; expected text"),
         ({"prepare.held_out_labels": 4}, "prepare.held_out_labels is 4; expected a list"),
         ({"prepare.held_out_labels": [4.5]}, "prepare.held_out_labels.0 is 4.5; expected text, or a whole number"),
@@ -117,15 +128,16 @@ def test_nan_in_the_file_is_refused(file):
     [
         ("train.bata", "train.bata is not a known param; did you mean train.beta?"),
         ("train.learning-rate", "train.learning-rate is not a known param; did you mean train.learning_rate?"),
-        (
-            "evaluate.xyzzyxyzzyxyzzy",
-            "evaluate.xyzzyxyzzyxyzzy is not a known param; expected one of evaluate.importance_samples, "
-            "evaluate.batch_log_weights, evaluate.seed",
-        ),
     ],
 )
 def test_an_unknown_param_is_answered_with_the_nearest(name, expected):
     assert message(changed({name: 1.0})) == f"params.yaml: {expected}"
+
+
+def test_an_unknown_param_that_is_near_to_none_is_answered_with_all():
+    unknown, known = "xyzzy" * 5, ", ".join(f"export.{name}" for name in REAL["export"])
+    expected = f"export.{unknown} is not a known param; expected one of {known}"
+    assert message(changed({f"export.{unknown}": 1})) == f"params.yaml: {expected}"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ TINY = {
     "model": {"network": "mlp", "hidden": [16], "latent_dim": 5, "likelihood": "bernoulli"},
     "train": {"objective": "elbo", "binarize": "dynamic", "epochs": 2, "device": "cpu"},
     "evaluate": {"importance_samples": 5},
-    "export": {"max_parity_error": 0.001},
+    "export": {"max_parity_error": 0.001, "max_latency_ms": None},
 }
 LONGEST_QUEUE_SECONDS = 300
 pytestmark = pytest.mark.slow
@@ -122,6 +122,7 @@ def test_from_images_to_onnx_and_a_queue_of_experiments(repository):
         "0.001",
         "0.002",
     )
+    assert [row.data.tags["registry.alias"] for row in (first, second)] == ["champion", "challenger"]
 
     repository.commit("results")
     repository.run("dvc", "exp", "run", "-S", "model.latent_dim=2,3", "-S", "train.beta=2.0", "--queue")
@@ -136,6 +137,7 @@ def test_from_images_to_onnx_and_a_queue_of_experiments(repository):
         assert "continues" not in row.data.tags
         log = repository.run("dvc", "queue", "logs", row.info.run_name)
         assert stages_in(log) == ["train", "evaluate", "export"]
+    assert_the_best_is_champion(repository)
 
 
 def test_a_recipe_runs_beside_the_workspace_and_is_held_to_its_target(repository):
@@ -167,7 +169,7 @@ def assert_complete(repository, row, latent_dim):
     assert {"val/elbo", "test/elbo", "test/nll_iw5", "test/bits_per_dim", "best_epoch"} <= set(row.data.metrics)
     assert {"stage.train", "stage.evaluate", "stage.export", "data_sha256", "git_revision"} <= set(row.data.tags)
     kept = repository.artifacts(row)
-    assert {"train/model.safetensors", "train/history.csv", "figures/samples.png", "export/decoder.onnx"} <= kept
+    assert {"train/model.safetensors", "train/history.csv", "figures/samples.png", "export/registry.json"} <= kept
     assert ("figures/manifold.png" in kept) == (latent_dim == 2)
     assert_model_is_signed(repository, row, latent_dim)
 
@@ -181,5 +183,15 @@ def assert_model_is_signed(repository, row, latent_dim):
         if model.source_run_id == row.info.run_id
     ]
     signature = YAML(typ="safe").load((folder / "MLmodel").read_text())["signature"]
-    assert f'"shape": [-1, {latent_dim}]' in signature["inputs"]
-    assert '"shape": [-1, 1, 8, 8]' in signature["outputs"]
+    assert '"name": "seed"' in signature["inputs"]
+    assert '"shape": [-1, 8, 8, 1]' in signature["outputs"]
+    assert f'"shape": [-1, {latent_dim}]' in signature["outputs"]
+    assert (folder / "extra_files" / "decoder.onnx").is_file()
+
+
+def assert_the_best_is_champion(repository):
+    client = MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    versions = client.search_model_versions("name='vae'")
+    assert len(versions) == len(repository.rows())
+    best = min(float(version.tags["value"]) for version in versions)
+    assert float(client.get_model_version_by_alias("vae", "champion").tags["value"]) == best

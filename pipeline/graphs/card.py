@@ -7,6 +7,8 @@ from pipeline.graphs.versions import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from pipeline.runtime.describe import as_text
 from pipeline.runtime.metadata import Metadata
 
+CARD = "card.md"
+
 _PURPOSES = {
     "decoder.onnx": "latents to pixel means in [0, 1]",
     "encoder.onnx": "images to the mean and log-variance of their latents",

@@ -1,0 +1,23 @@
+"""How long an app waits for images of the exported sampler."""
+
+import statistics
+import time
+from pathlib import Path
+
+from pipeline.runtime.sampler import Sampler
+
+IMAGES = 64
+WARM_UP, CALLS, LONGEST_SECONDS = 3, 20, 5.0
+
+
+def sample_latency(folder: Path) -> float:
+    """Median milliseconds of `Sampler(folder).sample(64)` on this machine, over 20 calls or as many as 5 s hold."""
+    sampler = Sampler(folder)
+    for _ in range(WARM_UP):
+        sampler.sample(IMAGES)
+    durations: list[float] = []
+    while not durations or (len(durations) < CALLS and sum(durations) < LONGEST_SECONDS):
+        start = time.perf_counter()
+        sampler.sample(IMAGES)
+        durations.append(time.perf_counter() - start)
+    return 1000 * statistics.median(durations)

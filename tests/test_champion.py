@@ -1,0 +1,157 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from pipeline.champion import Champion, Decision, Figure, at_least, at_most, decide, figure_of, gates_of
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.record import Record
+
+PASSED, FAILED = at_most("nll", 100.0, 120.0), at_least("active_units", 0.0, 1.0)
+FIGURE = Figure("nll_iw", 103.5, "bc87", "bernoulli", "binarised, seed 0", "5000")
+TRAINING = Record(
+    "train", "8f14", {"model.likelihood": "bernoulli", "train.binarize": "dynamic"}, {"data_sha256": "bc87"}
+)
+EVALUATION = Record(
+    "evaluate",
+    "8f14",
+    {"evaluate.importance_samples": 5000, "evaluate.seed": 0},
+    metrics={"test/nll_iw5000": 103.5, "test/elbo": -107.8, "test/bits_per_dim": 0.19, "test/active_units": 12},
+)
+PARAMS = load_params(Path(__file__).parents[1] / "params.yaml").export.model_copy(
+    update={"max_parity_error": 1e-4, "min_active_units": 1, "max_nll": None, "max_latency_ms": 50.0}
+)
+
+
+def figure(**changes):
+    return dataclasses.replace(FIGURE, **changes)
+
+
+def alias(metric, candidate, standing, *gates):
+    champion = Champion("2", figure(metric=metric, value=standing))
+    return decide(figure(metric=metric, value=candidate), gates, champion).alias
+
+
+def test_the_first_that_passes_its_gates_is_champion():
+    assert decide(FIGURE, [PASSED], None) == Decision("champion", "nll_iw 103.5; there was no champion")
+
+
+def test_the_first_that_fails_a_gate_is_challenger():
+    assert decide(FIGURE, [PASSED, FAILED], None) == Decision("challenger", "gate active_units: 0, limit 1")
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse", "better"), [("nll_iw", 103.5, 103.4), ("bits_per_dim", 0.2, 0.1), ("elbo", -108.0, -107.0)]
+)
+def test_the_better_of_two_is_champion_whatever_the_metrics_direction(metric, worse, better):
+    assert alias(metric, better, worse) == "champion"
+    assert alias(metric, worse, better) == "challenger"
+
+
+def test_an_equal_value_leaves_the_champion_where_it_is():
+    decision = decide(FIGURE, [PASSED], Champion("2", FIGURE))
+    assert decision == Decision("challenger", "nll_iw 103.5, no better than 103.5 of version 2")
+
+
+def test_a_better_model_that_fails_a_gate_is_challenger():
+    assert alias("nll_iw", 90.0, 103.5, PASSED, FAILED) == "challenger"
+
+
+def test_every_failed_gate_is_named():
+    slow = at_most("latency_ms", 75.25, 50.0)
+    reason = decide(FIGURE, [FAILED, PASSED, slow], None).reason
+    assert reason == "gate active_units: 0, limit 1; gate latency_ms: 75.25, limit 50"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data_sha256": "77aa"}, "its data_sha256 is bc87, here 77aa"),
+        ({"metric": "elbo"}, "its metric is nll_iw, here elbo"),
+        ({"likelihood": "gaussian"}, "its likelihood is bernoulli, here gaussian"),
+        ({"test_pixels": "binarised, seed 1"}, "its test_pixels is binarised, seed 0, here binarised, seed 1"),
+        ({"importance_samples": "50"}, "its importance_samples is 5000, here 50"),
+    ],
+)
+def test_figures_of_different_measurements_are_not_compared(change, told):
+    decision = decide(figure(value=1.0, **change), [PASSED], Champion("2", FIGURE))
+    assert decision == Decision("challenger", f"not comparable with the champion, version 2: {told}")
+
+
+def test_a_champion_without_figures_keeps_its_place():
+    decision = decide(FIGURE, [PASSED], Champion("2", None))
+    assert decision == Decision("challenger", "the champion, version 2, carries no figure to compare with")
+
+
+def test_a_model_that_evaluate_gives_no_such_metric_is_challenger():
+    assert decide(figure(value=None), [PASSED], None) == Decision("challenger", "evaluate gives no nll_iw")
+
+
+@pytest.mark.parametrize("value", [None, math.nan, 1.1])
+def test_what_is_above_the_limit_or_unknown_fails(value):
+    assert not at_most("nll", value, 1.0).passed
+    assert at_most("nll", value, None).passed
+
+
+@pytest.mark.parametrize("value", [None, math.nan, 0.9])
+def test_what_is_below_the_limit_or_unknown_fails(value):
+    assert not at_least("active_units", value, 1.0).passed
+    assert at_least("active_units", value, None).passed
+
+
+def test_a_limit_is_within_the_limit():
+    assert at_most("nll", 1.0, 1.0).passed
+    assert at_least("active_units", 1.0, 1.0).passed
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "importance_samples"),
+    [("nll_iw", 103.5, "5000"), ("elbo", -107.8, "-"), ("bits_per_dim", 0.19, "5000")],
+)
+def test_a_figure_says_what_it_was_measured_on(metric, value, importance_samples):
+    found = figure_of(metric, TRAINING, EVALUATION)
+    assert found == figure(metric=metric, value=value, importance_samples=importance_samples)
+
+
+def test_grey_pixels_need_no_seed():
+    training = dataclasses.replace(TRAINING, params={**TRAINING.params, "train.binarize": "none"})
+    assert figure_of("elbo", training, EVALUATION).test_pixels == "grey"
+
+
+def test_a_plain_auto_encoder_has_no_figure():
+    evaluation = dataclasses.replace(EVALUATION, metrics={"test/recon": -80.0, "test/active_units": 12})
+    assert figure_of("nll_iw", TRAINING, evaluation).value is None
+
+
+def test_a_record_that_lacks_what_is_compared_is_refused():
+    with pytest.raises(UserError, match=r"lacks 'evaluate.importance_samples'; expected what those stages write"):
+        figure_of("nll_iw", TRAINING, dataclasses.replace(EVALUATION, params={}))
+
+
+def test_a_figure_comes_back_from_the_tags_of_a_version():
+    assert Figure.from_tags({**FIGURE.to_tags(), "owner": "ada"}) == FIGURE
+    assert Figure.from_tags(figure(value=None).to_tags()) is None
+    assert Figure.from_tags({"owner": "ada"}) is None
+
+
+def test_gates_hold_what_the_params_ask():
+    found = gates_of(PARAMS, EVALUATION, {"export/decoder_max_abs_error": 8e-7, "export/sample64_ms": 1.5})
+    assert [(gate.name, gate.value, gate.limit) for gate in found] == [
+        ("parity", 8e-7, 1e-4),
+        ("active_units", 12, 1),
+        ("nll", 103.5, None),
+        ("latency_ms", 1.5, 50.0),
+    ]
+    assert all(gate.passed for gate in found)
+
+
+@pytest.mark.parametrize(
+    ("limit", "failed"),
+    [({"min_active_units": 13}, "active_units"), ({"max_nll": 103.0}, "nll"), ({"max_latency_ms": 1.0}, "latency_ms")],
+)
+def test_each_limit_is_that_of_its_param(limit, failed):
+    params = PARAMS.model_copy(update=limit)
+    found = gates_of(params, EVALUATION, {"export/decoder_max_abs_error": 8e-7, "export/sample64_ms": 1.5})
+    assert [gate.name for gate in found if not gate.passed] == [failed]
