@@ -11,7 +11,8 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
 from pipeline.runtime.noise import standard_normal
-from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER, to_pixels
+from pipeline.runtime.pixels import to_pixels
+from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session, read_metadata
 from pipeline.vae.bounds import elbo

@@ -6,7 +6,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 from pipeline.graphs.nodes import Nodes
 from pipeline.graphs.noise import add_noise
 from pipeline.graphs.versions import IR_VERSION
-from pipeline.runtime.sampler import GREY_LEVEL
+from pipeline.runtime.pixels import GREY_LEVEL
 
 
 def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:

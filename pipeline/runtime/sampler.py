@@ -1,7 +1,6 @@
 """Seeds in, pixels out: an export folder or a lone sampler.onnx as a Python object."""
 
 import functools
-import operator
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.draws import check_draw, rows, whole_number
 from pipeline.runtime.manifest import read_manifest
-from pipeline.runtime.noise import check_first, check_seed
+from pipeline.runtime.pixels import Images, gather, to_pixels
 from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import Device, open_session, read_file, read_metadata
 from pipeline.runtime.variants import Variant, variant_file
@@ -26,10 +26,7 @@ ENCODER = "encoder.onnx"
 SCORER = "scorer.onnx"
 
 MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
-GREY_LEVEL = np.float32(1 / 255)
-MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
 
-Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
@@ -68,7 +65,7 @@ class Sampler:
             UserError: a file is missing, damaged or not one of ours; the device cannot be served; the folder
                 lacks the variant.
         """
-        self.batch_size = _whole_number("batch_size", batch_size, 1)
+        self.batch_size = whole_number("batch_size", batch_size, 1)
         self._path = Path(path)
         self._manifest = read_manifest(path) if self._path.is_dir() else None
         self._device, self._threads, self._variant = device, threads, variant
@@ -105,13 +102,13 @@ class Sampler:
         Raises:
             UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
         """
-        n = _whole_number("n", n, 1)
+        n = whole_number("n", n, 1)
         if n <= self.batch_size:
-            _check_draw(n, seed, first, temperature)
+            check_draw(n, seed, first, temperature)
             return self._draw(n, seed, first, temperature)
         if n > MAX_IMAGES:
             raise UserError(f"n is {n}; expected at most {MAX_IMAGES} (Sampler.iterate has no such limit)")
-        return _gather(self.iterate(n, seed, first, temperature), n, self.image_shape)
+        return gather(self.iterate(n, seed, first, temperature), n, self.image_shape)
 
     def iterate(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Iterator[Images]:
         """The images of `sample` in chunks of at most `batch_size`, in order and in bounded memory.
@@ -119,8 +116,8 @@ class Sampler:
         Raises:
             UserError: a value is out of range; raised here, not at the first chunk.
         """
-        n = _whole_number("n", n, 1)
-        _check_draw(n, seed, first, temperature)
+        n = whole_number("n", n, 1)
+        check_draw(n, seed, first, temperature)
         return (self._draw(stop - start, seed, first + start, temperature) for start, stop in self._chunks(n))
 
     def latents(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Floats:
@@ -129,13 +126,13 @@ class Sampler:
         Raises:
             UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
         """
-        n = _whole_number("n", n, 1)
-        _check_draw(n, seed, first, temperature)
+        n = whole_number("n", n, 1)
+        check_draw(n, seed, first, temperature)
         if n > MAX_IMAGES:
             raise UserError(f"n is {n}; expected at most {MAX_IMAGES}")
         return np.concatenate(
             [
-                self._run(["z"], _rows(stop - start, seed, first + start, temperature))[0]
+                self._run(["z"], rows(stop - start, seed, first + start, temperature))[0]
                 for start, stop in self._chunks(n)
             ]
         )
@@ -154,7 +151,7 @@ class Sampler:
             raise UserError("z holds a NaN or an infinity; expected finite numbers")
         run = self.session(DECODER).run
         decoded = (to_pixels(run(["x"], {"z": z[start:stop]})[0]) for start, stop in self._chunks(len(z)))
-        return _gather(decoded, len(z), self.image_shape)
+        return gather(decoded, len(z), self.image_shape)
 
     def encode(self, images: Images) -> tuple[Floats, Floats]:
         """q(z|x) of uint8 [n, H, W, C]: mu and logvar (the log of the variance), each float32 [n, latent_dim].
@@ -207,7 +204,7 @@ class Sampler:
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
     def _draw(self, n: int, seed: int, first: int, temperature: float) -> Images:
-        images: Images = self._run(["images"], _rows(n, seed, first, temperature))[0]
+        images: Images = self._run(["images"], rows(n, seed, first, temperature))[0]
         return images
 
     def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
@@ -224,44 +221,3 @@ class Sampler:
         if file != name and metadata.variant != self._variant:
             raise UserError(f"{path}: computes in {metadata.variant or 'float32'}; expected {self._variant}")
         return session
-
-
-def to_pixels(x: Floats) -> Images:
-    """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C]."""
-    pixels: Images = np.rint(x / GREY_LEVEL).astype(np.uint8).transpose(0, 2, 3, 1)
-    return pixels
-
-
-def _rows(n: int, seed: int, first: int, temperature: float) -> dict[str, NDArray[Any]]:
-    return {
-        "seed": np.full(n, seed, np.int64),
-        "index": np.arange(first, first + n, dtype=np.int64),
-        "temperature": np.full(n, temperature, np.float32),
-    }
-
-
-def _whole_number(name: str, value: int, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}") from None
-    if number < least or isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}")
-    return number
-
-
-def _check_draw(n: int, seed: int, first: int, temperature: float) -> None:
-    check_seed(seed)
-    check_first(first, n)
-    number = isinstance(temperature, int | float | np.integer | np.floating) and not isinstance(temperature, bool)
-    if not number or not 0 <= temperature <= MAX_TEMPERATURE:  # a NaN is refused too
-        raise UserError(f"temperature is {temperature!r}; expected a number from 0 to {MAX_TEMPERATURE}")
-
-
-def _gather(parts: Iterator[Images], n: int, shape: tuple[int, ...]) -> Images:
-    gathered = np.empty((n, *shape), np.uint8)
-    filled = 0
-    for part in parts:
-        gathered[filled : filled + len(part)] = part
-        filled += len(part)
-    return gathered

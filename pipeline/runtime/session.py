@@ -125,8 +125,9 @@ def _load(content: bytes, device: str, threads: int | None, name: str) -> "Infer
 def _options(threads: int | None) -> "SessionOptions":
     options = _onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors alone
-    # Long enough to meet the next node of the same run, too short to keep a shared core from others between runs.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    # How long a worker waits awake, in microseconds: long enough to sit out the noise of a small batch, which one
+    # thread computes, and too short to keep a shared core from others between runs.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -6,7 +6,7 @@ from onnxruntime import InferenceSession
 
 from pipeline.graphs.sampler import sampler_model
 from pipeline.runtime.noise import standard_normal
-from pipeline.runtime.sampler import to_pixels
+from pipeline.runtime.pixels import to_pixels
 
 LATENT_DIM, CHANNELS, HEIGHT, WIDTH, CLASSES = 3, 3, 4, 5, 10
 TOLERANCE = 3e-6

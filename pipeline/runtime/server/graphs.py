@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.describe import describe
+from pipeline.runtime.draws import MAX_TEMPERATURE
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
-from pipeline.runtime.sampler import MAX_TEMPERATURE, Sampler
+from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.labels import LABEL, Label, find_label, read_labels
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.interpolation import spherical, straight
 from pipeline.runtime.noise import check_first
-from pipeline.runtime.sampler import to_pixels
+from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
 from pipeline.runtime.server.formats import OF_IMAGES, negotiate, respond

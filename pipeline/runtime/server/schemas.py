@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from pipeline.runtime.draws import MAX_TEMPERATURE
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
-from pipeline.runtime.sampler import MAX_TEMPERATURE
 
 
 def _refuse_bool(value: Any) -> Any:

@@ -1,0 +1,49 @@
+"""What may be asked of sampler.onnx, and the rows that ask for it."""
+
+import operator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.runtime.noise import check_first, check_seed
+
+MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
+
+_NUMBER = (int, float, np.integer, np.floating)
+
+
+def rows(n: int, seed: int, first: int, temperature: float) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
+    """The inputs for images number `first` to `first + n - 1` of `seed`, each [n]."""
+    seeds, temperatures = np.empty(n, np.int64), np.empty(n, np.float32)
+    seeds.fill(seed)
+    temperatures.fill(temperature)
+    return {"seed": seeds, "index": np.arange(first, first + n, dtype=np.int64), "temperature": temperatures}
+
+
+def check_draw(n: int, seed: int, first: int, temperature: float) -> None:
+    """Hold that images `first` to `first + n - 1` of `seed` can be drawn.
+
+    Raises:
+        UserError: a value is of another kind or out of range.
+    """
+    check_seed(seed)
+    check_first(first, n)
+    number = isinstance(temperature, _NUMBER) and not isinstance(temperature, bool)
+    if not number or not 0 <= temperature <= MAX_TEMPERATURE:  # a NaN is refused too
+        raise UserError(f"temperature is {temperature!r}; expected a number from 0 to {MAX_TEMPERATURE}")
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """The value as an int.
+
+    Raises:
+        UserError: it is not a whole number, or is below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}") from None
+    if number < least or isinstance(value, bool):
+        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}")
+    return number

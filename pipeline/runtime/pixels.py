@@ -1,0 +1,26 @@
+"""From pixel means to the pixels that apps hold."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+GREY_LEVEL = np.float32(1 / 255)
+
+Images = NDArray[np.uint8]
+
+
+def to_pixels(x: NDArray[np.float32]) -> Images:
+    """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C]."""
+    pixels: Images = np.rint(x / GREY_LEVEL).astype(np.uint8).transpose(0, 2, 3, 1)
+    return pixels
+
+
+def gather(parts: Iterable[Images], n: int, shape: tuple[int, ...]) -> Images:
+    """Join parts that have n images of `shape` together; beside the result, one part is held at a time."""
+    gathered = np.empty((n, *shape), np.uint8)
+    filled = 0
+    for part in parts:
+        gathered[filled : filled + len(part)] = part
+        filled += len(part)
+    return gathered
