@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format results ui clean
+.PHONY: help repro test check format results demo ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -37,6 +37,9 @@ format: $(READY)  ## mend what the linter and the formatter can
 results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist
 	@test -n "$(RECIPE)" || { echo "error: RECIPE is empty; expected one of: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
+
+demo: $(READY)  ## renew the sampler that ships with the package, from models/export
+	@$(BIN)/python -m pipeline.graphs.demo models/export pipeline/runtime/demo
 
 ui: $(READY)  ## compare runs in the MLflow UI on loopback, port 5000
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000

@@ -11,7 +11,7 @@ from pipeline.commands.decode import decode
 from pipeline.commands.encode import encode
 from pipeline.commands.explorer import explorer
 from pipeline.commands.interpolate import interpolate
-from pipeline.commands.options import EXPORT_FOLDER
+from pipeline.commands.options import EXPORT_FOLDER, Demo, Device, Pictures, SamplerModel, Temperature, choose_model
 from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
@@ -38,25 +38,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 @app.command()
 def sample(
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="A grid.png, an images.npy, or a folder/ of PNG files.")
-    ] = "grid.png",
+    output: Pictures = "grid.png",
     n: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
     first: Annotated[int, typer.Option(help="Where in the seed's endless row of images to start.")] = 0,
-    temperature: Annotated[float, typer.Option(help="Spread of the latents; 1 is the model's own.")] = 1.0,
-    model: Annotated[Path, typer.Option(help="Export folder, or one sampler.onnx.")] = EXPORT_FOLDER,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    temperature: Temperature = 1.0,
+    model: SamplerModel = None,
+    demo: Demo = False,
+    device: Device = "auto",
 ) -> None:
     """Draw images from the model."""
     from pipeline.runtime.pictures import check_output, write_images
     from pipeline.runtime.sampler import Sampler
 
     check_output(output, n)
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    path = choose_model(model, demo)
+    sampler = Sampler(path, device)  # type: ignore[arg-type]  # open_session checks the name
     write_images(output, sampler.iterate(n, seed, first, temperature), n, sampler.image_shape)
     numbers = f"number {first}" if n == 1 else f"numbers {first} to {first + n - 1}"
-    typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {model}")
+    typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {'the demo' if demo else path}")
 
 
 for command in (interpolate, encode, decode, reconstruct, score, serve, explorer):
@@ -64,14 +64,24 @@ for command in (interpolate, encode, decode, reconstruct, score, serve, explorer
 
 
 @app.command()
-def info(path: Annotated[Path, typer.Argument(help="Export folder, or one ONNX file.")] = EXPORT_FOLDER) -> None:
-    """Say what an export is and where it came from; files of a folder are verified."""
+def info(
+    given: Annotated[
+        Path | None,
+        typer.Argument(metavar="PATH", help="Export folder, or one ONNX file.", show_default=str(EXPORT_FOLDER)),
+    ] = None,
+    demo: Demo = False,
+) -> None:
+    """Say what an export is, where it came from, if it is whole.
+
+    Every file of a folder is held against the sha256 that its manifest.json lists.
+    """
     from rich.console import Console
     from rich.text import Text
 
     from pipeline.runtime.describe import describe
     from pipeline.runtime.session import open_session, read_metadata
 
+    path = choose_model(given, demo, "a path")
     files, others = _read(path)
     sessions = {name: open_session(content, "cpu", name=name) for name, content in files.items()}
     origin = next(read_metadata(session, name) for name, session in sessions.items())

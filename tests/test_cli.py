@@ -1,13 +1,21 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
-from pipeline.cli import main
+from pipeline.cli import app, main
+from pipeline.commands import options
+from pipeline.graphs.demo import write_demo
 from pipeline.runtime import Sampler
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def vae(capsys, *arguments):
@@ -90,6 +98,100 @@ def test_info_refuses_a_folder_with_a_changed_file(mlp, tmp_path, capsys, name):
     assert (code, out) == (1, "")
     assert err.startswith(f"error: {folder}/{name}: sha256 is")
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def demo(mlp, tmp_path, monkeypatch):
+    """The sampler of the small model as the demo, and a working directory in which nothing was exported."""
+    folder = tmp_path / "demo"
+    write_demo(mlp.folder, folder)
+    monkeypatch.setattr(options, "DEMO_FOLDER", folder)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return folder
+
+
+def test_the_demo_draws_where_nothing_was_exported(demo, mlp, capsys):
+    code, out, err = vae(capsys, "sample", "--demo", "-n", 5, "--seed", 2, "-o", "images.npy")
+    assert (code, out, err) == (0, "wrote images.npy: numbers 0 to 4 of seed 2, drawn from the demo\n", "")
+    images = np.load("images.npy", allow_pickle=False)
+    assert np.array_equal(images, Sampler(mlp.folder, "cpu").sample(5, seed=2))
+
+
+def test_the_demo_is_described(demo, capsys):
+    code, out, _ = vae(capsys, "info", "--demo")
+    assert code == 0
+    assert "sampler.onnx" in out
+    assert "decoder.onnx" not in out
+    assert "git_revision  0fb6cfb" in out
+
+
+@pytest.mark.parametrize("command", ["sample", "serve"])
+def test_the_demo_and_a_model_exclude_each_other(demo, capsys, command):
+    message = "error: --demo and --model are both given; expected one of them\n"
+    assert vae(capsys, command, "--demo", "--model", "models/export") == (1, "", message)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_demo_and_a_path_exclude_each_other(demo, capsys):
+    assert vae(capsys, "info", "--demo", demo) == (
+        1,
+        "",
+        "error: --demo and a path are both given; expected one of them\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["sample"], ["serve"], ["info"], ["encode", "."], ["score", "."], ["interpolate", "--seeds", "1,2"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_where_nothing_was_exported_the_demo_is_named(demo, capsys, arguments):
+    code, out, err = vae(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(
+        "error: models/export: not found; expected what `make repro` exports (`vae sample --demo` and"
+    )
+    assert err.count("\n") == 1
+
+
+def test_what_the_demo_lacks_is_named(demo, tmp_path, capsys):
+    np.save("z.npy", np.zeros((2, 3), np.float32))
+    code, _, err = vae(capsys, "decode", "z.npy", "--model", demo)
+    assert code == 1
+    assert err == f"error: {demo}/manifest.json: lists no decoder.onnx; expected one of sampler.onnx\n"
+
+
+def commands():
+    return get_command(app).commands
+
+
+@pytest.mark.parametrize("name", ["", *commands()])
+def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = vae(capsys, *filter(None, [name]), "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "..." not in out.split("Options:")[1]  # behind the usage
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_says_what_it_does(name):
+    parameters = commands()[name].params
+    assert [parameter.name for parameter in parameters if not parameter.help] == []
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_stands_in_the_readme(name):
+    assert f"$ vae {name} " in README.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_option_stands_in_the_docs(name):
+    """A command's own options, not those that all share, are shown in use or explained."""
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCS)
+    options_of_it = {parameter.opts[0] for parameter in commands()[name].params if parameter.opts[0].startswith("--")}
+    assert [option for option in sorted(options_of_it) if f"{option}" not in text] == []
 
 
 def test_help_describes_every_command_and_loads_no_library():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Pictures
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ DECODED_TOGETHER = 512
 
 
 def decode(
-    codes: Annotated[Path, typer.Argument(help="A codes.npz from `vae encode` (its mu), or a z.npy.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="A grid.png, an images.npy, or a folder/ of PNG files.")
-    ] = "decoded.png",
+    codes: Annotated[Path, typer.Argument(metavar="CODES", help="A codes.npz from `vae encode` (its mu), or a z.npy.")],
+    output: Pictures = "decoded.png",
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:

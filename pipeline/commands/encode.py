@@ -9,7 +9,9 @@ from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resi
 
 def encode(
     images: Photos,
-    output: Annotated[str, typer.Option("--output", "-o", help="The codes.npz to write.")] = "codes.npz",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The codes.npz to write.")
+    ] = "codes.npz",
     resize: Resize = False,
     skip_bad: SkipBad = False,
     model: Model = EXPORT_FOLDER,

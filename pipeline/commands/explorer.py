@@ -9,13 +9,16 @@ from pipeline.commands.options import EXPORT_FOLDER, Model
 
 
 def explorer(
-    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write, new or empty.")],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write; new or empty.")],
     model: Model = EXPORT_FOLDER,
     runtime: Annotated[
         Path | None, typer.Option(metavar="DIST", help="dist/ of the npm package onnxruntime-web, to be copied.")
     ] = None,
 ) -> None:
-    """Write the explorer as a static folder that runs the model in the browser, without a server of ours."""
+    """Write the explorer as a folder that any web server can show.
+
+    The browser then runs the model; no server of ours is needed.
+    """
     from pipeline.runtime.explorer.folder import RUNTIME, write_explorer
 
     write_explorer(output, model, runtime)

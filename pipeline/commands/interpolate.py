@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Temperature
 from pipeline.errors import UserError
 
 STEPS = {".gif": 30, ".png": 10}
@@ -13,9 +13,9 @@ MOST_PICTURES = 2000
 
 
 def interpolate(
-    seeds: Annotated[str, typer.Option(help="Two seeds or more, with commas between them.")],
+    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="Two seeds or more, such as 3,8.")],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="A walk.gif that plays there and back, or a strip.png.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="A walk.gif or a strip.png to write.")
     ] = "walk.gif",
     steps: Annotated[
         int | None,
@@ -24,7 +24,7 @@ def interpolate(
         ),
     ] = None,
     fps: Annotated[int, typer.Option("--fps", help="Pictures a second of a GIF, 1 to 50.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Spread of the latents; 1 is the model's own.")] = 1.0,
+    temperature: Temperature = 1.0,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:

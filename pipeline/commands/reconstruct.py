@@ -18,7 +18,7 @@ SMALLEST_PAIR = 224  # pixels; smaller pairs are enlarged by a whole factor, eac
 def reconstruct(
     images: Photos,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="The folder to fill; new or empty.")
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to fill; new or empty.")
     ] = "reconstructions",
     alone: Annotated[
         bool, typer.Option("--alone", help="Write the reconstruction alone, in the model's size.")

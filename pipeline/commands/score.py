@@ -24,9 +24,14 @@ Row = tuple[str, float, float]
 
 def score(
     images: Photos,
-    output: Annotated[str, typer.Option("--output", "-o", help="The scores.csv to write.")] = "scores.csv",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The scores.csv to write.")
+    ] = "scores.csv",
     sheet: Annotated[
-        str | None, typer.Option(help=f"A sheet.png of the {ON_THE_SHEET} strangest beside their error maps.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help=f"A sheet.png to write, of the {ON_THE_SHEET} strangest beside their error maps."
+        ),
     ] = None,
     resize: Resize = False,
     skip_bad: SkipBad = False,

@@ -1,12 +1,11 @@
 """`vae serve`: the model over HTTP."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device
+from pipeline.commands.options import Demo, Device, SamplerModel, choose_model
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[Path, typer.Option(help="Export folder, or one sampler.onnx.")] = EXPORT_FOLDER,
-    host: Annotated[str, typer.Option(help="Address to listen on; others need VAE_TOKEN to be set.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; what is not loopback needs VAE_TOKEN to be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8000,
+    max_images: Annotated[int, typer.Option(help="Images of one request, at most.")] = 1024,
+    model: SamplerModel = None,
+    demo: Demo = False,
     device: Device = "auto",
-    max_images: Annotated[int, typer.Option(help="Images of one request at most.")] = 1024,
 ) -> None:
     """Serve the model over HTTP, until it is told to stop."""
     from pipeline.runtime.sampler import Sampler
@@ -26,8 +28,10 @@ def serve(
 
     create_app, run = import_server()
     settings = _settings(host, max_images)
-    server = create_app(Sampler(model, device), settings)  # type: ignore[arg-type]  # open_session checks the name
-    run(server, host, port, lambda address: print(f"serving {model} at {address}", flush=True))
+    path = choose_model(model, demo)
+    server = create_app(Sampler(path, device), settings)  # type: ignore[arg-type]  # open_session checks the name
+    named = "the demo" if demo else path
+    run(server, host, port, lambda address: print(f"serving {named} at {address}", flush=True))
 
 
 def _settings(host: str, max_images: int) -> "Settings":
