@@ -72,6 +72,6 @@ def test_paper_mnist_reaches_its_target(tmp_path):
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     environment = os.environ | {"DVC_ROOT": str(tmp_path)}
     environment.pop("OMP_NUM_THREADS", None)  # this one run may use both cores
-    for stage in ("prepare prepared", "train prepared checkpoint", "evaluate prepared checkpoint report"):
+    for stage in ("prepare prepared", "train prepared checkpoint .training", "evaluate prepared checkpoint report"):
         subprocess.run([sys.executable, "-m", *f"pipeline.{stage}".split()], cwd=tmp_path, env=environment, check=True)
     assert recipe.misses(json.loads((tmp_path / "report" / "metrics.json").read_text())) == []
