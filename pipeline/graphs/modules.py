@@ -8,8 +8,6 @@ from pipeline.runtime.noise import standard_normal
 from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, reparameterize
 
-LARGEST_LOGVAR = 40.0  # a standard deviation of 5e8: an image that far off gets a huge score, not an infinite one
-
 
 class Decoder(nn.Module):
     """z float32 [n, latent_dim] -> x float32 [n, C, H, W], pixel means in [0, 1]."""
@@ -61,7 +59,6 @@ class Scorer(nn.Module):
         """The score and the error map of each row's image."""
         x = unit_pixels(images)
         mu, logvar = self.vae.encode(x)
-        logvar = logvar.clamp(max=LARGEST_LOGVAR)
         if not self.variational:
             error = self._error(x, mu)
             return error.sum((1, 2)), error

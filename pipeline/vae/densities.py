@@ -7,6 +7,21 @@ import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+PLAIN_LOGVAR = 20.0  # a standard deviation of exp(10): what lies between that and exp(-10) is left as it is
+
+
+def bounded_logvar(value: Tensor) -> Tensor:
+    """A log-variance that no network drives out of the reach of float32; shaped as `value`.
+
+    The identity where |value| <= 20, so that no density or bound is other than the formulas say; beyond, it goes on as
+    the logarithm: sign(value) * (20 + log(1 + |value| - 20)). The function rises everywhere, its slope is 1 at the seam
+    and never 0, and the variance goes on as a straight line in place of an exponential.
+    """
+    eager_on_cpu = value.device.type == "cpu" and not torch.compiler.is_compiling()
+    if eager_on_cpu and value.detach().abs().max() <= PLAIN_LOGVAR:  # elsewhere to ask would cost more than to compute
+        return value
+    bounded: Tensor = _BoundedLogvar.apply(value)
+    return bounded
 
 
 def sum_over_event(value: Tensor) -> Tensor:
@@ -34,6 +49,24 @@ def gaussian_kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:
     Kingma and Welling, arXiv 1312.6114, Appendix B.
     """
     return 0.5 * (mu.square() + logvar.exp() - logvar - 1)
+
+
+class _BoundedLogvar(torch.autograd.Function):
+    """`bounded_logvar`, with the derivative written out: 1 / (1 + what lies beyond the seam), in two operations."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        plain = value.clamp(-PLAIN_LOGVAR, PLAIN_LOGVAR)
+        beyond = value - plain
+        distance = beyond.abs()
+        ctx.save_for_backward(distance)
+        return torch.addcmul(plain, beyond.sign(), distance.log1p())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (distance,) = ctx.saved_tensors
+        slope: Tensor = gradient / (1 + distance)
+        return slope
 
 
 class _BernoulliLogProb(torch.autograd.Function):

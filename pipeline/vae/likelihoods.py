@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.vae.densities import bernoulli_log_prob, gaussian_log_prob
+from pipeline.vae.densities import bernoulli_log_prob, bounded_logvar, gaussian_log_prob
 
 INITIAL_SIGMA = 0.25  # about the spread of pixels in [0, 1]: neither the data nor the KL drowns the other at the start
 
@@ -30,7 +30,10 @@ class Bernoulli(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """Real pixels; the decoder gives means. With a fixed sigma this is the squared error up to a constant."""
+    """Real pixels; the decoder gives means. With a fixed sigma this is the squared error up to a constant.
+
+    A learned log-variance is used through `bounded_logvar`; a fixed one is what the user says.
+    """
 
     bin_width = 1 / 255  # a grey level, in units of the pixel range: turns a density into bits of 8-bit data
 
@@ -38,14 +41,15 @@ class Gaussian(nn.Module):
 
     def __init__(self, sigma: float | str) -> None:
         super().__init__()
-        if sigma == "learned":
+        self._learned = sigma == "learned"
+        if self._learned:
             self.logvar = nn.Parameter(torch.tensor(2 * math.log(INITIAL_SIGMA)))
         else:
             self.register_buffer("logvar", torch.tensor(2 * math.log(float(sigma))))
 
     def log_prob(self, x: Tensor, mu: Tensor) -> Tensor:
         """log p(x|z) in nats, a density per unit of the pixel range; [batch, C, H, W] twice -> [batch]."""
-        return gaussian_log_prob(x, mu, self.logvar)
+        return gaussian_log_prob(x, mu, self._logvar())
 
     def mean(self, mu: Tensor) -> Tensor:
         """E[x|z], shaped as `mu`; not clipped."""
@@ -54,7 +58,10 @@ class Gaussian(nn.Module):
     def sample(self, mu: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw x, shaped as `mu`; not clipped."""
         eps = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
-        return mu + torch.exp(0.5 * self.logvar) * eps
+        return mu + torch.exp(0.5 * self._logvar()) * eps
+
+    def _logvar(self) -> Tensor:
+        return bounded_logvar(self.logvar) if self._learned else self.logvar
 
 
 Likelihood = Bernoulli | Gaussian

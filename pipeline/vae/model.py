@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.likelihoods import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
 from pipeline.vae.priors import StandardNormal
@@ -72,10 +73,10 @@ class VAE(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.sigma)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """q(z|x) as mu and logvar (the log of the variance), each [batch, latent_dim]."""
+        """q(z|x) as mu and logvar (the log of the variance, by `bounded_logvar`), each [batch, latent_dim]."""
         # Under autocast the network gives bfloat16; densities want the precision of their input.
         mu, logvar = self.encoder(x).to(x.dtype).chunk(2, dim=1)  # (batch, 2 * latent_dim)
-        return mu, logvar
+        return mu, bounded_logvar(logvar)
 
     def decode(self, z: Tensor) -> Tensor:
         """The likelihood's parameters (logits, or means of the Gaussian), [batch, C, H, W]."""

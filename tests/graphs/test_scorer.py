@@ -7,8 +7,9 @@ import onnx
 import pytest
 import torch
 
+from pipeline.export import build_files
 from pipeline.graphs.manifest import build_manifest
-from pipeline.graphs.modules import Scorer, score_noise
+from pipeline.graphs.modules import Encoder, Scorer, score_noise
 from pipeline.graphs.onnx_export import to_onnx
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.runtime import open_session
@@ -87,12 +88,19 @@ def test_an_auto_encoder_can_be_exported_too(mlp):
 
 def test_an_image_beyond_all_bounds_has_a_finite_score(mlp):
     vae = copy.deepcopy(mlp.vae)
+    images = images_for(mlp)
     with torch.no_grad():
-        vae.encoder[-1].bias[3:] = 200.0  # a variance that float32 cannot hold
-        score, error = Scorer(vae, "elbo", 4)(torch.from_numpy(images_for(mlp)))
-    assert torch.isfinite(score).all()
-    assert torch.isfinite(error).all()
+        vae.encoder[-1].bias[3:] = 200.0  # a variance that float32 could not hold
+        expected = Encoder(vae)(torch.from_numpy(images))
+    files = build_files(vae, mlp.metadata, 4, np.moveaxis(images, -1, 1))
+    score, error = open_session(files["scorer.onnx"], "cpu").run(["score", "error"], {"images": images})
+    assert np.isfinite(score).all()
+    assert np.isfinite(error).all()
     assert score.min() > 1e9
+    found = open_session(files["encoder.onnx"], "cpu").run(["mu", "logvar"], {"images": images})
+    for output, reference in zip(found, expected, strict=True):
+        np.testing.assert_allclose(output, reference, rtol=1e-5, atol=1e-5)
+    assert (found[1] < 26).all()
 
 
 def test_over_binarisations_the_reconstruction_term_is_the_mean(mlp):

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from pipeline.vae.densities import bernoulli_log_prob, gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.vae.densities import (
+    PLAIN_LOGVAR,
+    bernoulli_log_prob,
+    bounded_logvar,
+    gaussian_kl_per_dimension,
+    gaussian_log_prob,
+)
 
 LOGITS = torch.tensor([-80.0, -3.0, 0.0, 1e-4, 2.0, 80.0], dtype=torch.float64)
 
@@ -68,3 +74,29 @@ def test_constants_are_kept():
     at_the_mean = gaussian_log_prob(torch.zeros(1, 10), torch.zeros(1, 10), torch.zeros(()))
     assert at_the_mean.item() == pytest.approx(-5 * math.log(2 * math.pi))
     assert bernoulli_log_prob(torch.ones(1, 10), torch.zeros(1, 10)).item() == pytest.approx(10 * np.log(0.5))
+
+
+@pytest.mark.parametrize("neighbours", [[], [1e3]])
+def test_a_sane_log_variance_is_left_as_it_is_and_so_is_its_gradient(neighbours):
+    sane = torch.linspace(-PLAIN_LOGVAR, PLAIN_LOGVAR, 10_001, requires_grad=True)
+    bounded = bounded_logvar(torch.cat([sane, torch.tensor(neighbours)]))[:10_001]
+    assert torch.equal(bounded, sane)
+    bounded.sum().backward()
+    assert torch.equal(sane.grad, torch.ones_like(sane))
+
+
+def test_beyond_that_a_log_variance_goes_on_as_the_logarithm_without_a_step_or_a_bend():
+    value = torch.tensor([20.0, 20.001, 25.0, 1e3, 1e12], dtype=torch.float64)
+    value = torch.cat([-value.flip(0), value]).requires_grad_()
+    bounded = bounded_logvar(value)
+    assert (bounded.diff() > 0).all()
+    expected = value.sign() * (20 + torch.log(1 + value.abs() - 20))
+    torch.testing.assert_close(bounded, expected)
+    bounded.sum().backward()
+    torch.testing.assert_close(value.grad, 1 / (1 + value.detach().abs() - 20))
+    assert (value.grad > 0).all()
+
+
+def test_a_log_variance_that_is_not_finite_stays_so():
+    assert bounded_logvar(torch.tensor([math.nan])).isnan().all()
+    assert bounded_logvar(torch.tensor([-math.inf, math.inf])).isinf().all()

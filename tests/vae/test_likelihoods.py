@@ -43,6 +43,14 @@ def test_fixed_sigma_is_saved_but_not_trained():
     assert "logvar" in Gaussian(0.1).state_dict()
 
 
+def test_a_learned_sigma_out_of_hand_is_bounded_and_a_fixed_one_is_what_was_asked_for():
+    likelihood = Gaussian("learned")
+    torch.nn.init.constant_(likelihood.logvar, -400.0)
+    assert likelihood.log_prob(torch.ones(1, 1), torch.zeros(1, 1)).isfinite().all()
+    tiny = Gaussian(1e-6).log_prob(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert tiny.item() == pytest.approx(-math.log(1e-6) - 0.5 * math.log(2 * math.pi), rel=1e-6)
+
+
 def test_fair_coins_cost_one_bit_per_dimension():
     assert bits_per_dim(784 * math.log(2), 784, Bernoulli()) == pytest.approx(1)
 

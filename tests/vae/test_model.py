@@ -79,3 +79,17 @@ def test_densities_keep_full_precision_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         bound = elbo(vae, x, torch.zeros(2, 5))
     assert {term.dtype for term in bound} == {torch.float32}
+
+
+@pytest.mark.parametrize("shift", [-1e12, -200.0, 200.0, 1e12])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_an_encoder_out_of_hand_has_a_finite_bound_and_a_finite_gradient(shift, likelihood):
+    torch.manual_seed(0)
+    vae = VAE(vary(likelihood=likelihood))
+    with torch.no_grad():
+        vae.encoder[-1].bias[5:] = shift
+    bound = elbo(vae, torch.rand(4, 1, 28, 28), torch.randn(4, 5))
+    assert all(term.isfinite().all() for term in bound)
+    bound.elbo.mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
+    assert (vae.encoder[-1].bias.grad[5:] != 0).all()  # the way back is open
