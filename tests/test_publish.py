@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,21 @@ def test_an_export_that_fails_before_its_end_leaves_the_champion(store, register
     with pytest.raises(UserError, match="the store is gone"):
         register(better)
     assert str(store.get_model_version_by_alias("vae", "champion").version) == "1"
+
+
+def test_of_two_exports_that_end_at_once_the_better_is_champion(store, register, monkeypatch):
+    """The worse reads that there is no champion; the better then tries to come in between."""
+    better = dataclasses.replace(EVALUATED, metrics={**EVALUATED.metrics, "test/nll_iw5": 90.0})
+    log_record, others = publish.log_record, []
+
+    def log_while_another_ends(record):
+        if not others:
+            others.append(workers.submit(register, better))
+            wait(others, timeout=3)
+        log_record(record)
+
+    monkeypatch.setattr(publish, "log_record", log_while_another_ends)
+    with ThreadPoolExecutor(1) as workers:
+        register()
+    assert others[0].result().endswith("is champion (nll_iw 90, better than 103.5 of version 1)")
+    assert float(store.get_model_version_by_alias("vae", "champion").tags["value"]) == 90.0

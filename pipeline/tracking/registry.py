@@ -1,8 +1,9 @@
 """MLflow's model registry: each export a version of one name, whose aliases say which version stands for it.
 
 `champion` is the version that `models:/NAME@champion` serves; `challenger` the latest one that did not take its place.
-Aliases are the only thing that exports share: of two that end at the same moment the later decides, by the champion
-that it had read.
+Aliases are the only thing that exports share. Whoever calls `register` and `point_alias` holds the store alone between
+them, so that two that end at the same moment decide one after the other; on a server, where no such lock is to be had,
+the later alias stands.
 """
 
 import contextlib

@@ -1,11 +1,16 @@
-"""The MLflow store: where it is, its experiment, and what it refuses, told in one line."""
+"""The MLflow store: where it is, its experiment, and what it refuses, told in one line.
+
+Several processes share an sqlite file: MLflow waits for another's write as long as 20 seconds, but makes the tables of
+a new file without asking who else does, so that is done under a lock of ours.
+"""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -14,6 +19,8 @@ from pipeline.errors import UserError
 from pipeline.files import repository_root
 
 EXPERIMENT = "vae"
+LONGEST_WAIT_SECONDS = 120.0
+_SQLITE = "sqlite:///"
 
 
 def connect() -> MlflowClient:
@@ -22,10 +29,26 @@ def connect() -> MlflowClient:
     Raises:
         UserError: MLflow does not know such a store.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository_root() / 'mlflow.db'}"
-    with store_errors():
+    uri = _store_uri()
+    with store_errors(), alone_with_store("tables"):
         mlflow.set_tracking_uri(uri)
         return MlflowClient(uri)
+
+
+@contextmanager
+def alone_with_store(purpose: str) -> Iterator[None]:
+    """Hold an sqlite store for one purpose, among the processes of this machine; a server keeps its own order.
+
+    Where no lock can be had, because the folder is read-only or another process holds it for LONGEST_WAIT_SECONDS, the
+    work is done without: tables that are there need none, and no stage is to hang.
+    """
+    file = _sqlite_file(_store_uri())
+    with ExitStack() as held:
+        if file is not None:
+            lock = FileLock(f"{file}.{purpose}.lock", timeout=LONGEST_WAIT_SECONDS)
+            with suppress(OSError):  # filelock's Timeout is one
+                held.enter_context(lock)
+        yield
 
 
 @contextmanager
@@ -62,12 +85,20 @@ def experiment_id(client: MlflowClient) -> str:
         return str(created_meanwhile.experiment_id)
 
 
+def _store_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{repository_root() / 'mlflow.db'}"
+
+
+def _sqlite_file(store: str) -> Path | None:
+    """The file of an sqlite store; None of another."""
+    return Path(store.removeprefix(_SQLITE).partition("?")[0]).resolve() if store.startswith(_SQLITE) else None
+
+
 def _artifact_location(store: str) -> str | None:
     """Beside an sqlite file; a server has a place of its own.
 
     MLflow would put them into the working directory, which is lost when DVC runs a queued experiment in a
     temporary folder.
     """
-    if not store.startswith("sqlite:///"):
-        return None
-    return (Path(store.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
+    file = _sqlite_file(store)
+    return None if file is None else (file.parent / "mlruns").as_uri()
