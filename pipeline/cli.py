@@ -1,4 +1,4 @@
-"""`vae`: the command for people. It needs the runtime alone; torch, mlflow and dvc stay unloaded."""
+"""`vae`: the command for people. It needs the runtime alone, but for `compare`; torch, mlflow and dvc stay unloaded."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.commands.compare import compare
 from pipeline.commands.decode import decode
 from pipeline.commands.encode import encode
 from pipeline.commands.explorer import explorer
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.runtime.metadata import Metadata
 
 app = typer.Typer(
-    help="Draw images from a trained variational auto-encoder, and look into its exported files.",
+    help="Draw images from a trained variational auto-encoder, look into its exported files, compare its runs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,7 +60,7 @@ def sample(
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {'the demo' if demo else path}")
 
 
-for command in (interpolate, encode, decode, reconstruct, score, serve, explorer):
+for command in (interpolate, encode, decode, reconstruct, score, serve, explorer, compare):
     app.command()(command)
 
 

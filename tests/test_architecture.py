@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "training": LEAVES | {"params", "device", "dataset", "vae"},
     "metrics": LEAVES | {"dataset", "vae"},
     "graphs": LEAVES | {"vae", "runtime"},
-    "commands": LEAVES | {"runtime", "server"},
+    "commands": LEAVES | {"runtime", "server", "tracking"},
     "cli": LEAVES | {"commands", "runtime"},
     "recipe": LEAVES | {"params"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),

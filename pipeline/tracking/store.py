@@ -23,13 +23,23 @@ LONGEST_WAIT_SECONDS = 120.0
 _SQLITE = "sqlite:///"
 
 
+def store_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the sqlite file at the root of the DVC repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{repository_root() / 'mlflow.db'}"
+
+
+def sqlite_file(store: str) -> Path | None:
+    """The file of an sqlite store; None of another."""
+    return Path(store.removeprefix(_SQLITE).partition("?")[0]).resolve() if store.startswith(_SQLITE) else None
+
+
 def connect() -> MlflowClient:
     """A client of MLFLOW_TRACKING_URI, else of the sqlite file at the root of the DVC repository.
 
     Raises:
         UserError: MLflow does not know such a store.
     """
-    uri = _store_uri()
+    uri = store_uri()
     with store_errors(), alone_with_store("tables"):
         mlflow.set_tracking_uri(uri)
         return MlflowClient(uri)
@@ -42,7 +52,7 @@ def alone_with_store(purpose: str) -> Iterator[None]:
     Where no lock can be had, because the folder is read-only or another process holds it for LONGEST_WAIT_SECONDS, the
     work is done without: tables that are there need none, and no stage is to hang.
     """
-    file = _sqlite_file(_store_uri())
+    file = sqlite_file(store_uri())
     with ExitStack() as held:
         if file is not None:
             lock = FileLock(f"{file}.{purpose}.lock", timeout=LONGEST_WAIT_SECONDS)
@@ -61,13 +71,18 @@ def store_errors() -> Iterator[None]:
         raise UserError(f"MLflow store {mlflow.get_tracking_uri()}: {reason}; see MLFLOW_TRACKING_URI") from error
 
 
+def experiment_name() -> str:
+    """MLFLOW_EXPERIMENT_NAME, else EXPERIMENT."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+
+
 def experiment_id(client: MlflowClient) -> str:
     """The experiment that holds the rows, MLFLOW_EXPERIMENT_NAME or EXPERIMENT; made where there is none.
 
     Raises:
         UserError: somebody has deleted it.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    name = experiment_name()
     existing = client.get_experiment_by_name(name)
     if existing is not None and existing.lifecycle_stage == LifecycleStage.DELETED:
         raise UserError(
@@ -85,20 +100,11 @@ def experiment_id(client: MlflowClient) -> str:
         return str(created_meanwhile.experiment_id)
 
 
-def _store_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{repository_root() / 'mlflow.db'}"
-
-
-def _sqlite_file(store: str) -> Path | None:
-    """The file of an sqlite store; None of another."""
-    return Path(store.removeprefix(_SQLITE).partition("?")[0]).resolve() if store.startswith(_SQLITE) else None
-
-
 def _artifact_location(store: str) -> str | None:
     """Beside an sqlite file; a server has a place of its own.
 
     MLflow would put them into the working directory, which is lost when DVC runs a queued experiment in a
     temporary folder.
     """
-    file = _sqlite_file(store)
+    file = sqlite_file(store)
     return None if file is None else (file.parent / "mlruns").as_uri()

@@ -1,0 +1,61 @@
+"""Runs in order of a metric, and where their params differ."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.tracking.rows import Row
+
+LOWER_IS_BETTER = ("nll", "kl", "bits_per_dim", "loss", "error", "_ms", "grey_levels")
+
+
+def best_is_lowest(metric: str) -> bool:
+    """Whether less of a metric is better, by its name; of one that is not known more is."""
+    if metric.endswith("_stderr"):
+        return True
+    return "auroc" not in metric and any(part in metric for part in LOWER_IS_BETTER)
+
+
+def expect_metric(name: str, rows: "Sequence[Row]") -> None:
+    """Refuse a metric that no run has.
+
+    Raises:
+        UserError: that is so; it names those whose names are near, or those of the test split.
+    """
+    known = sorted({metric for row in rows for metric in row.metrics})
+    if name in known:
+        return
+    near = (
+        [metric for metric in known if name in metric]
+        or difflib.get_close_matches(name, known, n=3)
+        or [metric for metric in known if metric.startswith("test/")]
+    )
+    raise UserError(f"--by is {name}, a metric that no run has; expected one such as {', '.join(near or known[:5])}")
+
+
+def ranked(rows: "Sequence[Row]", metric: str, lowest_first: bool) -> "list[Row]":
+    """The best first; those without a value, or with one that is no number, last and otherwise in their order."""
+
+    def place(row: "Row") -> tuple[bool, float]:
+        value = row.metrics.get(metric, math.nan)
+        return (True, 0.0) if math.isnan(value) else (False, value if lowest_first else -value)
+
+    return sorted(rows, key=place)
+
+
+def differing(rows: "Sequence[Row]") -> list[str]:
+    """The params of which the rows have different values; one that lacks a param, as unfinished runs do, has none."""
+    return [name for name in names(row.params for row in rows) if _values(rows, name) > 1]
+
+
+def names(mappings: "Iterable[Iterable[str]]") -> list[str]:
+    """All keys, each once, in the order in which they come."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _values(rows: "Sequence[Row]", name: str) -> int:
+    return len({row.params[name] for row in rows if name in row.params})

@@ -1,0 +1,145 @@
+"""Runs as a table that fits the terminal, or whole, for other programs."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.commands.ranking import differing, names
+
+if TYPE_CHECKING:
+    from pipeline.tracking.rows import Row
+
+MEASURES = ("test/elbo", "test/recon", "test/kl", "test/nll_iw", "test/bits_per_dim", "test/active_units")
+FINISHED = "finished"
+STYLES = {"running": "yellow", "failed": "red", "killed": "red"}
+LONGEST = 24  # cells of a name or a value where the terminal cannot hold all columns; a longer one loses its middle
+WIDEST_HEADING = 10  # where it can be broken
+GAP = 2  # between two columns; the box has a space of its own there
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, the text of each row, and its place among those that must fit, 0 the first."""
+
+    heading: str
+    cells: Sequence[str]
+    urgency: int
+    is_number: bool = False
+
+    @property
+    def lines(self) -> str:
+        """The heading broken at slashes, dots and underscores, so that a narrow column stays narrow."""
+        lines = [""]
+        for part in re.findall(r"[^/._]+[/._]?", self.heading):
+            if lines[-1] and (lines[-1][-1] in "/." or len(lines[-1] + part) > WIDEST_HEADING):
+                lines.append("")
+            lines[-1] += part
+        return "\n".join(lines)
+
+    def width(self) -> int:
+        """In cells of a terminal."""
+        return max(map(cell_len, [*self.lines.split("\n"), *self.cells]))
+
+
+def run_table(rows: "Sequence[Row]", by: str, width: int) -> tuple[Table, list[str]]:
+    """A table of what fits into `width` cells, and the headings of what does not."""
+    columns = _columns(rows, by)
+    if _total(columns) > width:
+        columns = [replace(column, cells=[_shortened(cell) for cell in column.cells]) for column in columns]
+    kept: list[Column] = []
+    for column in sorted(columns, key=lambda column: column.urgency):
+        if not kept or _total([*kept, column]) <= width:
+            kept.append(column)
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
+    shown = [column for column in columns if column in kept]
+    for column in shown:
+        table.add_column(
+            Text(column.lines, overflow="fold"),
+            justify="right" if column.is_number else "left",
+            width=column.width(),
+            overflow="fold",
+        )
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
+    return table, [column.heading for column in columns if column not in kept]
+
+
+def as_json(rows: "Sequence[Row]") -> str:
+    """All that the store holds of the runs; a metric that is no finite number is null."""
+    return json.dumps([_told(row) for row in rows], indent=2, allow_nan=False)
+
+
+def as_csv(rows: "Sequence[Row]") -> str:
+    """A line a run: all params and metrics, each a column."""
+    params, metrics = names(row.params for row in rows), names(row.metrics for row in rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run_id", "name", "status", "started", *params, *metrics])
+    for row in rows:
+        values = [*(row.params.get(name, "") for name in params), *(row.metrics.get(name, "") for name in metrics)]
+        writer.writerow([row.run_id, row.name, row.status, row.started.isoformat(), *values])
+    return text.getvalue()
+
+
+def _columns(rows: "Sequence[Row]", by: str) -> list[Column]:
+    """All columns in the order in which they stand."""
+    statuses = [row.status for row in rows]
+    columns = [
+        Column("run", [row.name for row in rows], 0),
+        _measured(by, rows, 1),
+        *(Column(name, [row.params.get(name, NOTHING) for row in rows], 3, True) for name in differing(rows)),
+        *(_measured(name, rows, 5) for name in _measures(rows, by)),
+        Column("started (UTC)", [f"{row.started:%Y-%m-%d %H:%M}" for row in rows], 6),
+        Column("run id", [row.run_id[:8] for row in rows], 7),
+    ]
+    if set(statuses) != {FINISHED}:
+        columns.insert(1, Column("status", statuses, 2))
+    data = [row.tags.get("data_sha256", NOTHING)[:8] for row in rows]
+    if len(set(data) - {NOTHING}) > 1:  # then their metrics do not compare, whatever the params say
+        columns.insert(-2, Column("data (sha256)", data, 4))
+    return columns
+
+
+def _measures(rows: "Sequence[Row]", by: str) -> list[str]:
+    known = [name for name in names(row.metrics for row in rows) if name != by and not name.endswith("_stderr")]
+    return [name for measure in MEASURES for name in sorted(known) if name.startswith(measure)]
+
+
+def _shortened(cell: str) -> str:
+    if len(cell) <= LONGEST:
+        return cell
+    half = LONGEST // 2
+    return f"{cell[: half - 1]}…{cell[-half:]}"
+
+
+def _total(columns: Sequence[Column]) -> int:
+    return sum(column.width() for column in columns) + GAP * (len(columns) - 1)
+
+
+def _measured(name: str, rows: "Sequence[Row]", urgency: int) -> Column:
+    """The column of a metric: whole numbers where all are, else as many digits as tell runs apart."""
+    values = [row.metrics.get(name) for row in rows]
+    whole = all(value is None or value.is_integer() for value in values)
+    cells = [NOTHING if value is None else f"{value:.0f}" if whole else _number(value) for value in values]
+    return Column(name, cells, urgency, is_number=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 10 or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _told(row: "Row") -> dict[str, object]:
+    metrics = {name: value if math.isfinite(value) else None for name, value in row.metrics.items()}
+    identity = {"run_id": row.run_id, "name": row.name, "status": row.status, "started": row.started.isoformat()}
+    return {**identity, "params": dict(row.params), "metrics": metrics, "tags": dict(row.tags)}

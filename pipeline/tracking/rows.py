@@ -1,0 +1,75 @@
+"""The rows of the store as they stand: every run of the experiment, read and not changed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from pipeline.errors import UserError
+from pipeline.tracking.store import connect, experiment_name, sqlite_file, store_errors, store_uri
+
+STAGES = ("export", "evaluate", "train")  # the last first
+HOW_TO_GET_RUNS = "expected the runs that `make repro` leaves; MLFLOW_TRACKING_URI names another store"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: params are texts and metrics their latest values, as MLflow keeps them.
+
+    Attributes:
+        status: `finished`, `after train`, `after evaluate` (the next stage has not ended), `running`, `failed` or
+            `killed`.
+        started: in UTC.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started: datetime
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+def read_rows() -> list[Row]:
+    """All runs of the experiment, the newest first; a store that is not there is not made.
+
+    Raises:
+        UserError: there is no store, it refuses, or it holds no run.
+    """
+    file = sqlite_file(store_uri())
+    if file is not None and not file.exists():
+        raise UserError(f"{file}: not found; {HOW_TO_GET_RUNS}")
+    client = connect()
+    with store_errors():
+        experiment = client.get_experiment_by_name(experiment_name())
+        rows = [_row(run) for run in _runs(client, str(experiment.experiment_id))] if experiment else []
+    if not rows:
+        raise UserError(
+            f"MLflow store {store_uri()}: holds no run of experiment {experiment_name()}; {HOW_TO_GET_RUNS}"
+        )
+    return rows
+
+
+def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
+    page, token = client.search_runs([experiment], order_by=["attributes.start_time DESC"]), None
+    while True:
+        yield from page
+        if not (token := page.token):
+            return
+        page = client.search_runs([experiment], order_by=["attributes.start_time DESC"], page_token=token)
+
+
+def _row(run: Run) -> Row:
+    data, info = run.data, run.info
+    started = datetime.fromtimestamp(info.start_time / 1000, UTC)
+    params, metrics, tags = dict(data.params), dict(data.metrics), dict(data.tags)
+    return Row(str(info.run_id), str(info.run_name), _status(str(info.status), tags), started, params, metrics, tags)
+
+
+def _status(status: str, tags: Mapping[str, str]) -> str:
+    """MLflow's, but where stages are to come: each stage leaves the run as FINISHED."""
+    last = next((stage for stage in STAGES if f"stage.{stage}" in tags), STAGES[0])
+    return f"after {last}" if status == "FINISHED" and last != STAGES[0] else status.lower()
