@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, flatten, load_params
 from pipeline.tracking.training import training_run
@@ -48,7 +49,7 @@ def tracked(params: Params, data: PreparedData) -> tuple[float, float]:
 
 
 def _trainer(params: Params, data: PreparedData) -> Trainer:
-    train, val = (torch.from_numpy(split.images) for split in (data.train, data.val))
+    train, val = (mapped_images(split.images) for split in (data.train, data.val))
     return Trainer(build_model(params.model, data.image_shape, 0), train, val, params.train, torch.device("cpu"))
 
 

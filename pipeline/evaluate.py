@@ -21,7 +21,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
-from pipeline.dataset.batches import to_unit
+from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import open_prepared
 from pipeline.device import choose_device
@@ -157,7 +157,7 @@ def _test_images(prepared: Path, model: VAE) -> Tensor:
         raise UserError(
             f"{prepared}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
         )
-    return torch.from_numpy(data.test.images)
+    return mapped_images(data.test.images)
 
 
 def _images(model: VAE, z: Tensor) -> figures.Array:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
+from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import run_stage
@@ -87,7 +88,7 @@ def train_model(
         Stopped: by SIGINT or SIGTERM; the state is saved.
     """
     model = build_model(params.model, data.image_shape, params.train.seed)
-    train, val = (torch.from_numpy(split.images) for split in (data.train, data.val))
+    train, val = (mapped_images(split.images) for split in (data.train, data.val))
     trainer = Trainer(model, train, val, params.train, choose_device(params.train.device, ranks.local_rank), ranks)
     with training_progress(params.train.epochs, len(train), shown=ranks.is_first) as progress, stop_wish() as wish:
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,20 @@ def grey_images(count):
 def place_faces(place, **values):
     np.save("faces.npy", grey_images(80))
     place(source="array", path="faces.npy", **values)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(place):
+    peaks = {}
+    for count in (15_000, 15_000, 60_000):  # the first time, modules are loaded too
+        images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        np.savez("images.npz", images=images, labels=np.arange(count) % 10)
+        place(source="array", path="images.npz")
+        del images
+        tracemalloc.start()
+        run_main()
+        _, peaks[count] = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peaks[60_000] < peaks[15_000] + 2**20  # the larger set is 35 MB more
 
 
 def test_the_default_digits_are_prepared(place, capsys):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipeline import train
 from pipeline.checkpoint import load_checkpoint
+from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
@@ -70,7 +71,7 @@ def test_the_weights_of_the_best_epoch_are_kept(workplace, capsys):
     best = elbo.index(max(elbo))
     assert best < len(elbo) - 1, "the case needs a training whose last epoch is not its best"
     model, params, data = load_checkpoint(folder).model, load_params(), open_prepared("data/prepared")
-    images = torch.from_numpy(data.val.images)
+    images = mapped_images(data.val.images)
     validated = Trainer(model, images, images, params.train, torch.device("cpu")).validate()
     assert validated["val/elbo"] == pytest.approx(elbo[best], rel=1e-6)
     assert read_json(folder / "run.json")["metrics"] == {"best_epoch": best + 1}

@@ -1,7 +1,9 @@
 """Batches of whole tensors: the stored uint8 pixels as the model wants to see them."""
 
+import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +13,16 @@ from pipeline.errors import UserError
 _THRESHOLDS_PER_LEVEL = 257  # 65535 / 255
 _SMALLEST, _LARGEST = -32768, 32767  # of an int16
 _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
+
+
+def mapped_images(images: np.ndarray) -> Tensor:
+    """A memory-mapped split, uint8 [n, C, H, W], as a tensor over the same pages; not to be written to.
+
+    Nothing is read before an example is asked for, and what was read stays the kernel's to drop.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
 
 
 def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:

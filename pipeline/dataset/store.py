@@ -6,12 +6,14 @@ Where labels were held out, a fourth array `held_out` has their images; else the
 """
 
 import math
+import mmap
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
@@ -97,8 +99,8 @@ def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool
 
 def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     try:
-        # Copy-on-write: the file cannot be changed through it, and torch warns of arrays that it cannot write to.
-        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+        # Not copy-on-write: the kernel counts that as memory, and refuses a file that is larger than all there is.
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a file that the prepare stage writes") from None
     except DAMAGED as error:
@@ -110,4 +112,12 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
         )
     if not math.prod(shape):
         raise UserError(f"{path}: is empty; expected at least one image")
+    pages: object = array.base
+    if array.nbytes > memory_bytes() and isinstance(pages, mmap.mmap):
+        pages.madvise(mmap.MADV_RANDOM)  # what is read ahead of a shuffled example would be gone before it serves
     return array
+
+
+def memory_bytes() -> int:
+    """Of this machine."""
+    return int(psutil.virtual_memory().total)

@@ -190,7 +190,8 @@ def peak_while_reading(path):
 def test_memory_does_not_grow_with_the_array(tmp_path, monkeypatch, save):
     monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 2**16)
     for count in (1000, 20000):
-        save(tmp_path / f"{count}.npz", images=np.full((count, 16, 16), 0.5, np.float32))
+        labels = np.where(np.arange(count) % 2, "cat", "a dog of 16 char")
+        save(tmp_path / f"{count}.npz", images=np.full((count, 16, 16), 0.5, np.float32), labels=labels)
     peak_while_reading(tmp_path / "1000.npz")
     few, many = peak_while_reading(tmp_path / "1000.npz"), peak_while_reading(tmp_path / "20000.npz")
     assert many < 1.5 * few

@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from sparse_set import make_sparse_set
 
-from pipeline.dataset.store import open_prepared
+from pipeline.dataset.batches import mapped_images
+from pipeline.dataset.store import memory_bytes, open_prepared
 from pipeline.dataset.writer import dataset_writer
 from pipeline.errors import UserError
 
@@ -27,6 +30,14 @@ def test_what_was_written_is_opened_memory_mapped(prepared):
     assert data.image_shape == (3, 4, 5)
     assert (data.held_out, data.held_out_labels) == (None, [])
     assert len(data.sha256) == 64
+
+
+def test_a_split_larger_than_this_machines_memory_is_opened_and_read(tmp_path):
+    count = 4 * memory_bytes() // 784
+    make_sparse_set(tmp_path, (1, 28, 28), count)
+    images = mapped_images(open_prepared(tmp_path).train.images)
+    assert images.shape == (count, 1, 28, 28)
+    assert images[torch.tensor([0, count // 2, count - 1])].sum() == 0
 
 
 def test_what_was_held_out_is_opened_too(tmp_path):

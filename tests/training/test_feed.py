@@ -1,6 +1,13 @@
+import multiprocessing
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from sparse_set import make_sparse_set
 
+from pipeline.dataset.batches import mapped_images
+from pipeline.dataset.store import memory_bytes, open_prepared
 from pipeline.training.feed import Feed
 from pipeline.training.ranks import Ranks
 
@@ -64,3 +71,30 @@ def test_every_epoch_has_noise_of_its_own(make_trainer):
 def test_a_last_step_with_fewer_examples_than_ranks_leaves_some_with_none(make_trainer):
     feeds = [feed(make_trainer, Ranks(rank, 2), global_batch_size=599) for rank in (0, 1)]
     assert [len(list(each.steps(1))[-1].examples) for each in feeds] == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process has of its own")
+def test_an_epoch_needs_no_memory_for_the_set(make_trainer, tmp_path):
+    """A process that may take 128 MB trains on a set that is larger than the machine's memory."""
+    make_sparse_set(tmp_path, (1, 8, 8), 2 * memory_bytes() // 64)
+    process = multiprocessing.get_context("fork").Process(
+        target=_train_in_128_megabytes, args=(make_trainer(), tmp_path)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _train_in_128_megabytes(trainer, folder):
+    import resource
+
+    status = Path("/proc/self/status").read_text().splitlines()
+    [taken] = [int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:")]
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + 2**27, taken + 2**27))
+    data = open_prepared(folder)
+    train, val = (mapped_images(split.images) for split in (data.train, data.val))
+    trainer.feed = Feed(train, val, trainer.params, 4, torch.device("cpu"), Ranks())
+    for step, _ in enumerate(trainer.steps()):
+        if step == 8:
+            break
+    trainer.validate()
