@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,18 @@ def test_a_store_that_is_away_holds_nothing_up_and_gets_the_run_when_it_is_back(
     row = assert_one_whole_run(store, epochs=3)
     assert {"test/elbo", "best_epoch"} <= set(row.data.metrics)
     assert row.data.tags["restored"] == "true"
+
+
+def test_a_database_that_somebody_holds_at_the_start_holds_nothing_up(workplace, store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=0.1")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN EXCLUSIVE")
+        folder = workplace.train(train__epochs=3)
+    assert "warning: MLflow store: (sqlite3.OperationalError) database is locked" in capsys.readouterr().err
+    assert len(curves(folder)) == 3
+    workplace.evaluate()
+    row = assert_one_whole_run(store, epochs=3)
+    assert {"test/elbo", "best_epoch"} <= set(row.data.metrics)
 
 
 def test_a_store_that_locks_half_way_holds_nothing_up_and_is_completed_later(workplace, store, capsys, monkeypatch):

@@ -14,12 +14,16 @@ from filelock import FileLock
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import UserError
 from pipeline.files import repository_root
 
 EXPERIMENT = "vae"
 LONGEST_WAIT_SECONDS = 120.0
+STORE_FAILURES = (MlflowException, SQLAlchemyError)
+"""What a store raises that is away: MLflow wraps what its database says, but not while it opens one."""
+
 _SQLITE = "sqlite:///"
 
 
@@ -37,12 +41,26 @@ def connect() -> MlflowClient:
     """A client of MLFLOW_TRACKING_URI, else of the sqlite file at the root of the DVC repository.
 
     Raises:
+        UserError: MLflow does not know such a store, or it is away.
+    """
+    with store_errors():
+        return reach()
+
+
+def reach() -> MlflowClient:
+    """As `connect`, for a caller that can do without a store for a while.
+
+    Raises:
         UserError: MLflow does not know such a store.
+        SQLAlchemyError: it is a database that is away, or locked by somebody else.
     """
     uri = store_uri()
-    with store_errors(), alone_with_store("tables"):
-        mlflow.set_tracking_uri(uri)
-        return MlflowClient(uri)
+    try:
+        with alone_with_store("tables"):
+            mlflow.set_tracking_uri(uri)
+            return MlflowClient(uri)
+    except (MlflowException, ImportError) as error:  # no driver for that kind of database
+        raise _refusal(error) from error
 
 
 @contextmanager
@@ -66,9 +84,12 @@ def store_errors() -> Iterator[None]:
     """What the store refuses is told in one line that names it."""
     try:
         yield
-    except MlflowException as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"MLflow store {mlflow.get_tracking_uri()}: {reason}; see MLFLOW_TRACKING_URI") from error
+    except STORE_FAILURES as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> UserError:
+    return UserError(f"MLflow store {store_uri()}: {' '.join(str(error).split())[:300]}; see MLFLOW_TRACKING_URI")
 
 
 def experiment_name() -> str:

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlflow.entities import RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import Stopped
 from pipeline.record import Metrics, Record
 from pipeline.tracking.runs import Points, as_params, create_run, held_points, lay, log_rows, revive_run
-from pipeline.tracking.store import connect
+from pipeline.tracking.store import STORE_FAILURES, reach
 
 FLUSH_SECONDS = 2.0
 RETRY_SECONDS = 30.0  # while the store is away
@@ -33,12 +32,11 @@ class TrainingRun:
         id: of the run; empty as long as the store could not be asked for one.
     """
 
-    def __init__(
-        self, client: MlflowClient, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None
-    ) -> None:
+    def __init__(self, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
         """`run_id` is of a run that an earlier process of the same training opened."""
         self.id = ""
-        self._client, self._params, self._tags = client, params, tags
+        self._reached: MlflowClient | None = None
+        self._params, self._tags = params, tags
         self._earlier = run_id
         self._unsent: list[Metrics] = []
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
@@ -73,6 +71,11 @@ class TrainingRun:
         if self.id:
             self._attempt(lambda: self._client.set_terminated(self.id, RunStatus.to_string(status)))
 
+    @property
+    def _client(self) -> MlflowClient:
+        self._reached = self._reached or reach()
+        return self._reached
+
     def _open(self) -> None:
         self.id = self.id or revive_run(self._client, self._earlier) or create_run(self._client, self._tags)
         self._client.log_batch(self.id, params=as_params(self._params))
@@ -94,7 +97,7 @@ class TrainingRun:
         """Whether the store did it; the first time that it does not is told of."""
         try:
             action()
-        except MlflowException as error:
+        except STORE_FAILURES as error:
             if not self._told:
                 reason = " ".join(str(error).split())[:200]
                 print(f"warning: MLflow store: {reason}; training goes on without it", file=sys.stderr)
@@ -115,7 +118,7 @@ def training_run(
         run_id: that an earlier process of the same training opened.
         rows: of metrics that it had; those that the store lacks are sent.
     """
-    run = TrainingRun(connect(), params, tags, run_id)
+    run = TrainingRun(params, tags, run_id)
     for row in rows:
         run.log_epoch(row)
     status = RunStatus.FAILED
