@@ -3,6 +3,7 @@
 All of it is a function of figures; `pipeline.tracking.registry` reads them from the store and moves the alias.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -128,9 +129,11 @@ def decide(candidate: Figure, gates: Sequence[Gate], champion: Champion | None) 
         return Decision(CHALLENGER, "; ".join(map(_failure, failed)))
     if candidate.value is None:
         return Decision(CHALLENGER, f"evaluate gives no {candidate.metric}")
+    if not math.isfinite(candidate.value):
+        return Decision(CHALLENGER, f"{_told(candidate)} is no measurement")
     if champion is None:
         return Decision(CHAMPION, f"{_told(candidate)}; there was no champion")
-    if champion.figure is None or champion.figure.value is None:
+    if champion.figure is None or champion.figure.value is None or not math.isfinite(champion.figure.value):
         return Decision(CHALLENGER, f"the champion, version {champion.version}, carries no figure to compare with")
     if difference := _difference(candidate, champion.figure):
         return Decision(CHALLENGER, f"not comparable with the champion, version {champion.version}: {difference}")

@@ -85,6 +85,16 @@ def test_a_champion_without_figures_keeps_its_place():
     assert decision == Decision("challenger", "the champion, version 2, carries no figure to compare with")
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_neither_becomes_champion_nor_is_beaten_as_one(value):
+    for metric in ("nll_iw", "elbo"):
+        ours = figure(metric=metric, value=value)
+        for champion in (None, Champion("2", figure(metric=metric))):
+            assert decide(ours, [PASSED], champion) == Decision("challenger", f"{metric} {value:g} is no measurement")
+        decision = decide(figure(metric=metric), [PASSED], Champion("2", ours))
+        assert decision == Decision("challenger", "the champion, version 2, carries no figure to compare with")
+
+
 def test_a_model_that_evaluate_gives_no_such_metric_is_challenger():
     assert decide(figure(value=None), [PASSED], None) == Decision("challenger", "evaluate gives no nll_iw")
 
