@@ -3,12 +3,14 @@
 import base64
 import functools
 import http.server
+import json
 import socket
 import threading
 from contextlib import contextmanager
 
 import numpy as np
 import uvicorn
+from PIL import Image
 
 from pipeline.runtime.server.app import create_app
 from pipeline.runtime.server.settings import Settings
@@ -80,6 +82,36 @@ class Explorer:
         self.tab.run(pause)
         self.tab.until("!document.querySelector('[aria-busy=true]')")
         self.tab.run(pause)
+
+
+def shown(page, sampler):
+    return page.pixels(channels=sampler.image_shape[2])
+
+
+def assert_same(pixels, expected):
+    """Within one grey level, as rounding may fall in another runtime."""
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def own_image(sampler, folder):
+    """A file of the model's size, which the browser need not stretch, and its pixels [H, W, C]."""
+    pixels = np.random.default_rng(0).integers(0, 256, sampler.image_shape, np.uint8)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(folder / "own.png")
+    return folder / "own.png", pixels
+
+
+def drop(page, *files):
+    """Let go of files over the page."""
+    contents = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
+    page.tab.run(
+        f"""(() => {{ const dataTransfer = new DataTransfer();
+        for (const [name, content] of {json.dumps(contents)}) {{
+            const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+            dataTransfer.items.add(new File([bytes], name, {{ type: 'image/png' }}));
+        }}
+        document.body.dispatchEvent(new DragEvent('drop', {{ dataTransfer, bubbles: true }})); }})()"""
+    )
 
 
 @contextmanager

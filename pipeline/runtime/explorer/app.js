@@ -36,7 +36,8 @@ function build() {
 }
 
 async function restore() {
-  readLink({ largestTemperature: Number($("temperature").max), labels: model.labels });
+  const wrong = readLink({ largestTemperature: Number($("temperature").max), labels: model.labels });
+  if (wrong) say(wrong, "input");
   await Promise.all([drawSamples(), drawWalk()]);
   if (!state.z) return;
   try {

@@ -3,13 +3,14 @@ import { paint, paintLegend, paintMap } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 
-/** Show { pixels, score, strangeness, error } of an own image, or hide all of it; without a scorer, pixels alone. */
+/** Show { pixels, stretched, score, strangeness, error } of an own image, or hide all; without a scorer, the first two. */
 export function drawComparison(own, shape) {
   const scored = own?.error !== undefined;
   $("yours").hidden = $("caption").hidden = !own;
   $("mapped").hidden = $("scored").hidden = !scored;
   if (!own) return;
   $("caption").textContent = "Reconstruction";
+  $("origin").textContent = own.stretched ? `Yours, stretched from ${own.stretched.join(" × ")}` : "Yours";
   paint($("original"), own.pixels, shape);
   if (!scored) return;
   const range = paintMap($("error"), own.error, shape);

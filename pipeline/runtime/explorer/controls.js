@@ -3,10 +3,8 @@ import { model } from "./model.js";
 import { copyLink, download, forgetIndex, opened, reopen, reset } from "./opened.js";
 import { reopenOwn } from "./own.js";
 import { drawSamples, drawWalk } from "./samples.js";
-import { SAMPLES, state } from "./state.js";
+import { LARGEST_FIRST, LARGEST_SEED, SAMPLES, state } from "./state.js";
 import { say, soon } from "./tasks.js";
-
-const LARGEST_SEED = Number.MAX_SAFE_INTEGER; // up to here a number field is exact
 
 const $ = (id) => document.getElementById(id);
 
@@ -17,7 +15,7 @@ export function buildControls() {
   $("temperature").addEventListener("input", () => change({ temperature: $("temperature").valueAsNumber }));
   $("label").addEventListener("change", () => change({ label: Number($("label").value) }));
   $("previous").addEventListener("click", () => change({ first: Math.max(0, state.first - SAMPLES) }));
-  $("next").addEventListener("click", () => change({ first: state.first + SAMPLES }));
+  $("next").addEventListener("click", () => change({ first: Math.min(LARGEST_FIRST, state.first + SAMPLES) }));
   $("reset").addEventListener("click", reset);
   $("download").addEventListener("click", download);
   $("copy").addEventListener("click", copyLink);

@@ -2,22 +2,29 @@
 import { debounced } from "./tasks.js";
 
 export const SAMPLES = 24;
+export const LARGEST_SEED = Number.MAX_SAFE_INTEGER; // up to here a number field is exact
+export const LARGEST_FIRST = 2 ** 48 - SAMPLES; // a seed has 2^48 images
 
 /** `open` is the sample that is opened, unless `z` holds a code as text. */
 export const state = { seed: 0, first: 0, temperature: 1, label: 0, from: 3, to: 8, open: 0, z: null };
 
-/** Take over what the address says; what it does not say, or says wrongly, stays. */
+/** Take over what the address says. What it does not say stays, and so does what it says wrongly: an error names that. */
 export function readLink({ largestTemperature, labels }) {
   const link = new URLSearchParams(location.hash.slice(1));
-  for (const name of ["seed", "first", "from", "to", "open", "label"]) {
-    const number = Number(link.get(name) ?? NaN);
-    if (Number.isSafeInteger(number) && number >= 0) state[name] = number;
+  const largest = {
+    seed: LARGEST_SEED, from: LARGEST_SEED, to: LARGEST_SEED, first: LARGEST_FIRST, open: SAMPLES - 1,
+    label: (labels ?? [0]).length - 1, temperature: largestTemperature,
+  };
+  const wrong = [];
+  for (const [name, most] of Object.entries(largest)) {
+    const text = link.get(name);
+    if (text === null) continue;
+    const number = text.trim() ? Number(text) : NaN;
+    if (number >= 0 && number <= most && (Number.isInteger(number) || name === "temperature")) state[name] = number;
+    else wrong.push(`${name} is ${text.slice(0, 20) || "empty"}; expected 0 to ${most}`);
   }
-  const temperature = Number(link.get("temperature") ?? NaN);
-  if (temperature >= 0 && temperature <= largestTemperature) state.temperature = temperature;
-  state.open %= SAMPLES;
-  state.label = Math.min(state.label, (labels ?? [0]).length - 1);
   state.z = link.get("z");
+  return wrong.length ? new Error(`the link's ${wrong.join(", its ")}`) : null;
 }
 
 /** Write the state into the address, without a step of the browser's history. */

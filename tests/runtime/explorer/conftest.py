@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 from chromium import Browser, find_chromium
-from explorer import serve_folder, serve_model
+from explorer import Explorer, serve_folder, serve_model
 from npm import install, skip_unless_ci
 
 from pipeline.runtime import Sampler
@@ -34,6 +34,12 @@ def site(request, tmp_path_factory):
     write_explorer(folder, model, request.getfixturevalue("dist"))
     with serve_folder(folder) as address:
         yield Site(address, Sampler(model, "cpu", threads=1))
+
+
+@pytest.fixture
+def visit(tab, site):
+    """Opens the page at a link, drawn."""
+    return lambda fragment="": Explorer(tab, site.address, fragment).wait()
 
 
 @pytest.fixture(scope="session")

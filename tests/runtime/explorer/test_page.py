@@ -1,46 +1,10 @@
 """The page in a browser, once over the server and once as a static folder: it is to do the same."""
 
-import base64
-
 import numpy as np
 import pytest
-from explorer import Explorer
-from PIL import Image
+from explorer import assert_same, drop, own_image, shown
 
 YELLOW, PURPLE = (253, 231, 37), (68, 1, 84)  # the ends of viridis
-
-
-@pytest.fixture
-def visit(tab, site):
-    """Opens the page at a link, drawn."""
-    return lambda fragment="": Explorer(tab, site.address, fragment).wait()
-
-
-def shown(page, sampler):
-    return page.pixels(channels=sampler.image_shape[2])
-
-
-def assert_same(pixels, expected):
-    """Within one grey level, as rounding may fall in another runtime."""
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels.astype(int) - expected).max() <= 1
-
-
-def own_image(sampler, folder):
-    """A file of the model's size, which the browser need not stretch, and its pixels [H, W, C]."""
-    pixels = np.random.default_rng(0).integers(0, 256, sampler.image_shape, np.uint8)
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(folder / "own.png")
-    return folder / "own.png", pixels
-
-
-def drop(page, file):
-    content = base64.b64encode(file.read_bytes()).decode()
-    page.tab.run(
-        f"""(() => {{ const dataTransfer = new DataTransfer();
-        const bytes = Uint8Array.from(atob({content!r}), (c) => c.charCodeAt(0));
-        dataTransfer.items.add(new File([bytes], {file.name!r}, {{ type: 'image/png' }}));
-        document.body.dispatchEvent(new DragEvent('drop', {{ dataTransfer, bubbles: true }})); }})()"""
-    )
 
 
 def test_the_page_shows_the_samples_of_its_seed(visit, site):
@@ -111,12 +75,6 @@ def test_reset_after_another_seed_links_to_the_image_that_it_shows(visit, site):
     np.testing.assert_allclose(page.code(), site.sampler.latents(1, seed=5)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_broken_link_says_so_and_shows_a_sample(visit, site):
-    page = visit("#seed=5&z=abc")
-    assert page.text("#status").startswith("the link")
-    assert_same(shown(page, site.sampler), site.sampler.sample(1, seed=5)[0])
-
-
 def test_an_image_of_ones_own_is_reconstructed_and_the_sliders_start_at_its_code(visit, site, tmp_path):
     file, own = own_image(site.sampler, tmp_path)
     page = visit()
@@ -148,22 +106,6 @@ def test_an_image_of_ones_own_has_the_score_and_the_error_map_of_python(visit, s
     assert tuple(pixels[np.unravel_index(error[0].argmin(), error[0].shape)]) == PURPLE
     ends = [float(page.text(f"#{name}").replace("−", "-")) for name in ("least", "most")]
     assert ends == pytest.approx([error.min(), error.max()], abs=0.06)
-
-
-def test_what_is_wrong_is_said_in_one_line(visit, site, tmp_path):
-    (tmp_path / "note.png").write_text("not an image")
-    page = visit()
-    page.tab.choose_file("#file", tmp_path / "note.png")
-    page.settle()
-    assert page.text("#status") == "note.png: is not an image that this browser can read"
-    drop(page, own_image(site.sampler, tmp_path)[0])
-    page.settle()
-    assert page.text("#status") == ""
-    page.enter("#seed", -3)
-    assert page.text("#status").startswith("the seed is -3; expected a whole number from 0 to")
-    page.enter("#seed", 3)
-    page.settle()
-    assert page.text("#status") == ""
 
 
 def test_arrow_keys_move_through_the_grid(visit):
