@@ -12,7 +12,16 @@ from pipeline.commands.decode import decode
 from pipeline.commands.encode import encode
 from pipeline.commands.explorer import explorer
 from pipeline.commands.interpolate import interpolate
-from pipeline.commands.options import EXPORT_FOLDER, Demo, Device, Pictures, SamplerModel, Temperature, choose_model
+from pipeline.commands.options import (
+    EXPORT_FOLDER,
+    Demo,
+    Device,
+    Pictures,
+    SamplerModel,
+    Temperature,
+    choose_model,
+    open_sampler,
+)
 from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
@@ -49,13 +58,14 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Draw images from the model."""
+    from pipeline.commands.progress import track_images
     from pipeline.runtime.pictures import check_output, write_images
-    from pipeline.runtime.sampler import Sampler
 
     check_output(output, n)
     path = choose_model(model, demo)
-    sampler = Sampler(path, device)  # type: ignore[arg-type]  # open_session checks the name
-    write_images(output, sampler.iterate(n, seed, first, temperature), n, sampler.image_shape)
+    sampler = open_sampler(path, device)
+    parts = sampler.iterate(n, seed, first, temperature)
+    write_images(output, track_images(parts, n, "drawing"), n, sampler.image_shape)
     numbers = f"number {first}" if n == 1 else f"numbers {first} to {first + n - 1}"
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {'the demo' if demo else path}")
 

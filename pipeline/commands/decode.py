@@ -1,16 +1,20 @@
 """`vae decode`: latents to images."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Pictures
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Pictures, open_sampler
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from pipeline.runtime.pixels import Images
+    from pipeline.runtime.sampler import Sampler
 
 MAX_CODES_BYTES = 2**31  # of the array in an .npz, which is read whole; an .npy is mapped and may be larger
 DECODED_TOGETHER = 512
@@ -24,16 +28,22 @@ def decode(
 ) -> None:
     """Map latents back to images."""
     from pipeline.runtime.pictures import check_output, write_images
-    from pipeline.runtime.sampler import Sampler
 
     z = read_codes(codes)
     check_output(output, len(z))
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    sampler = open_sampler(model, device)
     if z.shape[1] != sampler.latent_dim:
         raise UserError(f"{codes}: z is {list(z.shape)}; expected [n, {sampler.latent_dim}], the model's latents")
-    parts = (sampler.decode(z[start : start + DECODED_TOGETHER]) for start in range(0, len(z), DECODED_TOGETHER))
-    write_images(output, parts, len(z), sampler.image_shape)
+    write_images(output, decode_in_parts(sampler, z), len(z), sampler.image_shape)
     typer.echo(f"wrote {output}: {len(z)} images of the latents in {codes}")
+
+
+def decode_in_parts(sampler: "Sampler", z: "np.ndarray[Any, Any]") -> "Iterator[Images]":
+    """The images of latents [n, latent_dim], uint8 [k, H, W, C] at a time, under a progress bar."""
+    from pipeline.commands.progress import track_images
+
+    parts = (sampler.decode(z[start : start + DECODED_TOGETHER]) for start in range(0, len(z), DECODED_TOGETHER))
+    return track_images(parts, len(z), "decoding")
 
 
 def read_codes(path: Path) -> "np.ndarray[Any, Any]":

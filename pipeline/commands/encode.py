@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
 
 
 def encode(
@@ -26,10 +26,9 @@ def encode(
 
     from pipeline.commands.reading import check_file, read_batches
     from pipeline.files import atomic_file
-    from pipeline.runtime.sampler import Sampler
 
     check_file(output, ".npz")
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    sampler = open_sampler(model, device)
     files, codes = [], []
     for batch in read_batches(images, sampler, "encoding", resize, skip_bad):
         files += batch.files

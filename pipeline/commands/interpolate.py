@@ -1,11 +1,13 @@
 """`vae interpolate`: from one seed's image to another's."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Temperature
+from pipeline.commands.decode import decode_in_parts
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Temperature, open_sampler
 from pipeline.errors import UserError
 
 STEPS = {".gif": 30, ".png": 10}
@@ -37,23 +39,23 @@ def interpolate(
 
     from pipeline.commands.reading import check_file
     from pipeline.files import atomic_file
-    from pipeline.runtime.interpolation import walk, write_animation
+    from pipeline.runtime.interpolation import there_and_back, walk, write_animation
     from pipeline.runtime.pictures import make_grid
-    from pipeline.runtime.sampler import Sampler
 
     check_file(output, *STEPS)
     numbers = read_seeds(seeds)
     moving = Path(output).suffix.lower() == ".gif"
     steps = _check(STEPS[Path(output).suffix.lower()] if steps is None else steps, len(numbers), fps)
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    sampler = open_sampler(model, device)
     stations = np.concatenate([sampler.latents(1, seed, 0, temperature) for seed in numbers])
     legs = walk(stations, steps)  # (legs, steps, latent_dim)
+    z = there_and_back(legs) if moving else legs.reshape(-1, sampler.latent_dim)
+    parts = decode_in_parts(sampler, z)
     if moving:
-        way = np.concatenate([legs[0], *legs[1:, 1:]])  # where two legs meet, once
-        write_animation(output, sampler.decode(way), fps)
+        write_animation(output, chain.from_iterable(parts), fps)
     else:
         with atomic_file(output) as beside:
-            make_grid(sampler.decode(legs.reshape(-1, sampler.latent_dim)), columns=steps).save(beside)
+            make_grid(np.concatenate(list(parts)), columns=steps).save(beside)
     typer.echo(f"wrote {output}: from seed to seed through {', '.join(map(str, numbers))} in {steps} pictures each")
 
 

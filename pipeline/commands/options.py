@@ -1,11 +1,15 @@
 """Options that several commands share, described once. Nothing heavy is imported: `vae --help` reads this."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.runtime.sampler import Sampler
+    from pipeline.runtime.session import Device as DeviceName
 
 EXPORT_FOLDER = Path("models/export")
 DEMO_FOLDER = Path(__file__).parents[1] / "runtime" / "demo"
@@ -38,9 +42,23 @@ def expect_export(folder: Path) -> Path:
     return folder
 
 
+def open_sampler(model: Path, device: str) -> "Sampler":
+    """The model on a device, whose name is checked there.
+
+    Raises:
+        UserError: a file is missing, damaged or not one of ours, or the device is unknown or not there.
+    """
+    from pipeline.runtime.sampler import Sampler
+
+    return Sampler(model, cast("DeviceName", device))
+
+
 Photos = Annotated[
     list[Path],
-    typer.Argument(metavar="IMAGES", help="Images, and folders of images at any depth (PNG, JPEG, WebP or BMP)."),
+    typer.Argument(
+        metavar="IMAGES",
+        help="Images, and folders of images at any depth (PNG, JPEG, WebP or BMP), but for hidden ones.",
+    ),
 ]
 Pictures = Annotated[
     str,

@@ -1,13 +1,10 @@
 """Images from the command line, batch by batch, under a progress bar; and the checks of where results go."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from pipeline.commands.progress import open_console, progress_bar
 from pipeline.errors import UserError
 from pipeline.runtime.images import ImageBatch, find_images, read_images, shown
 
@@ -26,7 +23,7 @@ def read_batches(
         UserError: a file is no image and `skip_bad` is off, one has another size and `resize` is off, or none is left.
     """
     files = find_images(paths)
-    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    console = open_console()
     skipped = 0
 
     def skip(file: str, reason: str) -> None:
@@ -34,7 +31,7 @@ def read_batches(
         skipped += 1
         console.print(f"skipped {shown(file)}: {reason}")
 
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         tracked = bar.track(files, description=title)
         yield from read_images(tracked, sampler.image_shape, resize, skip if skip_bad else None)
     if skipped:
@@ -65,10 +62,3 @@ def check_folder(output: str) -> None:
     path = Path(output)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{output}: already there; expected a folder that is new or empty")
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield progress

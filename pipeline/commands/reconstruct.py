@@ -1,17 +1,19 @@
 """`vae reconstruct`: what the model keeps of an image."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.files import atomic_directory
 
 if TYPE_CHECKING:
     from pipeline.runtime.images import Images
 
+MOST_STEM_BYTES = 200
 SMALLEST_PAIR = 224  # pixels; smaller pairs are enlarged by a whole factor, each pixel a square
 
 
@@ -35,20 +37,26 @@ def reconstruct(
     """
     from pipeline.commands.reading import check_folder, read_batches
     from pipeline.runtime.pictures import as_picture
-    from pipeline.runtime.sampler import Sampler
 
     check_folder(output)
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    sampler = open_sampler(model, device)
     written = 0
     with atomic_directory(output) as beside:
         for batch in read_batches(images, sampler, "reconstructing", resize, skip_bad):
             mu, _ = sampler.encode(batch.images)
             pictures = _pictures(batch.images, sampler.decode(mu), alone)
             for file, picture in zip(batch.files, pictures, strict=True):
-                name = beside / f"{written:06}-{Path(file).stem[:100]}.png"
+                name = beside / f"{written:06}-{_shortened(Path(file).stem)}.png"
                 as_picture(picture, 1 if alone else SMALLEST_PAIR).save(name)
                 written += 1
     typer.echo(f"wrote {output}: {written} " + ("reconstructions" if alone else "images beside their reconstructions"))
+
+
+def _shortened(stem: str) -> str:
+    """A file system counts bytes: a number in front must not make a name too long that was just short enough."""
+    while len(os.fsencode(stem)) > MOST_STEM_BYTES:
+        stem = stem[:-1]
+    return stem
 
 
 def _pictures(originals: "Images", reconstructions: "Images", alone: bool) -> "Iterator[Images]":

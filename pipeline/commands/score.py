@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad
+from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.errors import UserError
 from pipeline.files import atomic_file
 
@@ -46,12 +46,11 @@ def score(
     from pipeline.commands.reading import check_file, read_batches
     from pipeline.runtime.contact_sheet import contact_sheet, in_nats
     from pipeline.runtime.images import shown
-    from pipeline.runtime.sampler import Sampler
 
     check_file(output, ".csv")
     if sheet is not None:
         check_file(sheet, ".png")
-    sampler = Sampler(model, device)  # type: ignore[arg-type]  # open_session checks the name
+    sampler = open_sampler(model, device)
     rows: list[Row] = []
     strangest: list[Scored] = []
     for batch in read_batches(images, sampler, "scoring", resize, skip_bad):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import Demo, Device, SamplerModel, choose_model
+from pipeline.commands.options import Demo, Device, SamplerModel, choose_model, open_sampler
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,13 +23,12 @@ def serve(
     device: Device = "auto",
 ) -> None:
     """Serve the model over HTTP, until it is told to stop."""
-    from pipeline.runtime.sampler import Sampler
     from pipeline.runtime.server import import_server
 
     create_app, run = import_server()
     settings = _settings(host, max_images)
     path = choose_model(model, demo)
-    server = create_app(Sampler(path, device), settings)  # type: ignore[arg-type]  # open_session checks the name
+    server = create_app(open_sampler(path, device), settings)
     named = "the demo" if demo else path
     run(server, host, port, lambda address: print(f"serving {named} at {address}", flush=True))
 

@@ -1,5 +1,6 @@
 """Walks through the latents, and the moving or still picture of one."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,10 +42,14 @@ def walk(stations: Floats, steps: int) -> Floats:
     return np.stack([spherical(start, end, steps) for start, end in pairwise(stations)])
 
 
-def write_animation(output: str, frames: Images, frames_per_second: int) -> None:
-    """Write frames uint8 [n, H, W, C] as a GIF that plays there and back for ever."""
-    there_and_back = [as_picture(frame, SMALLEST_FRAME) for frame in (*frames, *frames[-2:0:-1])]
+def there_and_back(legs: Floats) -> Floats:
+    """Legs [m, steps, latent_dim] as a loop, float32 [n, latent_dim]; where two of them meet, one point stands."""
+    way = np.concatenate([legs[0], *legs[1:, 1:]])
+    return np.concatenate([way, way[-2:0:-1]])
+
+
+def write_animation(output: str, frames: Iterable[Images], frames_per_second: int) -> None:
+    """Write frames, at least one, each uint8 [H, W, C], as a GIF that plays for ever; they are taken one by one."""
+    pictures = (as_picture(frame, SMALLEST_FRAME) for frame in frames)
     with atomic_file(Path(output)) as beside:
-        there_and_back[0].save(
-            beside, save_all=True, append_images=there_and_back[1:], duration=1000 // frames_per_second, loop=0
-        )
+        next(pictures).save(beside, save_all=True, append_images=pictures, duration=1000 // frames_per_second, loop=0)

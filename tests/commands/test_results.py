@@ -171,6 +171,12 @@ def test_reconstructions_lie_beside_their_originals(vae, photos, tmp_path, sampl
     assert np.abs(pixels[:, -8:] - expected[7, ..., 0]).max() <= 1
 
 
+def test_a_name_as_long_as_a_file_system_takes_is_shortened_by_its_bytes(vae, tmp_path, digits8):
+    Image.fromarray(digits8[0, ..., 0]).save(tmp_path / f"{'é' * 125}.png")  # 254 bytes
+    assert vae("reconstruct", ".", "-o", "out")[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"000000-{'é' * 100}.png"]
+
+
 def test_reconstructions_alone_have_the_size_of_the_model(vae, photos, tmp_path, sampler, digits8):
     assert vae("reconstruct", "photos/03.png", "--alone", "-o", "out")[0] == 0
     with Image.open(tmp_path / "out" / "000000-03.png") as picture:

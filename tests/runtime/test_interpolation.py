@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pipeline.runtime import Sampler
-from pipeline.runtime.interpolation import spherical, walk, write_animation
+from pipeline.runtime.interpolation import spherical, there_and_back, walk, write_animation
 
 
 def test_the_walk_keeps_its_distance_from_the_centre():
@@ -30,13 +30,19 @@ def test_a_walk_has_a_leg_between_each_two_stations():
     np.testing.assert_allclose(legs[:, -1], stations[1:], atol=1e-6)
 
 
+def test_a_loop_goes_there_and_back_and_stands_still_nowhere():
+    legs = np.array([[0, 1, 2], [2, 3, 4]], np.float32)[..., None]
+    np.testing.assert_array_equal(there_and_back(legs)[:, 0], [0, 1, 2, 3, 4, 3, 2, 1])
+    np.testing.assert_array_equal(there_and_back(legs[:1, 1:])[:, 0], [1, 2])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_animation_plays_there_and_back_for_ever(tmp_path, channels):
+def test_an_animation_plays_for_ever(tmp_path, channels):
     frames = np.repeat(np.array([0, 80, 160, 240], np.uint8), 64 * channels).reshape(4, 8, 8, channels)
-    write_animation(str(tmp_path / "a.gif"), frames, 20)
+    write_animation(str(tmp_path / "a.gif"), iter(frames), 20)
     with Image.open(tmp_path / "a.gif") as animation:
         levels = [level_of(animation, number) for number in range(animation.n_frames)]
-        assert levels == [0, 80, 160, 240, 160, 80]
+        assert levels == [0, 80, 160, 240]
         assert animation.info["loop"] == 0
         assert animation.info["duration"] == 50
         assert animation.size == (224, 224)
