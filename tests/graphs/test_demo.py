@@ -1,8 +1,11 @@
 import dataclasses
+import re
 
+import numpy as np
 import onnx
 import pytest
 
+from pipeline.commands.options import DEMO_FOLDER
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.graphs import demo
@@ -10,6 +13,9 @@ from pipeline.graphs.demo import write_demo
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.onnx_export import finish
 from pipeline.graphs.sampler import sampler_model
+from pipeline.runtime import Sampler
+from pipeline.runtime.manifest import MANIFEST, read_manifest
+from pipeline.runtime.sampler import SAMPLER
 
 
 def test_the_demo_is_the_sampler_alone_as_it_was_exported(mlp, tmp_path):
@@ -39,3 +45,18 @@ def test_a_model_of_no_commit_is_refused(mlp, tmp_path):
     with pytest.raises(UserError, match="was trained at 0fb6cfb-dirty; expected a commit"):
         write_demo(tmp_path / "export", tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
+
+
+def test_what_ships_is_whole_small_of_a_commit_and_draws_digits():
+    manifest = read_manifest(DEMO_FOLDER)
+    assert list(manifest.sha256) == [SAMPLER]
+    assert {path.name for path in DEMO_FOLDER.iterdir()} == {SAMPLER, MANIFEST}
+    assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) < demo.MOST_BYTES
+    sampler = Sampler(DEMO_FOLDER, "cpu")
+    assert re.fullmatch("[0-9a-f]{40}", sampler.metadata.git_revision)
+    images = sampler.sample(100)
+    ink = images.mean(axis=(1, 2, 3)) / 255
+    assert images.shape == (100, 28, 28, 1)
+    assert ((ink > 0.02) & (ink < 0.4)).all()  # white strokes on black
+    assert images[:, [0, -1]].max() < 128  # and nothing at the edge
+    assert len(np.unique(images, axis=0)) == 100
