@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
+from pipeline.dataset.batches import model_input
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_files, write_json
@@ -27,13 +28,20 @@ from pipeline.graphs.detection import measure_detection
 from pipeline.graphs.detection_section import TITLE, detection_section
 from pipeline.graphs.latents import measure_latent_kl
 from pipeline.graphs.manifest import build_manifest, list_files
-from pipeline.graphs.modules import Decoder, Encoder, Scorer
+from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
-from pipeline.params import load_params
+from pipeline.graphs.variants import bound, quality
+from pipeline.graphs.variants.bound import DecoderBound
+from pipeline.graphs.variants.choice import Limits, Outcome, choose_variants
+from pipeline.graphs.variants.layers import PARAMETERS
+from pipeline.graphs.variants.quality import Yardstick
+from pipeline.graphs.variants.section import TITLE as VARIANTS
+from pipeline.graphs.variants.section import variants_section
+from pipeline.params import ExportParams, load_params
 from pipeline.publish import publish
 from pipeline.record import Record, read_record
 from pipeline.runtime.explorer.folder import write_explorer
@@ -41,6 +49,8 @@ from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.vae.model import VAE
+
+SEED = 0  # of the binarisation of test images
 
 
 def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np.ndarray) -> dict[str, bytes]:
@@ -53,7 +63,8 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
         validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
     """
     channels, height, width = vae.config.image_shape
-    decoder = to_onnx(Decoder(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x"])
+    decoder = to_onnx(DecoderAndParameters(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x", PARAMETERS])
+    del decoder.graph.output[1:]  # the name alone is wanted, of a tensor inside: variants differ above it
     images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
     encoder = to_onnx(Encoder(vae), [images], ["images"], ["mu", "logvar"])
     if metadata.objective != "autoencoder":
@@ -102,6 +113,19 @@ def measure_as_detector(scorer: bytes, data: PreparedData, count: int) -> tuple[
     return detection.metrics, {TITLE: detection_section(detection, data.held_out_labels)}
 
 
+def make_variants(
+    files: dict[str, bytes], checkpoint: Checkpoint, data: PreparedData, params: ExportParams
+) -> list[Outcome]:
+    """int8 and fp16 of the sampler and the decoder, measured; none where `min_speedup` is null."""
+    if params.min_speedup is None:
+        return []
+    seen = torch.from_numpy(_evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
+    x = model_input(seen, torch.arange(len(seen)), checkpoint.binarize, SEED)
+    test, validation = (np.moveaxis(_evenly(part.images, quality.SAMPLES), 1, -1) for part in (data.test, data.val))
+    yardstick = Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x), test)
+    return choose_variants(files, yardstick, validation, Limits(params.min_speedup, params.max_quality_loss))
+
+
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
@@ -118,10 +142,16 @@ def main() -> None:
     parity = measure_parity(files, checkpoint.model, images)
     check_parity(parity, params.max_parity_error)
     repository = triton_repository(files)
+    variants = make_variants(files, checkpoint, data, params)
+    files = {
+        name: content for part in (files, *(variant.files for variant in variants)) for name, content in part.items()
+    }
     manifest = build_manifest(files) | {"other_files": list_files(repository)}
     detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
+    sections |= {VARIANTS: variants_section(variants, checkpoint.objective)}
     card = write_card(metadata, manifest, parity, before[1].metrics, sections)
-    metrics = {f"export/{name}": value for name, value in {**parity, **detection}.items()}
+    measured = [parity, detection, *(variant.metrics for variant in variants)]
+    metrics = {f"export/{name}": value for part in measured for name, value in part.items()}
     with (
         atomic_directory(paths.reports) as reports,
         atomic_directory(paths.models) as models,
@@ -136,6 +166,11 @@ def main() -> None:
         registered = publish(before, params, metrics, models, [explorer])
     error = parity["decoder_max_abs_error"]
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {error:.1e}{registered}")
+
+
+def _evenly(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many images, from all over the split: a stored set may be in the order of its classes."""
+    return np.array(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
 def _of_graph(metadata: Metadata, name: str) -> Metadata:

@@ -151,6 +151,12 @@ class ExportParams(Section):
     """Samples of z that one score is averaged over; they are drawn once and stand in scorer.onnx."""
     detection_images: Annotated[int, Field(ge=2)]
     """Images of each kind (strange or not), at most, on which the scorer is measured as a detector of strange ones."""
+    min_speedup: Annotated[float, Field(gt=0)] | None
+    """int8 (for the CPU) and fp16 (for GPUs) of sampler and decoder are written only where a call takes so many times
+    less than in float32, on the exporting machine, of 64 images and of 512; null makes and measures none."""
+    max_quality_loss: Annotated[float, Field(ge=0)]
+    """What such a variant may lose of the importance-weighted bound on log p(x), in nats per test image (of a plain
+    auto-encoder, of log p(x|z) at z = mu)."""
     onnxruntime_web: Annotated[str, Field(min_length=1)] | None
     """dist/ of the npm package onnxruntime-web; a relative path starts at the repository's root. The explorer that is
     logged takes its files along where the folder is there; otherwise, or for null, it says which ones it lacks."""

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline import export
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
-from pipeline.graphs.modules import Decoder
+from pipeline.graphs.modules import DecoderAndParameters
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
@@ -57,9 +58,15 @@ def write_inputs(folder, vae):
 
 
 def set_max_parity_error(folder, value):
-    lines = (Path(__file__).parent.parent / "params.yaml").read_text().splitlines()
-    lines = [f"  max_parity_error: {value}" if "max_parity_error" in line else line for line in lines]
-    (folder / "params.yaml").write_text("\n".join(lines))
+    set_params(folder, max_parity_error=value)
+
+
+def set_params(folder, **values):
+    """The repository's params with some values of export; none of the variants, for which seconds would decide."""
+    text = (Path(__file__).parent.parent / "params.yaml").read_text()
+    for name, value in {"min_speedup": "null", "max_parity_error": 1e-4, **values}.items():
+        text = re.sub(rf"^  {name}: \S+", f"  {name}: {value}", text, flags=re.MULTILINE)
+    (folder / "params.yaml").write_text(text)
 
 
 def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, capsys):
@@ -76,7 +83,9 @@ def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, 
     }
     metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
     assert 0 <= metrics["export/decoder_max_abs_error"] < 1e-5
-    assert "test/elbo" in (folder / "card.md").read_text()
+    card = (folder / "card.md").read_text()
+    assert "test/elbo" in card
+    assert "## Variants" not in card  # none were asked for
     printed = capsys.readouterr().out
     assert printed.endswith("; vae version 3\n")
     assert printed.count("\n") == 1
@@ -90,6 +99,21 @@ def test_what_is_exported_draws_images_and_knows_its_origin(stage, tmp_path, mlp
     assert sampler.metadata.git_revision == "0fb6cfb-dirty"
     assert sampler.metadata.mlflow_run == "8f14e45f"
     assert sampler.metadata.objective == "elbo"
+
+
+def test_variants_that_pay_are_listed_in_the_manifest_and_the_card(stage, tmp_path, mlp):
+    set_params(tmp_path, min_speedup=1e-9, max_quality_loss=1000)
+    export.main()
+    folder = tmp_path / "models" / "export"
+    assert list(read_json(folder / "manifest.json")["files"])[4:6] == ["sampler.int8.onnx", "decoder.int8.onnx"]
+    images, plain = Sampler(folder, "cpu", variant="int8").sample(9), Sampler(mlp.folder, "cpu").sample(9)
+    assert 0 < np.abs(images.astype(int) - plain).max() < 40
+    card = (folder / "card.md").read_text()
+    assert "| `sampler.int8.onnx` | the sampler in int8, for the CPU |" in card
+    assert "## Variants" in card
+    metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
+    assert {"export/int8_sample64_speedup", "export/int8_psnr_db", "export/int8_nll_loss"} < metrics.keys()
+    assert stage == [metrics]
 
 
 def test_the_scorer_is_measured_as_a_detector(stage, tmp_path):
@@ -141,11 +165,12 @@ def test_the_explorer_takes_onnxruntime_web_along_where_it_is_installed(stage, t
 
 
 def test_files_that_differ_from_the_model_are_not_written(stage, tmp_path, monkeypatch):
-    class Wrong(Decoder):
+    class Wrong(DecoderAndParameters):
         def forward(self, z):
-            return torch.flip(super().forward(z), [2])
+            x, parameters = super().forward(z)
+            return torch.flip(x, [2]), parameters
 
-    monkeypatch.setattr(export, "Decoder", Wrong)
+    monkeypatch.setattr(export, "DecoderAndParameters", Wrong)
     with pytest.raises(UserError, match=r"decoder_max_abs_error is .*; expected at most 0.0001"):
         export.main()
     assert_nothing_was_written(tmp_path, stage)

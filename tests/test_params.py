@@ -61,6 +61,8 @@ def test_the_params_of_the_repository_are_valid():
         ({"export.max_parity_error": 0.0}, "export.max_parity_error is 0.0; expected a number > 0"),
         ({"export.score_samples": 0}, "export.score_samples is 0; expected a number >= 1"),
         ({"export.detection_images": 1}, "export.detection_images is 1; expected a number >= 2"),
+        ({"export.min_speedup": 0}, "export.min_speedup is 0; expected a number > 0, or null"),
+        ({"export.max_quality_loss": -0.1}, "export.max_quality_loss is -0.1; expected a number >= 0"),
         ({"export.min_active_units": -1}, "export.min_active_units is -1; expected a number >= 0"),
         ({"export.max_latency_ms": 0}, "export.max_latency_ms is 0; expected a number > 0, or null"),
         (

@@ -14,6 +14,10 @@ _PURPOSES = {
     "encoder.onnx": "images to the mean and log-variance of their latents",
     "sampler.onnx": "seeds to images; the noise generator is inside the graph",
     "scorer.onnx": "images to how strange the model finds them, as a whole and pixel by pixel",
+    "sampler.int8.onnx": "the sampler in int8, for the CPU",
+    "decoder.int8.onnx": "the decoder in int8, for the CPU",
+    "sampler.fp16.onnx": "the sampler in fp16, for GPUs",
+    "decoder.fp16.onnx": "the decoder in fp16, for GPUs",
 }
 
 _USE = """\

@@ -21,6 +21,19 @@ class Decoder(nn.Module):
         return self.vae.mean(z)
 
 
+class DecoderAndParameters(nn.Module):
+    """The same, and besides what the likelihood takes, [n, ...]: the logits, or the means of the Gaussian."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixel means of each row's z, and the parameters that they come from."""
+        parameters = self.vae.decode(z)
+        return self.vae.likelihood.mean(parameters).clamp(0, 1), parameters
+
+
 class Encoder(nn.Module):
     """images uint8 [n, H, W, C] -> mu and logvar of q(z|x), each float32 [n, latent_dim]."""
 

@@ -1,0 +1,53 @@
+"""The importance-weighted bound with the decoder of an ONNX file in place of the model's own."""
+
+import torch
+from torch import Tensor
+
+from pipeline.graphs.variants.layers import PARAMETERS, TOGETHER
+from pipeline.runtime.sampler import DECODER
+from pipeline.runtime.session import Device, open_session
+from pipeline.vae.bounds import iw_bound
+from pipeline.vae.densities import gaussian_log_prob
+from pipeline.vae.model import VAE, reparameterize
+
+IMAGES, SAMPLES = 500, 32  # test images, and samples of z for each
+_SEED = 0
+
+
+class DecoderBound:
+    """log p(x) from below, by whichever decoder it is given; every decoder gets the same z of the model's encoder.
+
+    Args:
+        vae: gives q(z|x), the prior and the likelihood.
+        objective: elbo, or autoencoder, of which recon at z = mu takes the place of the bound.
+        x: what the model sees of images, float32 [n, C, H, W]; the first 500 are taken.
+    """
+
+    @torch.no_grad()
+    def __init__(self, vae: VAE, objective: str, x: Tensor) -> None:
+        self._likelihood, self._x = vae.likelihood, x[:IMAGES]
+        mu, logvar = vae.encode(self._x)
+        self.samples = 1 if objective == "autoencoder" else SAMPLES
+        noise = torch.randn(len(mu), SAMPLES, mu.shape[1], generator=torch.Generator().manual_seed(_SEED))
+        if objective == "autoencoder":
+            self._z, self._log_ratio = mu, torch.zeros(len(mu), 1)
+            return
+        mu, logvar = (value[:, None].expand_as(noise).flatten(0, 1) for value in (mu, logvar))
+        self._z = reparameterize(mu, logvar, noise.flatten(0, 1))  # (n * samples, latent_dim)
+        log_ratio = vae.prior.log_prob(self._z) - gaussian_log_prob(self._z, mu, logvar)
+        self._log_ratio = log_ratio.view(-1, SAMPLES)
+
+    @torch.no_grad()
+    def of(self, decoder: bytes, device: Device) -> Tensor:
+        """The bound of each image in nats, [n], by a decoder with the inner tensor PARAMETERS."""
+        run = open_session(decoder, device, name=DECODER).run
+        images_together = max(1, TOGETHER // self.samples)
+        bounds = []
+        for start in range(0, len(self._x), images_together):
+            images = slice(start, start + images_together)
+            rows = slice(start * self.samples, (start + images_together) * self.samples)
+            parameters = torch.from_numpy(run([PARAMETERS], {"z": self._z[rows].numpy()})[0])
+            repeated = self._x[images, None].expand(-1, self.samples, -1, -1, -1).flatten(0, 1)
+            recon = self._likelihood.log_prob(repeated, parameters).view(-1, self.samples)
+            bounds.append(iw_bound(recon + self._log_ratio[images]))
+        return torch.cat(bounds)

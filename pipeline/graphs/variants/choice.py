@@ -1,0 +1,132 @@
+"""Which variants an export gets: each is made, measured against float32, and kept only where it pays."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from pipeline.errors import UserError
+from pipeline.graphs.onnx_export import finish
+from pipeline.graphs.sampler import sampler_model
+from pipeline.graphs.variants.half import to_half
+from pipeline.graphs.variants.layers import Floats, ranges
+from pipeline.graphs.variants.quality import Files, Images, Quality, Yardstick
+from pipeline.graphs.variants.quantise import quantise, quantised_layers, ranged_tensors
+from pipeline.graphs.variants.speed import DECIDING_SIZES, measure_speedups
+from pipeline.runtime.draws import rows
+from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
+from pipeline.runtime.session import Device, open_session, read_metadata
+from pipeline.runtime.variants import Variant, variant_file
+
+GREY_LEVELS = 1  # between batches: what rounding explains
+_DEVICES: Mapping[Variant, Device] = {"int8": "cpu", "fp16": "cuda"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a variant."""
+
+    variant: Variant
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """sampler and decoder under their own names, `sampler.int8.onnx`; none where `refusal` says why."""
+    refusal: str = ""
+    quality: Quality | None = None
+    """None where it could not be made."""
+    speedups: Mapping[int, float] | None = None
+    """Seconds of a call of float32 over the variant's, by images a call; None where they cannot be measured here."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """By names such as `int8_sample64_speedup`, `int8_psnr_db`, `int8_nll_loss` and `int8_kid`."""
+        measured: dict[str, float] = {f"sample{n}_speedup": ratio for n, ratio in (self.speedups or {}).items()}
+        if quality := self.quality:
+            measured |= {"psnr_db": quality.psnr, "nll_loss": quality.loss.value}
+            measured |= {"nll_loss_stderr": quality.loss.stderr, "kid_to_fp32": quality.kid_between}
+            if quality.kid:
+                measured |= {"kid": quality.kid.value, "kid_stderr": quality.kid.stderr}
+        return {f"{self.variant}_{name}": value for name, value in measured.items()}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a variant must keep; see `export` in params.yaml."""
+
+    min_speedup: float
+    max_loss: float
+    """Nats per image."""
+
+
+def choose_variants(files: Files, yardstick: Yardstick, validation: Images, limits: Limits) -> list[Outcome]:
+    """Make int8 and fp16 of an export's sampler and decoder, measure them, and keep those within the limits.
+
+    Args:
+        files: sampler.onnx, decoder.onnx and encoder.onnx, in float32.
+        yardstick: their quality.
+        validation: uint8 [n, H, W, C]; the ranges of int8 are those of their latents and of as many from the prior.
+        limits: what decides.
+    """
+    decoder = onnx.load_model_from_string(files[DECODER])
+
+    def to_int8() -> ModelProto | None:
+        if not quantised_layers(decoder.graph):
+            return None
+        return quantise(decoder, ranges(decoder, ranged_tensors(decoder.graph), latents(files, validation)))
+
+    makers: dict[Variant, Callable[[], ModelProto | None]] = {"int8": to_int8, "fp16": lambda: to_half(decoder)}
+    return [_judge(files, variant, make(), yardstick, limits) for variant, make in makers.items()]
+
+
+def latents(files: Files, validation: Images) -> Floats:
+    """z of n images by the encoder, one sample each, and as many from the prior by the sampler, [2n, latent_dim]."""
+    encode, draw = (open_session(files[name], "cpu", name=name).run for name in (ENCODER, SAMPLER))
+    parts = []
+    for start in range(0, len(validation), 512):
+        images = validation[start : start + 512]
+        z = draw(["z"], rows(2 * len(images), 1, 2 * start, 1.0))[0]
+        mu, logvar = encode(["mu", "logvar"], {"images": images})
+        parts += [mu + np.exp(logvar / 2) * z[: len(images)], z[len(images) :]]
+    return np.concatenate(parts)
+
+
+def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick: Yardstick, limits: Limits) -> Outcome:
+    if decoder is None:
+        return Outcome(variant, refusal="the decoder has no layer behind its first that could be quantised")
+    made = _finish(decoder, files[DECODER], variant)
+    device = _DEVICES[variant]
+    here = _serves(device, files[SAMPLER])
+    quality = yardstick.measure(made, device if here else "cpu")
+    speedups = measure_speedups(files[SAMPLER], made[SAMPLER], device) if here else None
+    refusal = _refusal(quality, speedups, limits)
+    kept = {} if refusal else {variant_file(name, variant): content for name, content in made.items()}
+    return Outcome(variant, kept, refusal, quality, speedups)
+
+
+def _finish(decoder: ModelProto, plain: bytes, variant: Variant) -> dict[str, bytes]:
+    """sampler.onnx and decoder.onnx around a decoder; their metadata are those of the float32 file, and the variant."""
+    metadata = replace(read_metadata(open_session(plain, "cpu", name=DECODER), DECODER), variant=variant)
+    models = {SAMPLER: sampler_model(decoder, metadata.latent_dim), DECODER: decoder}
+    return {name: finish(model, replace(metadata, graph=name.removesuffix(".onnx"))) for name, model in models.items()}
+
+
+def _serves(device: Device, sampler: bytes) -> bool:
+    try:
+        open_session(sampler, device, name=SAMPLER)
+    except UserError:
+        return False
+    return True
+
+
+def _refusal(quality: Quality, speedups: Mapping[int, float] | None, limits: Limits) -> str:
+    """Why a variant is not written; nothing if it is."""
+    if not quality.loss.value <= limits.max_loss:  # also when it is NaN
+        return f"it loses {quality.loss.value:.3g} nats; export.max_quality_loss allows {limits.max_loss:g}"
+    if quality.split_grey_levels > GREY_LEVELS:
+        return f"an image differs by {quality.split_grey_levels} grey levels from batch to batch; expected 1 at most"
+    if speedups is None:
+        return "its speed counts on a GPU, and the machine that exported has none"
+    least = min(speedups[size] for size in DECIDING_SIZES)
+    if not least >= limits.min_speedup:
+        return f"it is {least:.2f} times as fast as float32; export.min_speedup asks for {limits.min_speedup:g}"
+    return ""

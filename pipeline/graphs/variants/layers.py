@@ -1,0 +1,62 @@
+"""Where a decoder's graph multiplies by its weights, and what flows between those places."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from pipeline.runtime.sampler import DECODER
+from pipeline.runtime.session import open_session
+
+PARAMETERS = "parameters"
+"""The tensor inside decoder.onnx that the likelihood takes: all that is above it may be computed otherwise."""
+
+TOGETHER = 2048  # latents decoded at once; bounds the memory
+
+Floats = NDArray[np.float32]
+
+
+def constants(graph: GraphProto) -> dict[str, NDArray[Any]]:
+    """The stored arrays of a graph, by name."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def layers(graph: GraphProto) -> list[NodeProto]:
+    """The dense and convolutional nodes with stored weights and biases, from z on."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [node for node in graph.node if node.op_type in ("Gemm", "Conv") and stored.issuperset(node.input[1:])]
+
+
+def ancestors(graph: GraphProto, tensor: str) -> list[NodeProto]:
+    """The nodes that a tensor is computed by, in the graph's order."""
+    wanted, found = {tensor}, []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            found.append(node)
+    return found[::-1]
+
+
+def expose(decoder: ModelProto, names: Iterable[str]) -> bytes:
+    """The file of a decoder that gives the named float tensors out besides."""
+    model = onnx.ModelProto()
+    model.CopyFrom(decoder)
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def ranges(decoder: ModelProto, names: Iterable[str], z: Floats) -> Mapping[str, tuple[float, float]]:
+    """The least and the largest value of each named tensor over latents z [n, latent_dim]."""
+    names = list(dict.fromkeys(names))
+    if not names:
+        return {}
+    run = open_session(expose(decoder, names), "cpu", name=DECODER).run
+    parts = [run(names, {"z": z[start : start + TOGETHER]}) for start in range(0, len(z), TOGETHER)]
+    return {
+        name: (float(min(part.min() for part in column)), float(max(part.max() for part in column)))
+        for name, column in zip(names, zip(*parts, strict=True), strict=True)
+    }

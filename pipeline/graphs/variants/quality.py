@@ -1,0 +1,118 @@
+"""What a variant loses against the float32 files, by running both on the same z."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.graphs.variants.bound import DecoderBound
+from pipeline.graphs.variants.features import features
+from pipeline.graphs.variants.kid import kid_blocks, paired_kid, scaled
+from pipeline.graphs.variants.layers import PARAMETERS, expose
+from pipeline.runtime.draws import rows
+from pipeline.runtime.sampler import DECODER, SAMPLER
+from pipeline.runtime.session import Device, open_session
+
+SAMPLES = 1024  # images drawn from each sampler, of seed 0
+_CALLS = (64, 7, 1)  # sizes of the calls in which the first samples are drawn once more
+_SMALLEST_ERROR = 1e-15  # 150 dB; files that agree in every bit have no PSNR
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its standard error."""
+
+    value: float
+    stderr: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Estimate":
+        """Of independent values [n], n > 0; a single one has a standard error of 0, for want of a spread."""
+        values = values.double()
+        stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        return cls(values.mean().item(), stderr)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a variant loses."""
+
+    psnr: float
+    """Of the decoder's pixel means against float32's, in dB of the range [0, 1], at the z of the samples."""
+    loss: Estimate
+    """Float32's importance bound minus the variant's, in nats per test image; of a plain auto-encoder, which has no
+    such bound, of recon at z = mu."""
+    kid: Estimate | None
+    """Kernel inception distance of the variant's samples from the test images; None where these are too few."""
+    kid_float32: Estimate | None
+    """The same of float32's samples."""
+    kid_between: float
+    """The distance between the samples of both, which share their z."""
+    images: int
+    """How many test images the loss is a mean over."""
+    split_grey_levels: int
+    """Largest difference of a pixel between one call and the same rows in calls of other sizes."""
+
+
+class Yardstick:
+    """The float32 files' side of every comparison, computed once.
+
+    Args:
+        files: sampler.onnx and decoder.onnx.
+        bound: of the model that they were made from.
+        test: uint8 [m, H, W, C], at least one.
+    """
+
+    def __init__(self, files: Files, bound: DecoderBound, test: Images) -> None:
+        self._bound, self._real = bound, features(test)
+        images, self._z = _draw(files[SAMPLER], "cpu")
+        self._made = self._features(images)
+        self._means, self._bounds = self._decode(files[DECODER], "cpu")
+
+    def measure(self, files: Files, device: Device) -> Quality:
+        """What a variant loses when it runs on `device`; its files bear the names of the float32 ones."""
+        means, bounds = self._decode(files[DECODER], device)
+        images, _ = _draw(files[SAMPLER], device)
+        again, _ = _draw(files[SAMPLER], device, _CALLS)
+        made = self._features(images)
+        error = float(((means - self._means) ** 2).mean(dtype=np.float64))
+        return Quality(
+            psnr=-10 * math.log10(max(error, _SMALLEST_ERROR)),
+            loss=Estimate.of(self._bounds - bounds),
+            kid=self._kid(made),
+            kid_float32=self._kid(self._made),
+            kid_between=paired_kid(self._made, made),
+            images=len(bounds),
+            split_grey_levels=int(np.abs(again.astype(int) - images[: len(again)]).max()),
+        )
+
+    def _decode(self, decoder: bytes, device: Device) -> tuple[Floats, Tensor]:
+        """The pixel means of the samples, [1024, C, H, W], and the bound of each test image, [n]."""
+        exposed = expose(onnx.load_from_string(decoder), [PARAMETERS])
+        means = open_session(decoder, device, name=DECODER).run(["x"], {"z": self._z})[0]
+        return means, self._bound.of(exposed, device)
+
+    def _features(self, images: Images) -> Tensor:
+        return scaled(features(images), by=self._real)
+
+    def _kid(self, made: Tensor) -> Estimate | None:
+        blocks = kid_blocks(scaled(self._real, by=self._real), made)
+        return None if blocks is None else Estimate.of(blocks)
+
+
+def _draw(
+    sampler: bytes, device: Device, calls: tuple[int, ...] = (SAMPLES // 2, SAMPLES // 2)
+) -> tuple[Images, Floats]:
+    """The first images of seed 0, in calls of the given sizes, and their z."""
+    run, starts = open_session(sampler, device, name=SAMPLER).run, np.cumsum((0, *calls[:-1])).tolist()
+    drawn = [run(["images", "z"], rows(size, 0, start, 1.0)) for start, size in zip(starts, calls, strict=True)]
+    images, z = (np.concatenate(column) for column in zip(*drawn, strict=True))
+    return images, z

@@ -1,0 +1,46 @@
+"""How much faster one sampler is than another: both take turns in one process, so that both see the same machine."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from pipeline.runtime.draws import rows
+from pipeline.runtime.sampler import SAMPLER
+from pipeline.runtime.session import Device, open_session
+
+SIZES = (1, 64, 512)
+"""Images a call."""
+
+DECIDING_SIZES = (64, 512)
+"""Those whose lesser ratio is held to export.min_speedup: a single image is mostly overhead."""
+
+WARM_UP, ROUNDS, LONGEST_SECONDS = 2, 40, 2.0
+
+
+def measure_speedups(plain: bytes, variant: bytes, device: Device) -> dict[int, float]:
+    """The ratio of the median seconds of a call, plain over variant, for each of SIZES.
+
+    40 rounds, or as many as 2 seconds hold, of one call each. The files are samplers.
+    """
+    runs = [open_session(content, device, name=SAMPLER).run for content in (plain, variant)]
+
+    def turn(size: int) -> Sequence[float]:
+        durations = []
+        for run in runs:
+            given = rows(size, 0, 0, 1.0)
+            start = time.perf_counter()
+            run(["images"], given)
+            durations.append(time.perf_counter() - start)
+        return durations
+
+    def ratio(size: int) -> float:
+        for _ in range(WARM_UP):
+            turn(size)
+        turns: list[Sequence[float]] = []
+        end = time.perf_counter() + LONGEST_SECONDS
+        while len(turns) < ROUNDS and (not turns or time.perf_counter() < end):
+            turns.append(turn(size))
+        seconds: list[float] = [statistics.median(column) for column in zip(*turns, strict=True)]
+        return seconds[0] / max(seconds[1], 1e-9)
+
+    return {size: ratio(size) for size in SIZES}
