@@ -11,6 +11,7 @@ Opens    the MLflow run that evaluate and export join
 import argparse
 import dataclasses
 import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.params import ModelParams, Params, flatten, load_params
 from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
 from pipeline.tracking.training import TrainingRun, training_run
+from pipeline.training.abandoned import tidy
 from pipeline.training.fit import Fit, History
 from pipeline.training.launch import is_launched, launch
 from pipeline.training.precision import choose_precision
@@ -39,6 +41,7 @@ from pipeline.vae.model import VAE, VAEConfig
 
 MOSTLY_BINARY = 0.95
 PACKAGE = Path(__file__).parent
+RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change the weights by rounding at most
 CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/*.py", "dataset/*.py")
 
 
@@ -116,10 +119,16 @@ def save(folder: Path, params: Params, model: VAE, history: History, record: Rec
 
 
 def training_name(params: Params, data_sha256: str) -> str:
-    """A hash of all that shapes the weights: params, data, this code, torch, and the precision of this processor."""
+    """A hash of all that shapes the weights: params, data, this code, torch, and the precision of this processor.
+
+    Of the params, those of another stage and RUNNING are left out: a training goes on when they have changed.
+    """
     device = choose_device(params.train.device)
     code = sha256_of_files(path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
-    parts = (params.digest(), data_sha256, code, torch.__version__, choose_precision(params.train.precision, device))
+    values = {"model": params.model.model_dump(mode="json")}
+    values["train"] = params.train.model_dump(mode="json", exclude=set(RUNNING))
+    shaping = json.dumps(values, sort_keys=True)
+    parts = (shaping, data_sha256, code, torch.__version__, choose_precision(params.train.precision, device))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -148,6 +157,7 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
     values = flatten(params.prepare, "prepare") | flatten(params.model, "model") | flatten(params.train, "train")
     tags = provenance(params.digest(), data.sha256)
     with Scratch(repository_root() / scratch_folder, training_name(params, data.sha256)) as scratch:
+        tidy(scratch.folder)
         state = state_of_first(ranks, scratch)
         earlier = state.content if state is not None else {"run_id": None, "history": {"rows": []}}
         with training_run(values, tags, earlier["run_id"], earlier["history"]["rows"]) as run:

@@ -13,7 +13,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from pipeline import train
 from pipeline.files import read_csv, read_json
+from pipeline.params import load_params
 from pipeline.training import fit
 from pipeline.training.trainer import Trainer
 
@@ -118,6 +120,43 @@ def test_other_params_do_not_go_on_from_there(workplace, capsys, monkeypatch):
     assert "going on" not in capsys.readouterr().out
     workplace.train(**LONG)
     assert "going on at epoch 1/40" in capsys.readouterr().out
+
+
+def test_how_often_states_are_saved_may_change_on_the_way(workplace, store, capsys, monkeypatch):
+    unbroken = weights(workplace.train("unbroken", **LONG))
+    store.delete_run(read_json(Path("unbroken/run.json"))["run_id"])
+    end_epoch = Trainer.end_epoch
+
+    def interrupt(self):
+        if self.position.epoch == 3:
+            raise KeyboardInterrupt
+        return end_epoch(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "end_epoch", interrupt)
+        workplace.train(**LONG)
+    folder = workplace.train(**LONG | {"train__checkpoint_minutes": 60})
+    assert "train: going on at epoch 3/40" in capsys.readouterr().out
+    assert weights(folder) == unbroken
+    row = assert_one_whole_run(store, epochs=40)
+    assert row.data.params["train.checkpoint_minutes"] == "1e-09"
+    assert row.data.tags["resumed.train.checkpoint_minutes"] == "60.0"
+
+
+def test_what_shapes_the_weights_names_a_training_and_how_it_runs_does_not(workplace):
+    workplace.set_params()
+    params = load_params()
+    name = train.training_name(params, "da7a")
+    for section, changes, same in (
+        ("train", {"checkpoint_minutes": 1, "devices": 4, "nodes": 2}, True),
+        ("export", {"score_samples": 9}, True),
+        ("train", {"seed": 7}, False),
+        ("train", {"epochs": 9}, False),
+        ("model", {"latent_dim": 9}, False),
+    ):
+        changed = params.model_copy(update={section: getattr(params, section).model_copy(update=changes)})
+        assert (train.training_name(changed, "da7a") == name) == same, changes
+    assert train.training_name(params, "other") != name
 
 
 def test_a_store_that_is_away_holds_nothing_up_and_gets_the_run_when_it_is_back(workplace, store, monkeypatch, capsys):

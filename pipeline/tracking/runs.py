@@ -82,11 +82,22 @@ def held_points(client: MlflowClient, run_id: str) -> Points:
     return frozenset((name, point.step) for name in names for point in client.get_metric_history(run_id, name))
 
 
+def log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+    """Log params. The store never changes one: of a training that went on with others, `resumed.NAME` tags say so."""
+    given, held = as_params(params), client.get_run(run_id).data.params
+    changed = [param for param in given if held.get(param.key, param.value) != param.value]
+    client.log_batch(
+        run_id,
+        params=[param for param in given if param.key not in held],
+        tags=[RunTag(f"resumed.{param.key}", param.value) for param in changed],
+    )
+
+
 def lay(client: MlflowClient, run_id: str, record: Record) -> None:
     """Put all of a record into a run."""
     tags = [RunTag(key, value) for key, value in {**record.tags, _stage_tag(record.stage): "finished"}.items()]
     log_rows(client, run_id, [*record.curves, record.metrics], held_points(client, run_id))
-    client.log_batch(run_id, params=as_params(record.params))
+    log_params(client, run_id, record.params)
     for artifact in record.artifacts:
         if artifact.is_dir():
             client.log_artifacts(run_id, str(artifact), artifact.name)

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.errors import Stopped
 from pipeline.record import Metrics, Record
-from pipeline.tracking.runs import Points, as_params, create_run, held_points, lay, log_rows, revive_run
+from pipeline.tracking.runs import Points, create_run, held_points, lay, log_params, log_rows, revive_run
 from pipeline.tracking.store import STORE_FAILURES, reach
 
 FLUSH_SECONDS = 2.0
@@ -78,7 +78,7 @@ class TrainingRun:
 
     def _open(self) -> None:
         self.id = self.id or revive_run(self._client, self._earlier) or create_run(self._client, self._tags)
-        self._client.log_batch(self.id, params=as_params(self._params))
+        log_params(self._client, self.id, self._params)
         if self.id == self._earlier:
             self._held = held_points(self._client, self.id)
 

@@ -10,13 +10,15 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError
-
-_LAUNCHED = ("TORCHELASTIC_RUN_ID", "RANK", "SLURM_PROCID")
+from pipeline.training.ranks import ranks_of_environment
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun, Kubernetes' training operator or srun has started this process as a rank."""
-    return any(name in environment for name in _LAUNCHED)
+    """Whether torchrun, Kubernetes' training operator or srun has started this process as a rank.
+
+    A Slurm job's own shell, or a single task of it, is no rank: from there the stage starts its ranks itself.
+    """
+    return "TORCHELASTIC_RUN_ID" in environment or ranks_of_environment(environment).world_size > 1
 
 
 def launch(command: Sequence[str], devices: int, nodes: int) -> None:

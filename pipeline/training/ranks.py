@@ -36,13 +36,15 @@ class Ranks:
     def add_up(self, value: Tensor) -> Tensor:
         """The sum of every rank's `value`, in place."""
         if self.world_size > 1:
-            distributed.all_reduce(value)
+            with self._in_touch():
+                distributed.all_reduce(value)
         return value
 
     def copy_from_first(self, value: Tensor) -> Tensor:
         """Rank 0's `value`, in place."""
         if self.world_size > 1:
-            distributed.broadcast(value, src=0)
+            with self._in_touch():
+                distributed.broadcast(value, src=0)
         return value
 
     def copy_bytes_from_first(self, content: bytes | None) -> bytes | None:
@@ -61,6 +63,18 @@ class Ranks:
         """Whether `flag` is true on some rank."""
         return bool(self.add_up(torch.tensor(float(flag))).item()) if self.world_size > 1 else flag
 
+    @contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Where a peer has died, gloo raises a bare RuntimeError, at once or after _TIMEOUT."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"train: rank {self.rank} of {self.world_size} lost the others ({reason}); expected all to run to the "
+                "end: the first to fail says why, and the same command goes on from the last state"
+            ) from None
+
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
@@ -70,7 +84,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         device: `train.device` of params.yaml.
 
     Raises:
-        UserError: the environment names a rank but lacks a part of what it takes to find the others.
+        UserError: the environment names a rank but lacks a part of what it takes to find the others, they do not come,
+            or one of them is lost on the way.
     """
     found = ranks_of_environment(os.environ)
     if found.world_size == 1:
@@ -80,7 +95,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(found.local_rank)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    distributed.init_process_group(backend, rank=found.rank, world_size=found.world_size, timeout=_TIMEOUT)
+    with found._in_touch():
+        distributed.init_process_group(backend, rank=found.rank, world_size=found.world_size, timeout=_TIMEOUT)
     try:
         yield found
     finally:

@@ -1,3 +1,8 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,9 +87,57 @@ def test_several_machines_need_a_meeting_point(monkeypatch):
 
 
 def test_a_rank_starts_no_ranks_of_its_own():
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     assert not is_launched({})
-    assert is_launched({"RANK": "0"})
-    assert is_launched({"SLURM_PROCID": "0"})
+    assert is_launched({"RANK": "0", "WORLD_SIZE": "2"} | meeting)
+    assert is_launched({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"} | meeting)
+    assert is_launched({"TORCHELASTIC_RUN_ID": "train", "RANK": "0", "WORLD_SIZE": "1"})
+
+
+@pytest.mark.parametrize("environment", [{"SLURM_PROCID": "0"}, {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}])
+def test_the_shell_of_a_slurm_job_is_no_rank(environment):
+    assert not is_launched(environment)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def test_a_rank_that_nobody_watches_ends_with_a_line_when_its_peer_is_killed(tmp_path):
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_STEP_NUM_TASKS": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, str(tmp_path), "2", "17"],
+            env={**os.environ, **meeting, "SLURM_PROCID": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    _, errors = ranks[0].communicate(timeout=120)
+    assert ranks[1].wait(timeout=120) == -signal.SIGKILL
+    assert ranks[0].returncode == 1
+    assert errors.splitlines()[-1].startswith("error: train: rank 0 of 2 lost the others (")
+    assert "Traceback" not in errors
+
+
+def test_two_machines_meet_and_train_as_one(alone, tmp_path):
+    """Each is a launcher of its own on this machine."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    code = "import sys; from pipeline.training.launch import launch; launch(sys.argv[1:], devices=1, nodes=2)"
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, PROGRAM, str(tmp_path), "2"],
+            env={**os.environ, **meeting, "NODE_RANK": str(node)},
+        )
+        for node in range(2)
+    ]
+    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
+    for rank in range(2):
+        trained = load_file(tmp_path / f"{rank}of2.safetensors")
+        torch.testing.assert_close(trained["weights"], alone["weights"], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

@@ -1,5 +1,6 @@
 """A training that is killed at any moment goes on, and ends with the very weights that it would have had."""
 
+import errno
 import multiprocessing
 import os
 import random
@@ -14,7 +15,7 @@ from pipeline.errors import Stopped
 from pipeline.training import scratch as scratch_module
 from pipeline.training.fit import Fit
 from pipeline.training.scratch import Scratch, State
-from pipeline.training.signals import stop_wish
+from pipeline.training.signals import StopWish, stop_wish
 
 CHANGES = {"epochs": 4, "global_batch_size": 50, "checkpoint_minutes": 1e-9}  # a checkpoint after every step
 
@@ -144,3 +145,49 @@ def test_early_stopping_counts_on_after_a_kill(make_trainer):
     fit = Fit(make_trainer(**still))
     fit.resume(states[-1])
     assert digest(*fit.run()) == expected
+
+
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
+    make_trainer, unbroken, tmp_path, monkeypatch, capsys
+):
+    writes, whole = 0, scratch_module._write
+
+    def full_for_a_while(path, content):
+        nonlocal writes
+        writes += 1
+        if 5 <= writes <= 25:
+            path.write_bytes(content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(path, content)
+
+    monkeypatch.setattr(scratch_module, "_write", full_for_a_while)
+    assert train(make_trainer(**CHANGES), tmp_path) == unbroken
+    assert capsys.readouterr().err.count("No space left on device; training goes on without this checkpoint") == 21
+
+
+def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(make_trainer, unbroken, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stop = StopWish()
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="NOT saved; the same command goes on from"):
+        patch.setattr(scratch_module, "_write", full)
+        stop.signal = signal.SIGTERM
+        train(make_trainer(**CHANGES), tmp_path, stop)
+    assert train(make_trainer(**CHANGES), tmp_path) == unbroken
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_truncated_checkpoints_are_passed_over_to_the_same_end(make_trainer, unbroken, tmp_path, damaged, capsys):
+    """With both gone the training begins anew."""
+    process = multiprocessing.get_context("fork").Process(
+        target=_train_and_die, args=(make_trainer(**CHANGES), tmp_path, 20, "half")
+    )
+    process.start()
+    process.join()
+    states = sorted((tmp_path / "training").glob("*.safetensors"))
+    assert len(states) == 2
+    for state in states[-damaged:]:
+        state.write_bytes(state.read_bytes()[:-10])
+    assert train(make_trainer(**CHANGES), tmp_path) == unbroken
+    assert capsys.readouterr().err.count("not a whole checkpoint") == damaged

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import CONFIG, DIGITS, PARAMS
 
+from pipeline.errors import run_stage
 from pipeline.training.fit import Fit
 from pipeline.training.ranks import joined_ranks
 from pipeline.training.scratch import Scratch, State
@@ -46,4 +47,4 @@ def main(folder, epochs, dies_at=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_stage(lambda: main(*sys.argv[1:]))

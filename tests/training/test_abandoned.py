@@ -1,0 +1,58 @@
+import os
+import time
+
+import pytest
+from filelock import FileLock
+
+from pipeline.training.abandoned import KEPT_DAYS, tidy
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Makes the folder of a training that was last written to so many days ago."""
+
+    def make(name, days):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("00000001.safetensors", "lock"):
+            (folder / file).write_bytes(bytes(1_000_000 if file != "lock" else 0))
+        then = time.time() - days * 86400
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (then, then))
+        return folder
+
+    return make
+
+
+def test_a_training_alone_says_nothing(training, capsys):
+    tidy(training("ours", 100))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_of_late_stays_and_is_told_of(training, tmp_path, capsys):
+    other = training("other", KEPT_DAYS - 1)
+    tidy(training("ours", 0))
+    assert (other / "00000001.safetensors").exists()
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        f"train: 1 unfinished training (1.0 MB) of other params, data or code in {tmp_path}; removed"
+    )
+
+
+def test_one_that_nobody_came_back_for_goes_and_is_named(training, tmp_path, capsys):
+    olds = [training(name, KEPT_DAYS + 1) for name in ("a", "b")]
+    ours = training("ours", KEPT_DAYS + 1)
+    tidy(ours)
+    assert [path.exists() for path in (*olds, ours)] == [False, False, True]
+    assert capsys.readouterr().out == (
+        f"train: removed 2 unfinished trainings (2.0 MB) from {tmp_path}, untouched for more than 30 days (a, b)\n"
+    )
+
+
+def test_one_in_which_a_process_is_at_work_stays(training, capsys):
+    busy = training("busy", KEPT_DAYS + 1)
+    with FileLock(busy / "lock"):
+        os.utime(busy / "lock", (0, 0))
+        tidy(training("ours", 0))
+    assert (busy / "00000001.safetensors").exists()
+    assert "removed 1" not in capsys.readouterr().out
