@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SWEEP ?= rate-distortion
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format results demo ui clean
+.PHONY: help repro test check format results sweep demo ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -37,6 +38,9 @@ format: $(READY)  ## mend what the linter and the formatter can
 results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist
 	@test -n "$(RECIPE)" || { echo "error: RECIPE is empty; expected one of: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
+
+sweep: $(READY)  ## run a grid of experiments and draw it: make sweep SWEEP=rate-distortion
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.sweep recipes/sweeps/$(SWEEP).yaml reports/sweeps $(SET)
 
 demo: $(READY)  ## renew the sampler that ships with the package, from models/export
 	@$(BIN)/python -m pipeline.graphs.demo models/export pipeline/runtime/demo

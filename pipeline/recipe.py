@@ -7,15 +7,12 @@ same MLflow store, its results in `dvc exp show`.
 """
 
 import argparse
-import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dvc.api
-
 from pipeline.errors import UserError, run_stage
+from pipeline.experiment import as_settings, metrics_of, run_experiment
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
 
 _SIGNS = {"at_least": ">=", "at_most": "<="}
@@ -31,6 +28,11 @@ class Recipe:
     def applied_to(self, base: dict[str, Any]) -> dict[str, Any]:
         """The sections of `base` with this recipe's values in place."""
         return {name: {**section, **self.params.get(name, {})} for name, section in base.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The params by their dotted names."""
+        return {f"{name}.{key}": value for name, section in self.params.items() for key, value in section.items()}
 
     def misses(self, metrics: dict[str, float]) -> list[str]:
         """One line for each target that `metrics` do not reach; empty when all are reached."""
@@ -65,22 +67,6 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def run_experiment(name: str, recipe: Recipe, overrides: list[str]) -> dict[str, float]:
-    """Run the pipeline with the recipe's params in a temporary copy; return its metrics.
-
-    Raises:
-        UserError: the experiment failed; what failed has been printed by then.
-    """
-    values = [
-        f"{s}.{key}={json.dumps(value)}" for s, section in recipe.params.items() for key, value in section.items()
-    ]
-    settings = [argument for value in [*values, *overrides] for argument in ("-S", value)]
-    command = ["dvc", "exp", "run", "--temp", "--force", "--name", name, *settings]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise UserError(f"recipe {name}: the experiment failed; see above")
-    return dict(dvc.api.metrics_show(rev=name))
-
-
 def main() -> None:
     """Run one recipe and say whether it reached its target."""
     parser = argparse.ArgumentParser(description="Reproduce a recipe as a DVC experiment.")
@@ -88,7 +74,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="section.param=value, over the recipe's own")
     arguments = parser.parse_args()
     recipe = load_recipe(arguments.recipe, read_yaml(PARAMS_FILE))
-    metrics = run_experiment(arguments.recipe.stem, recipe, arguments.overrides)
+    run_experiment(arguments.recipe.stem, [*as_settings(recipe.settings), *arguments.overrides], force=True)
+    metrics = metrics_of(arguments.recipe.stem)
     if misses := recipe.misses(metrics):
         raise UserError(f"recipe {arguments.recipe.stem}: {'; '.join(misses)}")
     reached = ", ".join(f"{name} {metrics[name]:.2f}" for name in recipe.target)

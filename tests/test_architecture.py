@@ -52,7 +52,9 @@ MAY_IMPORT = {
     "graphs": LEAVES | {"vae", "runtime"},
     "commands": LEAVES | {"runtime", "server", "tracking"},
     "cli": LEAVES | {"commands", "runtime"},
-    "recipe": LEAVES | {"params"},
+    "experiment": LEAVES,
+    "recipe": LEAVES | {"experiment", "params"},
+    "sweep": LEAVES | {"experiment", "metrics", "params"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),
 }
 ONLY_HERE = {
@@ -60,7 +62,7 @@ ONLY_HERE = {
     "ruamel": {"params"},
     "yaml": set(),
     "pydantic": {"params", "server"},
-    "dvc": {"recipe"},
+    "dvc": {"experiment"},
 }
 OTHERS_ALLOWED = {
     "vae": {"torch"},

@@ -152,6 +152,23 @@ def test_a_recipe_runs_beside_the_workspace_and_is_held_to_its_target(repository
     assert (row.data.params["model.latent_dim"], row.data.params["train.epochs"]) == ("4", "1")
 
 
+def test_a_sweep_goes_on_with_what_is_lacking_and_draws_all_of_it(repository):
+    def sweep(*betas):
+        content = {"params": {"train.epochs": 1}, "grid": {"model.latent_dim": [3], "train.beta": list(betas)}}
+        with open(repository.folder / "small.yaml", "w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(content, file)
+        return stages_in(repository.run("python", "-m", "pipeline.sweep", "small.yaml", "swept"))
+
+    assert sweep(1.0).count("train") == 1
+    assert sweep(1.0, 2.0).count("train") == 1
+    lines = (repository.folder / "swept" / "small.csv").read_text().splitlines()
+    assert lines[0] == "model.latent_dim,train.beta,rate,distortion,elbo,active_units"
+    assert [line.split(",")[:2] for line in lines[1:]] == [["3", "1.0"], ["3", "2.0"]]
+    rate, distortion, elbo = map(float, lines[1].split(",")[2:5])
+    assert rate + distortion == pytest.approx(-elbo, rel=1e-5)
+    assert (repository.folder / "swept" / "small.png").is_file()
+
+
 def stages_in(log):
     return re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)
 

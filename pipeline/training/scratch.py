@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pipeline.errors import UserError
-
 _KEPT = 2
+_POLL_SECONDS = 0.5
 _CONTENT = "content"  # the tensor that holds all but the tensors, as UTF-8
 
 
@@ -54,24 +54,19 @@ class State:
 class Scratch:
     """The folder of one unfinished training; at most one process at a time works in it.
 
+    A second process waits until the first is done: of queued experiments that differ in later stages alone, two workers
+    may start the same training. It is then trained twice, to the same weights.
+
     Args:
         folder: where the trainings of this repository lie.
         name: of this training; another name is another training.
-
-    Raises:
-        UserError: another process trains the same.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / "lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another process trains with the same params, data and code; expected one at a time"
-            ) from None
+        self._lock, self._told = FileLock(self.folder / "lock", timeout=0), False
+        while not self._acquired():
+            time.sleep(_POLL_SECONDS)
 
     def save(self, state: State) -> bool:
         """Write one state file, whole or not at all; a disk that refuses it is told of, and training goes on."""
@@ -107,6 +102,23 @@ class Scratch:
     def remove(self) -> None:
         """The training has finished: nothing of it is left here."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _acquired(self) -> bool:
+        """Whether the lock is ours; whoever ends its training removes the folder, and the lock in it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            if not self._told:
+                print(f"{self.folder}: another process trains with the same params, data and code; waiting", flush=True)
+            self._told = True
+            return False
+        except FileNotFoundError:
+            return False
+        if not Path(self._lock.lock_file).exists():  # it was removed between opening and locking it
+            self._lock.release()
+            return False
+        return True
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08}.safetensors"

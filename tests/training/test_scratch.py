@@ -1,11 +1,11 @@
 import errno
-import multiprocessing
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from pipeline.errors import UserError
 from pipeline.training import scratch as module
 from pipeline.training.scratch import Scratch, State
 
@@ -77,18 +77,26 @@ def test_a_full_disk_is_told_of_and_leaves_the_last_state(tmp_path, capsys, monk
     assert "No space left on device; training goes on without this checkpoint" in capsys.readouterr().err
 
 
-def test_two_processes_do_not_train_the_same(tmp_path):
-    with Scratch(tmp_path, "a"), multiprocessing.get_context("spawn").Pool(1) as other:
-        assert "another process trains with the same params, data and code" in other.apply(_refusal, (tmp_path,))
-    Scratch(tmp_path, "a")
+WAITER = """
+import sys
+from pathlib import Path
+from pipeline.training.scratch import Scratch
+with Scratch(Path(sys.argv[1]), "a") as scratch:
+    print(scratch.load() is None, flush=True)
+    scratch.remove()
+"""
 
 
-def _refusal(folder):
-    try:
-        Scratch(folder, "a")
-    except UserError as error:
-        return str(error)
-    return "none"
+def test_a_second_process_waits_until_the_first_has_finished(tmp_path):
+    with Scratch(tmp_path, "a") as scratch:
+        scratch.save(state(1))
+        command = [sys.executable, "-c", WAITER, tmp_path]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        waiting = other.stdout.readline()
+        scratch.remove()
+    assert waiting == f"{tmp_path}/a: another process trains with the same params, data and code; waiting\n"
+    assert other.communicate(timeout=60) == ("True\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_training_leaves_nothing(tmp_path):
