@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from npm import install, need
 
+from pipeline.commands.options import DEMO_FOLDER
 from pipeline.runtime import Sampler
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-TRAINED = ROOT / "models" / "export"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -28,13 +27,10 @@ class Model:
     sampler: Sampler
 
 
-@pytest.fixture(params=["mlp", "conv", "trained"])
+@pytest.fixture(params=["mlp", "conv", "demo"])
 def model(request):
-    if request.param != "trained":
-        return open_model(request.getfixturevalue(request.param).folder)
-    if not (TRAINED / "sampler.onnx").is_file():
-        pytest.skip("models/export is not there: run dvc repro or dvc pull")
-    return open_model(TRAINED)
+    """Two small models with random weights, and a trained one."""
+    return open_model(DEMO_FOLDER if request.param == "demo" else request.getfixturevalue(request.param).folder)
 
 
 def open_model(folder):

@@ -62,12 +62,23 @@ def assert_same_noise(answer):
 
 
 def test_sampler_gives_the_images_of_python_under_node(run_graph, model):
-    whole, first, second = run_graph(
-        model.folder / "sampler.onnx", [sample_rows(10, 0), sample_rows(4, 0), sample_rows(6, 4)]
-    )
-    assert_same_images(whole["images"], model.sampler.sample(10, seed=7))
-    np.testing.assert_allclose(whole["z"], model.sampler.latents(10, seed=7), rtol=0, atol=3e-6)
-    assert_same_images(np.concatenate([first["images"], second["images"]]), whole["images"])
+    check_sampler(run_graph(model.folder / "sampler.onnx", sample_requests()), model.sampler)
+
+
+def test_sampler_gives_the_images_of_python_in_chromium(browse, model):
+    requests = json.dumps(sample_requests()).encode()
+    graph = (model.folder / "sampler.onnx").read_bytes()
+    report = browse("graph_page.html", {"graph.onnx": graph, "requests.json": requests})
+    check_sampler([arrays(answer) for answer in report["answers"]], model.sampler)
+
+
+def check_sampler(answers, sampler):
+    """Ten images of seed 7 in one call, the same in two calls, and in another order."""
+    whole, first, second, backwards = answers
+    assert_same_images(whole["images"], sampler.sample(10, seed=7))
+    np.testing.assert_allclose(whole["z"], sampler.latents(10, seed=7), rtol=0, atol=3e-6)
+    for images in (np.concatenate([first["images"], second["images"]]), backwards["images"][::-1]):
+        assert_same_images(images, whole["images"])
 
 
 def test_node_example_writes_the_images_of_python(node_example, model, tmp_path):
@@ -138,12 +149,13 @@ def test_page_names_no_other_host():
 # Tensors between numpy and JavaScript
 
 
-def sample_rows(count, first):
-    return tensors(
-        seed=np.full(count, 7, np.int64),
-        index=np.arange(first, first + count, dtype=np.int64),
-        temperature=np.ones(count, np.float32),
-    )
+def sample_requests():
+    return [sample_rows(index) for index in (range(10), range(4), range(4, 10), range(9, -1, -1))]
+
+
+def sample_rows(index):
+    index = np.array(index, np.int64)
+    return tensors(seed=np.full_like(index, 7), index=index, temperature=np.ones(len(index), np.float32))
 
 
 def tensors(**feeds):
