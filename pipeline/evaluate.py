@@ -33,7 +33,7 @@ from pipeline.metrics.likelihood import Posterior, estimate, mean_and_stderr, po
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
-from pipeline.vae.likelihoods import bits_per_dim
+from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
 
 RECONSTRUCTIONS = 24
@@ -61,13 +61,14 @@ def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: Ev
             model, given, k, params.seed, params.batch_log_weights, lambda done: progress.advance(task, done)
         )
     nll, nll_stderr = mean_and_stderr(-estimates.iw_bound)
+    discrete_nll, _ = mean_and_stderr(-estimates.discrete_bound)
     return {
         "test/elbo": estimates.elbo.mean().item(),
         "test/recon": estimates.recon.mean().item(),
         "test/kl": estimates.kl.mean().item(),
         f"test/nll_iw{k}": nll,
         f"test/nll_iw{k}_stderr": nll_stderr,
-        "test/bits_per_dim": bits_per_dim(nll, given.pixels[0].numel(), model.likelihood),
+        "test/bits_per_dim": bits_per_dim(discrete_nll, given.pixels[0].numel()),
         "test/active_units": use.active_units,
     }
 

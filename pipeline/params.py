@@ -6,6 +6,7 @@ There are no defaults here: every value stands once, in params.yaml.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
@@ -81,10 +82,13 @@ class ModelParams(Section):
     """The non-linearity after each hidden layer or stage."""
     latent_dim: Positive
     """Dimensions of z."""
-    likelihood: Literal["bernoulli", "gaussian"]
-    """p(x|z) of a pixel in [0, 1]."""
-    sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned"]
-    """The Gaussian's standard deviation, in units of the pixel range; `learned`: one, shared by all pixels."""
+    likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]
+    """p(x|z) of a pixel: binary, real in [0, 1], real, or one of 256 levels (the last two)."""
+    sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned", "optimal"]
+    """The Gaussian's standard deviation, in units of the pixel range; `learned`: one, shared by all pixels; `optimal`:
+    of each batch the one that fits it best, and for measurements that of the training images."""
+    likelihood_components: Annotated[int, Field(ge=1, le=100)]
+    """Of the logistic mixture: how many logistics share a pixel."""
 
 
 class TrainParams(Section):
@@ -183,9 +187,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _combinations_make_sense(self) -> "Params":
-        if self.model.likelihood == "gaussian" and self.train.binarize != "none":
+        if self.model.likelihood != "bernoulli" and self.train.binarize != "none":
             raise ValueError(
-                f"train.binarize is {self.train.binarize!r} while model.likelihood is 'gaussian'; "
+                f"train.binarize is {self.train.binarize!r} while model.likelihood is {self.model.likelihood!r}; "
                 "expected train.binarize: none, or model.likelihood: bernoulli"
             )
         if self.model.network == "conv" and not self.model.hidden:
@@ -261,13 +265,26 @@ def _describe(errors: Sequence[ErrorDetails]) -> str:
         return str(error["ctx"]["error"])
     # Where a value may be of several kinds, there is one error for each.
     expected = [_expectation(other) for other in errors if _name(other) == name]
-    return f"{name} is {error['input']!r}; expected {', or '.join(expected + ['null'] * _is_nullable(error))}"
+    expected += ["null"] * _is_nullable(error)
+    return f"{name} is {error['input']!r}; expected {', or '.join(expected)}{_nearest(errors, name)}"
 
 
 def _name(error: ErrorDetails) -> str:
     # Past section and field, pydantic's path names the branch of a union that it tried; only list indices help.
     location = (*error["loc"][:2], *(part for part in error["loc"][2:] if isinstance(part, int)))
     return ".".join(str(part) for part in location)
+
+
+def _nearest(errors: Sequence[ErrorDetails], name: str) -> str:
+    """'; did you mean gaussian?' where a param takes one of some names, and the value found resembles one."""
+    choices = [
+        choice
+        for error in errors
+        if _name(error) == name and isinstance(error["input"], str)
+        for choice in re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
+    ]
+    near = difflib.get_close_matches(str(errors[0]["input"]), choices, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _is_nullable(error: ErrorDetails) -> bool:

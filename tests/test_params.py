@@ -54,7 +54,9 @@ def test_the_params_of_the_repository_are_valid():
         ({"train.seed": -1}, "train.seed is -1; expected a number >= 0"),
         ({"train.seed": 2**32}, "train.seed is 4294967296; expected a number <= 4294967295"),
         ({"train.early_stopping_epochs": 0}, "train.early_stopping_epochs is 0; expected a number >= 1, or null"),
-        ({"model.sigma": 0.0}, "model.sigma is 0.0; expected a number >= 0.001, or learned"),
+        ({"model.sigma": 0.0}, "model.sigma is 0.0; expected a number >= 0.001, or one of learned or optimal"),
+        ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
+        ({"model.likelihood_components": 101}, "model.likelihood_components is 101; expected a number <= 100"),
         ({"model.hidden": [400, 0]}, "model.hidden.1 is 0; expected a number >= 1"),
         ({"prepare.image_size": [0, 28]}, "prepare.image_size.0 is 0; expected a number >= 1"),
         ({"prepare.val_fraction": 1.0}, "prepare.val_fraction is 1.0; expected a number < 1"),
@@ -88,9 +90,20 @@ def test_a_value_out_of_range_is_named(changes, expected):
         ({"train.beta": [1.0]}, "train.beta is [1.0]; expected a number"),
         ({"model.hidden": 400}, "model.hidden is 400; expected a list"),
         ({"model.hidden": ["wide"]}, "model.hidden.0 is 'wide'; expected a whole number"),
-        ({"model.sigma": "learnt"}, "model.sigma is 'learnt'; expected a number, or learned"),
+        (
+            {"model.sigma": "learnt"},
+            "model.sigma is 'learnt'; expected a number, or one of learned or optimal; did you mean learned?",
+        ),
+        (
+            {"model.likelihood": "continous_bernoulli"},
+            "model.likelihood is 'continous_bernoulli'; expected one of bernoulli, continuous_bernoulli, gaussian, "
+            "discretized_logistic or logistic_mixture; did you mean continuous_bernoulli?",
+        ),
         ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp or conv"),
-        ({"train.device": "cuda:0"}, "train.device is 'cuda:0'; expected one of auto, cpu or cuda"),
+        (
+            {"train.device": "cuda:0"},
+            "train.device is 'cuda:0'; expected one of auto, cpu or cuda; did you mean cuda?",
+        ),
         (
             {"train.early_stopping_epochs": "no"},
             "train.early_stopping_epochs is 'no'; expected a whole number, or null",

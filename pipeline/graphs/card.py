@@ -62,6 +62,13 @@ reconstruction term is then its expectation over all such draws, given z, but z 
 scores lie near the ELBO of binary images, not on it.
 """
 
+_DENSITY = """
+log p(x|z) is a density in units of the pixel range, so a score may be negative, and does not compare with that of a
+model with another likelihood.
+"""
+
+_PIXELS = {"bernoulli": _X_AS_PROBABILITY, "continuous_bernoulli": _DENSITY, "gaussian": _DENSITY}
+
 
 def write_card(
     metadata: Metadata,
@@ -128,7 +135,7 @@ def _scores(metadata: Metadata, scorer: Mapping[str, Any] | None) -> str:
     return _SCORES.format(
         meaning="minus recon at z = mu, without a KL," if plain else "minus the ELBO",
         samples="" if plain else f"Both are means over {scores['samples']} samples of z whose noise is fixed. ",
-        pixels=_X_AS_PROBABILITY if metadata.likelihood == "bernoulli" else "",
+        pixels=_PIXELS.get(metadata.likelihood, ""),
         quantiles=_table(["stranger than", "score"], rows),
     )
 

@@ -84,10 +84,8 @@ class Scorer(nn.Module):
         return error.sum((1, 2)) + kl, error
 
     def _error(self, x: Tensor, z: Tensor) -> Tensor:
-        """-log p(x_pixel|z): to the likelihood, each pixel is an example of its own; [m, C, H, W] -> [m, H, W]."""
-        channels, height, width = self.vae.config.image_shape
-        pixels, parameters = (value.movedim(1, 3).reshape(-1, channels) for value in (x, self.vae.decode(z)))
-        return -self.vae.likelihood.log_prob(pixels, parameters).view(-1, height, width)
+        """-log p(x_pixel|z), over all channels of the pixel; [m, C, H, W] -> [m, H, W]."""
+        return -self.vae.likelihood.pixel_log_prob(x, self.vae.decode(z))
 
 
 def unit_pixels(images: Tensor) -> Tensor:

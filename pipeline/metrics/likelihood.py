@@ -33,12 +33,17 @@ class Posterior(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """Per image [n], in nats: the ELBO (its `recon` is a mean over the K samples) and the importance bound."""
+    """Per image [n], in nats: the ELBO (its `recon` is a mean over the K samples) and the importance bound.
+
+    `discrete_bound` bounds the log-probability of the stored values; it is another number than `iw_bound` where the
+    likelihood is a density.
+    """
 
     elbo: Tensor
     recon: Tensor
     kl: Tensor
     iw_bound: Tensor
+    discrete_bound: Tensor
 
 
 @torch.no_grad()
@@ -66,18 +71,19 @@ def estimate(
     are decoded at once, and changes the result by rounding only. `on_images` hears how many images are done.
     """
     # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
-    recon, bound = torch.empty_like(given.mu[:, 0]), torch.empty_like(given.mu[:, 0])
+    recon, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(3))
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
         x, mu, logvar = given.x(examples), given.mu[examples], given.logvar[examples]
         eps = torch.stack([_noise(seed, index, samples, mu) for index in examples.tolist()])
         pieces = torch.split(eps, batch_log_weights, dim=1)
         parts = [importance_samples(model, x, mu, logvar, piece) for piece in pieces]
-        log_w, log_p = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K) each
+        log_w, log_p, log_w_discrete = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K)
         recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
+        discrete[examples] = iw_bound(log_w_discrete)
         on_images(len(examples))
     kl = gaussian_kl_per_dimension(given.mu, given.logvar).sum(1)
-    return Estimates(recon - kl, recon, kl, bound)
+    return Estimates(recon - kl, recon, kl, bound, discrete)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.params import TrainParams
 from pipeline.training.averaging import WeightAverage
+from pipeline.training.calibration import mean_squared_error, to_calibrate
 from pipeline.training.compilation import compiled
 from pipeline.training.feed import Batch, Feed
 from pipeline.training.flat import FlatParameters
@@ -96,6 +97,7 @@ class Trainer:
     def end_epoch(self) -> Metrics:
         """The metrics of the epoch whose steps were all taken, and validation; the position moves to the next one."""
         position, params = self.position, self.params
+        self._calibrate()
         metrics = {"epoch": float(position.epoch), **self._means("train", self.sums(), len(self.feed.train))}
         if params.objective == "elbo":
             metrics["beta"] = warmed_up(params.beta, position.epoch, params.warmup_epochs)
@@ -222,18 +224,29 @@ class Trainer:
         )
         return {f"{split}/{name}": value for name, value in terms.items()}
 
+    def _calibrate(self) -> None:
+        """Give a likelihood what no gradient sets, for the weights that are validated and kept."""
+        likelihood = to_calibrate(self.model.likelihood)
+        if likelihood is None:
+            return
+        with self._averaged():
+            error = mean_squared_error(self.model, self.feed.steps(self.position.epoch), self.ranks)
+            likelihood.calibrate(error)
+            self.average.weights.copy_(self.flat.weights.data)
+        likelihood.calibrate(error)
+
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The model has the averaged weights for the duration of a block."""
-        if self.average.decay == 0:
-            yield
-            return
-        trained = self.flat.weights.data.clone()
+        """The model has the averaged weights, and is in evaluation mode, for the duration of a block."""
+        trained = self.flat.weights.data.clone() if self.average.decay > 0 else None
         self.flat.weights.data.copy_(self.average.weights)
+        self.model.eval()
         try:
             yield
         finally:
-            self.flat.weights.data.copy_(trained)
+            self.model.train()
+            if trained is not None:
+                self.flat.weights.data.copy_(trained)
 
 
 def _sum_terms(bound: Bound) -> Tensor:

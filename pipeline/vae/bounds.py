@@ -30,10 +30,14 @@ def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
 
 
 class ImportanceSamples(NamedTuple):
-    """log_w = log p(x|z) + log p(z) - log q(z|x) and its first term, each [batch, K], in nats."""
+    """log_w = log p(x|z) + log p(z) - log q(z|x) and its first term, each [batch, K], in nats.
+
+    `log_w_discrete` has the log-probability of the stored values for log p(x|z), which may be a density.
+    """
 
     log_w: Tensor
     recon: Tensor
+    log_w_discrete: Tensor
 
 
 def importance_samples(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> ImportanceSamples:
@@ -44,9 +48,13 @@ def importance_samples(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: T
     batch, samples, _ = eps.shape
     x, mu, logvar = (_repeat(value, samples) for value in (x, mu, logvar))
     z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * K, latent_dim)
-    recon = model.likelihood.log_prob(x, model.decode(z))
+    parameters = model.decode(z)
+    recon = model.likelihood.log_prob(x, parameters)
     log_w = recon + model.prior.log_prob(z) - gaussian_log_prob(z, mu, logvar)
-    return ImportanceSamples(log_w.view(batch, samples), recon.view(batch, samples))
+    log_w_discrete = log_w
+    if model.likelihood.is_density:
+        log_w_discrete = log_w - recon + model.likelihood.discrete_log_prob(x, parameters)
+    return ImportanceSamples(*(value.view(batch, samples) for value in (log_w, recon, log_w_discrete)))
 
 
 def iw_bound(log_w: Tensor) -> Tensor:

@@ -34,13 +34,24 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
 
     For x strictly between 0 and 1 the value is a negative cross-entropy, not a log-density.
     """
+    return sum_over_event(bernoulli_elements(x, logits))
+
+
+def bernoulli_elements(x: Tensor, logits: Tensor) -> Tensor:
+    """log p of each element of `bernoulli_log_prob`, in the shape to which both broadcast."""
     shape = torch.broadcast_shapes(x.shape, logits.shape)  # type: ignore[no-untyped-call]
-    return sum_over_event(_BernoulliLogProb.apply(x.expand(shape), logits.expand(shape)))
+    elements: Tensor = _BernoulliLogProb.apply(x.expand(shape), logits.expand(shape))
+    return elements
 
 
 def gaussian_log_prob(x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """log N(x; mu, exp(logvar)) with a diagonal covariance; all broadcast to [batch, ...] -> [batch]."""
-    return -0.5 * sum_over_event(LOG_2PI + logvar + (x - mu).square() * torch.exp(-logvar))
+    return sum_over_event(gaussian_elements(x, mu, logvar))
+
+
+def gaussian_elements(x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log N(x; mu, exp(logvar)) of each element, in the shape to which all broadcast."""
+    return -0.5 * (LOG_2PI + logvar + (x - mu).square() * torch.exp(-logvar))
 
 
 def gaussian_kl_per_dimension(mu: Tensor, logvar: Tensor) -> Tensor:

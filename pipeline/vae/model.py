@@ -9,14 +9,17 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.vae.densities import bounded_logvar
-from pipeline.vae.likelihoods import make_likelihood
+from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
 from pipeline.vae.priors import StandardNormal
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """All that is needed to rebuild a model; the values' meaning is that of params.yaml's `model` section."""
+    """All that is needed to rebuild a model; the values' meaning is that of params.yaml's `model` section.
+
+    A field with a default is one that checkpoints of an earlier version lack.
+    """
 
     image_shape: tuple[int, int, int]
     network: str
@@ -25,6 +28,7 @@ class VAEConfig:
     latent_dim: int
     likelihood: str
     sigma: float | str
+    likelihood_components: int = 1
 
     def __post_init__(self) -> None:
         for name, known in {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS)}.items():
@@ -32,11 +36,16 @@ class VAEConfig:
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if not _are_sizes(self.image_shape) or len(self.image_shape) != 3:
             raise UserError(f"model.image_shape is {self.image_shape!r}; expected channels, height and width")
-        for name, sizes in {"hidden": self.hidden, "latent_dim": (self.latent_dim,)}.items():
+        for name, sizes in self._sizes().items():
             if not _are_sizes(sizes):
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected whole numbers above 0")
-        if self.sigma != "learned" and not (isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf):
-            raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, or learned")
+        is_number = isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf
+        if self.sigma not in ("learned", "optimal") and not is_number:
+            raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned or optimal")
+
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        components = self.likelihood_components
+        return {"hidden": self.hidden, "latent_dim": (self.latent_dim,), "likelihood_components": (components,)}
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -66,11 +75,14 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        layout = (config.image_shape, config.hidden, config.activation)
-        self.encoder = ENCODERS[config.network](*layout, 2 * config.latent_dim)
-        self.decoder = DECODERS[config.network](*layout, config.latent_dim)
+        channels, height, width = config.image_shape
+        likelihood = make_likelihood(config.likelihood, channels, config.sigma, config.likelihood_components)
+        parameter_shape = (likelihood.outputs, height, width)
+        layout = (config.hidden, config.activation)
+        self.encoder = ENCODERS[config.network](config.image_shape, *layout, 2 * config.latent_dim)
+        self.decoder = DECODERS[config.network](parameter_shape, *layout, config.latent_dim)
         self.prior = StandardNormal(config.latent_dim)
-        self.likelihood = make_likelihood(config.likelihood, config.sigma)
+        self.likelihood = likelihood
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """q(z|x) as mu and logvar (the log of the variance, by `bounded_logvar`), each [batch, latent_dim]."""
@@ -79,7 +91,7 @@ class VAE(nn.Module):
         return mu, bounded_logvar(logvar)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The likelihood's parameters (logits, or means of the Gaussian), [batch, C, H, W]."""
+        """The likelihood's parameters (logits, means, scales: see each), [batch, likelihood.outputs, H, W]."""
         parameters: Tensor = self.decoder(z).to(z.dtype)
         return parameters
 

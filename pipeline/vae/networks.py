@@ -45,12 +45,12 @@ def mlp_encoder(
 
 
 def mlp_decoder(
-    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
+    output_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
 ) -> nn.Sequential:
-    """[batch, latent_dim] -> [batch, C, H, W]; without hidden layers it is affine."""
+    """[batch, latent_dim] -> [batch, *output_shape]; without hidden layers it is affine."""
     widths = [latent_dim, *reversed(hidden)]
-    last = nn.Linear(widths[-1], math.prod(image_shape))
-    return nn.Sequential(*_dense(widths, activation), last, nn.Unflatten(1, image_shape))
+    last = nn.Linear(widths[-1], math.prod(output_shape))
+    return nn.Sequential(*_dense(widths, activation), last, nn.Unflatten(1, output_shape))
 
 
 def conv_encoder(
@@ -65,10 +65,10 @@ def conv_encoder(
 
 
 def conv_decoder(
-    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
+    output_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
 ) -> nn.Sequential:
-    """[batch, latent_dim] -> [batch, C, H, W], back through the sizes of the encoder's stages."""
-    sizes = _stage_sizes(image_shape, hidden)
+    """[batch, latent_dim] -> [batch, *output_shape], back through the sizes of the encoder's stages."""
+    sizes = _stage_sizes(output_shape, hidden)
     smallest = (hidden[-1], *sizes[-1])
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, math.prod(smallest)),
@@ -78,7 +78,7 @@ def conv_decoder(
     channels = [*reversed(hidden), hidden[0]]
     for (before, after), size in zip(pairwise(channels), reversed(sizes[:-1]), strict=True):
         layers += [Resize(size), nn.Conv2d(before, after, 3, padding=1), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, nn.Conv2d(hidden[0], image_shape[0], 3, padding=1))
+    return nn.Sequential(*layers, nn.Conv2d(hidden[0], output_shape[0], 3, padding=1))
 
 
 ENCODERS = {"mlp": mlp_encoder, "conv": conv_encoder}

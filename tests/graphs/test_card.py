@@ -45,6 +45,8 @@ def test_the_card_says_what_a_score_is_and_what_it_cannot_do(mlp, conv):
     for expected in ("minus the ELBO", "means over 4 samples", "| 99 % | ", "arXiv 1810.09136", "probabilities of"):
         assert expected in text
     assert "probabilities of" not in card(conv)  # its likelihood is Gaussian
+    assert "is a density" in card(conv)
+    assert "is a density" not in card(mlp)
     plain = card(mlp, objective="autoencoder")
     assert "minus recon at z = mu" in plain
     assert "samples of z" not in plain

@@ -1,0 +1,35 @@
+"""The sigma that an optimal-sigma Gaussian keeps: that of the training images under the weights to be kept."""
+
+from collections.abc import Iterator
+
+import torch
+
+from pipeline.training.feed import Batch
+from pipeline.training.ranks import Ranks
+from pipeline.vae.likelihoods.base import Likelihood
+from pipeline.vae.likelihoods.gaussian import Gaussian
+from pipeline.vae.model import VAE, reparameterize
+
+CALIBRATION_IMAGES = 4096  # one number is asked of so many images: its error is far below that of the sigma itself
+
+
+def to_calibrate(likelihood: Likelihood) -> Gaussian | None:
+    """The likelihood, if it has a sigma that no gradient sets."""
+    return likelihood if isinstance(likelihood, Gaussian) and likelihood.is_optimal else None
+
+
+@torch.no_grad()
+def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> float:
+    """E (x - mean)^2 over the pixels of the first images that the ranks see, z drawn from q(z|x)."""
+    device = next(model.parameters()).device
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # of squares, and how many
+    seen = 0
+    for batch in batches:
+        means = model.decode(reparameterize(*model.encode(batch.x), batch.eps))
+        squares = (batch.x - means).square().sum(dtype=torch.float64)
+        sums += torch.stack([squares, torch.full_like(squares, batch.x.numel())])
+        seen += len(batch.examples)
+        if seen * ranks.world_size >= CALIBRATION_IMAGES:
+            break
+    squares, count = ranks.add_up(sums).tolist()
+    return float(squares / count)

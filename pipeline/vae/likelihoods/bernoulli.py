@@ -1,0 +1,30 @@
+"""Binary pixels."""
+
+import torch
+from torch import Generator, Tensor
+
+from pipeline.vae.densities import bernoulli_elements, bernoulli_log_prob
+from pipeline.vae.likelihoods.base import Likelihood
+
+
+class Bernoulli(Likelihood):
+    """Pixels in {0, 1}; the decoder gives logits. Of a grey x, `log_prob` is a cross-entropy, not a log-probability."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+    def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x_pixel|z) in nats, [batch, ...]."""
+        return bernoulli_elements(x, parameters).sum(1)
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x|z) in nats, [batch]."""
+        return bernoulli_log_prob(x, parameters)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x|z], in [0, 1]."""
+        return torch.sigmoid(parameters)
+
+    def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw x in {0, 1}."""
+        return torch.bernoulli(torch.sigmoid(parameters), generator=generator)
