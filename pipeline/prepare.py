@@ -117,9 +117,12 @@ def _report(meta: dict[str, Any], origin: str, folder: Path) -> None:
         print(f"prepare: floats became 256 levels; largest rounding error {meta['rounding_error']:.2g} of the range")
     if meta["values"]["maximum"] <= 1:
         print("prepare: warning: no value is above 1 of 255; expected uint8 0..255 or floats [0, 1]", file=sys.stderr)
+    if meta["shape"][0] > 1 and meta["values"]["kind"] == "grey":
+        print("prepare: warning: all channels are equal; expected prepare.color: grey to do", file=sys.stderr)
     counts = ", ".join(f"{part['count']:,} {split}" for split, part in meta["splits"].items())
     shape = "x".join(map(str, meta["shape"]))
-    print(f"prepare: {counts} images of {shape} from {origin} -> {folder} (sha256 {meta['sha256'][:8]}...)")
+    kind = meta["values"]["kind"]
+    print(f"prepare: {counts} images of {shape} ({kind}) from {origin} -> {folder} (sha256 {meta['sha256'][:8]}...)")
 
 
 def main() -> None:

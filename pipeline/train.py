@@ -36,13 +36,13 @@ from pipeline.training.progress import training_progress
 from pipeline.training.ranks import Ranks, joined_ranks
 from pipeline.training.scratch import Scratch, State
 from pipeline.training.signals import stop_wish
+from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
-MOSTLY_BINARY = 0.95
 PACKAGE = Path(__file__).parent
 RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change the weights by rounding at most
-CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/*.py", "dataset/*.py")
+CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/**/*.py", "dataset/*.py")
 
 
 def build_model(params: ModelParams, image_shape: tuple[int, int, int], seed: int) -> VAE:
@@ -53,19 +53,6 @@ def build_model(params: ModelParams, image_shape: tuple[int, int, int], seed: in
     """
     torch.manual_seed(seed)
     return VAE(VAEConfig(image_shape=image_shape, **params.model_dump()))
-
-
-def likelihood_warning(params: Params, binary_fraction: float) -> str | None:
-    """Say so where a Bernoulli likelihood meets grey values: its cross-entropy is then no log-likelihood."""
-    grey = binary_fraction < 1 and params.train.binarize == "none"
-    if params.model.likelihood != "bernoulli" or not grey:
-        return None
-    better = "train.binarize: dynamic" if binary_fraction > MOSTLY_BINARY else "model.likelihood: gaussian"
-    other = "model.likelihood: gaussian" if better.startswith("train") else "train.binarize: dynamic"
-    return (
-        f"params.yaml: model.likelihood is 'bernoulli' with train.binarize: none, but {1 - binary_fraction:.0%} of "
-        f"the values are neither 0 nor 255; the ELBO will be no likelihood: better {better}, or {other}"
-    )
 
 
 def train_model(
@@ -152,7 +139,7 @@ def main() -> None:
 
 def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch_folder: Path) -> None:
     """Train as the one rank that keeps states, tracks the run and writes the checkpoint."""
-    if warning := likelihood_warning(params, data.meta["values"]["binary_fraction"]):
+    if warning := check_likelihood(params, data.meta["values"]):
         print(f"warning: {warning}", file=sys.stderr)
     values = flatten(params.prepare, "prepare") | flatten(params.model, "model") | flatten(params.train, "train")
     tags = provenance(params.digest(), data.sha256)

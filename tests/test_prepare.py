@@ -78,12 +78,14 @@ def test_the_default_digits_are_prepared(place, capsys):
     assert data.meta["classes"] == list("0123456789")
     counts = {split: data.meta["splits"][split]["count"] for split in SPLITS}
     assert sum(counts.values()) == 5000
+    assert data.meta["values"]["kind"] == "near-binary"
+    assert data.meta["values"]["suitable_likelihoods"].startswith("bernoulli (train.binarize: dynamic)")
     assert counts["val"] == pytest.approx(500, abs=70)
     assert counts["test"] == pytest.approx(500, abs=70)
     assert np.bincount(data.train.labels).tolist() == data.meta["splits"]["train"]["class_counts"]
     line = capsys.readouterr().out
     assert line.startswith(f"prepare: {counts['train']:,} train, {counts['val']} val, {counts['test']} test images")
-    assert line.endswith(f"of 1x28x28 from mnist-5k -> data/prepared (sha256 {data.sha256[:8]}...)\n")
+    assert line.endswith(f"of 1x28x28 (near-binary) from mnist-5k -> data/prepared (sha256 {data.sha256[:8]}...)\n")
 
 
 def test_the_same_images_give_the_same_hash_and_another_seed_another(place):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipeline.dataset.store import HELD_OUT, SPLITS, images_file, labels_file
+from pipeline.dataset.values import has_colour, value_statistics
 
 
 class NpyAppender:
@@ -98,6 +99,7 @@ class DatasetWriter:
         self._image_shape = image_shape
         self._classes = classes
         self._levels = np.zeros(256, np.int64)
+        self._has_colour = False
         splits = SPLITS + (HELD_OUT,) * held_out
         self._splits = {split: SplitWriter(folder, split, image_shape, classes) for split in splits}
 
@@ -106,6 +108,7 @@ class DatasetWriter:
         self._splits[split].append(images, labels)
         if split != HELD_OUT:  # the values are those of the images that the model is to know
             self._levels += np.bincount(images.ravel(), minlength=256)
+            self._has_colour = self._has_colour or has_colour(images)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,7 +126,7 @@ class DatasetWriter:
             "shape": list(self._image_shape),
             "classes": None if self._classes is None else list(self._classes),
             "splits": splits,
-            "values": value_statistics(self._levels),
+            "values": value_statistics(self._levels, self._has_colour),
             "sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         }
 
@@ -143,21 +146,3 @@ def dataset_writer(
         yield writer
     finally:
         writer.close()
-
-
-def value_statistics(levels: np.ndarray) -> dict[str, float]:
-    """Statistics of pixel values 0..255 from how often each level occurs, `levels` [256].
-
-    `binary_fraction` is the share of values that are 0 or 255.
-    """
-    total = int(levels.sum())
-    present = np.flatnonzero(levels)
-    values = np.arange(256)
-    mean = float(levels @ values) / total
-    return {
-        "minimum": int(present[0]),
-        "maximum": int(present[-1]),
-        "mean": mean,
-        "standard_deviation": float(np.sqrt(levels @ (values - mean) ** 2 / total)),
-        "binary_fraction": float(levels[0] + levels[255]) / total,
-    }

@@ -83,7 +83,7 @@ class LogisticMixture(Likelihood):
 def _spread(location: Tensor, log_scale: Tensor, channel: int) -> Tensor:
     """NODES values of a channel, [batch, K, NODES, ...]: quantiles, ordered otherwise for each channel."""
     ranks = (torch.arange(NODES, device=location.device) * GENERATOR**channel) % NODES
-    quantiles = ((ranks + 0.5) / NODES).to(location.dtype).logit()
+    quantiles: Tensor = ((ranks + 0.5) / NODES).to(location.dtype).logit()
     quantiles = quantiles.view(NODES, *[1] * (location.ndim - 3))
     return (location + torch.exp(log_scale.clamp(*LOG_SCALES)) * quantiles).clamp(-1, 1)
 

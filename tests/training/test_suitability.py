@@ -1,0 +1,66 @@
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.training.suitability import check_likelihood
+
+SHARES = {"binary": 1.0, "near-binary": 0.81, "grey": 0.1, "colour": 0.0}
+
+
+def check(likelihood, kind, binarize="none", objective="elbo"):
+    params = load_params()
+    changed = params.model_copy(
+        update={
+            "model": params.model.model_copy(update={"likelihood": likelihood}),
+            "train": params.train.model_copy(update={"binarize": binarize, "objective": objective}),
+        }
+    )
+    return check_likelihood(changed, {"kind": kind, "binary_fraction": SHARES[kind]})
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "kind", "problem", "better"),
+    [
+        ("bernoulli", "grey", "90% of the values are neither 0 nor 255", "gaussian, discretized_logistic, logistic_"),
+        ("bernoulli", "colour", "100% of the values are neither 0 nor 255", "logistic_mixture, discretized_logistic"),
+        ("gaussian", "binary", "all values are 0 or 255", "bernoulli"),
+        ("continuous_bernoulli", "binary", "all values are 0 or 255", "bernoulli"),
+        ("logistic_mixture", "binary", "all values are 0 or 255", "bernoulli"),
+    ],
+)
+def test_a_likelihood_that_does_not_suit_is_refused_with_the_better_choice(likelihood, kind, problem, better):
+    with pytest.raises(UserError) as error:
+        check(likelihood, kind)
+    message = str(error.value)
+    assert message.startswith(
+        f"params.yaml: model.likelihood is '{likelihood}' with train.binarize: none, but {problem}"
+    )
+    assert f"; expected model.likelihood: {better}" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_of_near_binary_values_a_warning_names_the_better_choice(likelihood):
+    warning = check(likelihood, "near-binary")
+    assert "19% of the values are" in warning
+    assert warning.endswith("; better model.likelihood: bernoulli (train.binarize: dynamic) or continuous_bernoulli")
+
+
+def test_a_plain_auto_encoder_claims_no_likelihood_and_is_only_warned():
+    assert "better model.likelihood" in check("bernoulli", "grey", objective="autoencoder")
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "kind", "binarize"),
+    [
+        ("bernoulli", "binary", "none"),
+        ("bernoulli", "grey", "dynamic"),
+        ("bernoulli", "near-binary", "static"),
+        ("continuous_bernoulli", "near-binary", "none"),
+        ("discretized_logistic", "near-binary", "none"),
+        ("gaussian", "grey", "none"),
+        ("logistic_mixture", "colour", "none"),
+    ],
+)
+def test_what_suits_passes_without_a_word(likelihood, kind, binarize):
+    assert check(likelihood, kind, binarize) is None
