@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.training.scratch import LOCK
+
 KEPT_DAYS = 30
 _SHOWN = 3
 
@@ -17,9 +19,9 @@ _SHOWN = 3
 def tidy(ours: Path) -> None:
     """Look through the folders beside `ours`: remove those that nobody wrote to for KEPT_DAYS, and count the others.
 
-    Both are told of in a line. A folder in which a process is at work stays.
+    Both are told of in a line. A folder in which a process is at work stays, and is none of them.
     """
-    others = sorted(path for path in ours.parent.iterdir() if path.is_dir() and path != ours)
+    others = sorted(path for path in ours.parent.iterdir() if path.is_dir() and path != ours and _is_idle(path))
     removed = {
         path.name: size for path in others if _days_old(path) > KEPT_DAYS and (size := _remove(path)) is not None
     }
@@ -37,10 +39,22 @@ def tidy(ours: Path) -> None:
         )
 
 
+def _is_idle(folder: Path) -> bool:
+    """Whether there is a state and no process at work; a folder without a state holds nothing, and goes."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):  # which makes a folder that a process has removed meanwhile
+            if any(folder.glob("*.safetensors")):
+                return True
+            shutil.rmtree(folder, ignore_errors=True)
+    except (Timeout, OSError):
+        pass
+    return False
+
+
 def _remove(folder: Path) -> int | None:
     """Its bytes, or None where a process is at work in it."""
     try:
-        with FileLock(folder / "lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             size = _size(folder)
             shutil.rmtree(folder, ignore_errors=True)
             return size
@@ -49,8 +63,8 @@ def _remove(folder: Path) -> int | None:
 
 
 def _days_old(folder: Path) -> float:
-    """Since the last write."""
-    times = [_stat(path)[1] for path in (folder, *folder.iterdir())]
+    """Since the last write; to look whether a lock is held is none."""
+    times = [_stat(path)[1] for path in (folder, *folder.iterdir()) if path.name != LOCK]
     return (time.time() - max(times)) / 86400
 
 

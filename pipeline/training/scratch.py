@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+LOCK = "lock"
 _KEPT = 2
 _POLL_SECONDS = 0.5
 _CONTENT = "content"  # the tensor that holds all but the tensors, as UTF-8
@@ -64,7 +65,7 @@ class Scratch:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder / name
-        self._lock, self._told = FileLock(self.folder / "lock", timeout=0), False
+        self._lock, self._told = FileLock(self.folder / LOCK, timeout=0), False
         while not self._acquired():
             time.sleep(_POLL_SECONDS)
 

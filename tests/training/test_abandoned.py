@@ -1,5 +1,7 @@
 import os
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -49,10 +51,29 @@ def test_one_that_nobody_came_back_for_goes_and_is_named(training, tmp_path, cap
     )
 
 
-def test_one_in_which_a_process_is_at_work_stays(training, capsys):
-    busy = training("busy", KEPT_DAYS + 1)
+@pytest.mark.parametrize("days", [0, KEPT_DAYS + 1])
+def test_one_in_which_a_process_is_at_work_stays_and_is_not_told_of(training, capsys, days):
+    busy = training("busy", days)
     with FileLock(busy / "lock"):
         os.utime(busy / "lock", (0, 0))
         tidy(training("ours", 0))
     assert (busy / "00000001.safetensors").exists()
-    assert "removed 1" not in capsys.readouterr().out
+    assert capsys.readouterr().out == ""
+
+
+def test_to_look_at_one_does_not_make_it_younger(training):
+    old = training("old", KEPT_DAYS - 0.5)
+    tidy(training("ours", 0))
+    then = time.time() - (KEPT_DAYS + 1) * 86400
+    for path in (old / "00000001.safetensors", old):
+        os.utime(path, (then, then))
+    tidy(training("ours2", 0))
+    assert not old.exists()
+
+
+def test_one_that_ends_meanwhile_is_passed_over_and_not_made_again(training, monkeypatch, capsys):
+    other = training("other", 0)
+    monkeypatch.setattr(Path, "is_dir", lambda path: shutil.rmtree(path, ignore_errors=True) is None)
+    tidy(other.parent / "ours")
+    assert capsys.readouterr().out == ""
+    assert not other.exists()
