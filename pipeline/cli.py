@@ -19,6 +19,7 @@ from pipeline.commands.options import (
     Pictures,
     SamplerModel,
     Temperature,
+    Variant,
     choose_model,
     open_sampler,
 )
@@ -29,8 +30,6 @@ from pipeline.errors import run_stage
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from pipeline.runtime.metadata import Metadata
 
 app = typer.Typer(
     help="Draw images from a trained variational auto-encoder, look into its exported files, compare its runs.",
@@ -56,6 +55,7 @@ def sample(
     model: SamplerModel = None,
     demo: Demo = False,
     device: Device = "auto",
+    variant: Variant = None,
 ) -> None:
     """Draw images from the model."""
     from pipeline.commands.progress import track_images
@@ -63,7 +63,7 @@ def sample(
 
     check_output(output, n)
     path = choose_model(model, demo)
-    sampler = open_sampler(path, device)
+    sampler = open_sampler(path, device, variant)
     parts = sampler.iterate(n, seed, first, temperature)
     write_images(output, track_images(parts, n, "drawing"), n, sampler.image_shape)
     numbers = f"number {first}" if n == 1 else f"numbers {first} to {first + n - 1}"
@@ -93,7 +93,7 @@ def info(
     from pipeline.runtime.session import open_session, read_metadata
 
     path = choose_model(given, demo, "a path")
-    files, others = _read(path)
+    files, others, variants = _read(path)
     sessions = {name: open_session(content, "cpu", name=name) for name, content in files.items()}
     origin = next(read_metadata(session, name) for name, session in sessions.items())
     described = {name: describe(session) for name, session in sessions.items()}
@@ -102,35 +102,39 @@ def info(
     if not path.is_dir():
         verdict = f"sha256 {hashlib.sha256(files[str(path)]).hexdigest()}"
     console = Console(highlight=False)
-    for part in (Text(str(path), style="bold"), _origin(origin), _files(described, files)):
+    tables = [_named(origin.to_strings()), _files(described, files), *([_named(variants)] if variants else [])]
+    for part in (Text(str(path), style="bold"), *tables):
         console.print(part)
         console.print()
     console.print(verdict)
 
 
-def _read(path: Path) -> tuple[dict[str, bytes], list[str]]:
-    """The ONNX files at `path` and the paths of what lies beside them; all are verified where a manifest lists them."""
+def _read(path: Path) -> tuple[dict[str, bytes], list[str], Mapping[str, str]]:
+    """The ONNX files at `path`, the paths of what lies beside them, and what was found of variants.
+
+    All files are verified where a manifest lists them.
+    """
     from pipeline.runtime.manifest import read_manifest
     from pipeline.runtime.session import read_file
 
     if not path.is_dir():
-        return {str(path): read_file(path)}, []
+        return {str(path): read_file(path)}, [], {}
     manifest = read_manifest(path)
     for name in manifest.others:
         manifest.read(name)
-    return {name: manifest.read(name) for name in manifest.sha256}, list(manifest.others)
+    return {name: manifest.read(name) for name in manifest.sha256}, list(manifest.others), manifest.variants
 
 
 def _folders(paths: list[str]) -> str:
     return " and ".join(sorted({f"{path.split('/')[0]}/" for path in paths}))
 
 
-def _origin(metadata: "Metadata") -> "Table":
+def _named(entries: Mapping[str, str]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for name, value in metadata.to_strings().items():
+    for name, value in entries.items():
         if name != "graph":
             table.add_row(name, Text(value, overflow="fold"))
     return table

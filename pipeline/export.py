@@ -119,11 +119,22 @@ def make_variants(
     """int8 and fp16 of the sampler and the decoder, measured; none where `min_speedup` is null."""
     if params.min_speedup is None:
         return []
-    seen = torch.from_numpy(_evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
+    validation = np.moveaxis(evenly(data.val.images, quality.SAMPLES), 1, -1)
+    limits = Limits(params.min_speedup, params.max_quality_loss)
+    return choose_variants(files, yardstick_of(files, checkpoint, data), validation, limits)
+
+
+def yardstick_of(files: dict[str, bytes], checkpoint: Checkpoint, data: PreparedData) -> Yardstick:
+    """What variants of the files are measured by: test images, seen as the model was trained to see them."""
+    seen = torch.from_numpy(evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
     x = model_input(seen, torch.arange(len(seen)), checkpoint.binarize, SEED)
-    test, validation = (np.moveaxis(_evenly(part.images, quality.SAMPLES), 1, -1) for part in (data.test, data.val))
-    yardstick = Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x), test)
-    return choose_variants(files, yardstick, validation, Limits(params.min_speedup, params.max_quality_loss))
+    test = np.moveaxis(evenly(data.test.images, quality.SAMPLES), 1, -1)
+    return Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x), test)
+
+
+def evenly(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many images, from all over the split: a stored set may be in the order of its classes."""
+    return np.array(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
 def main() -> None:
@@ -147,6 +158,7 @@ def main() -> None:
         name: content for part in (files, *(variant.files for variant in variants)) for name, content in part.items()
     }
     manifest = build_manifest(files) | {"other_files": list_files(repository)}
+    manifest["variants"] = {variant.variant: variant.summary for variant in variants}
     detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
     sections |= {VARIANTS: variants_section(variants, checkpoint.objective)}
     card = write_card(metadata, manifest, parity, before[1].metrics, sections)
@@ -166,11 +178,6 @@ def main() -> None:
         registered = publish(before, params, metrics, models, [explorer])
     error = parity["decoder_max_abs_error"]
     print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {error:.1e}{registered}")
-
-
-def _evenly(images: np.ndarray, most: int) -> np.ndarray:
-    """At most so many images, from all over the split: a stored set may be in the order of its classes."""
-    return np.array(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
 def _of_graph(metadata: Metadata, name: str) -> Metadata:

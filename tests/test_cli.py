@@ -1,16 +1,20 @@
+import dataclasses
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.main import get_command
 
 from pipeline.cli import app, main
 from pipeline.commands import options
+from pipeline.files import read_json, write_json
 from pipeline.graphs.demo import write_demo
+from pipeline.graphs.manifest import build_manifest
 from pipeline.runtime import Sampler
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +85,31 @@ def test_info_on_a_folder_shows_its_origin_and_every_file(conv, capsys):
     for tensor in ("temperature float32 [n]", "images uint8 [n, 10, 14, 3]", "x float32 [n, 3, 10, 14]"):
         assert tensor in out
     assert out.endswith("Every file has the sha256 that manifest.json lists, the 8 in triton/ too.\n")
+
+
+def test_info_says_what_was_found_of_variants(mlp, tmp_path, capsys):
+    folder = shutil.copytree(mlp.folder, tmp_path / "export")
+    manifest = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", manifest | {"variants": {"int8": "not written: too slow [64]"}})
+    code, out, err = vae(capsys, "info", folder)
+    assert (code, err) == (0, "")
+    assert "int8  not written: too slow [64]\n" in out
+
+
+def test_a_variant_is_drawn_from_where_it_is_asked_for(mlp, tmp_path, capsys):
+    folder = shutil.copytree(mlp.folder, tmp_path / "export")
+    model = onnx.load_from_string(mlp.files["sampler.onnx"])
+    onnx.helper.set_model_props(model, dataclasses.replace(mlp.metadata, graph="sampler", variant="int8").to_strings())
+    files = {**mlp.files, "sampler.int8.onnx": model.SerializeToString()}
+    (folder / "sampler.int8.onnx").write_bytes(files["sampler.int8.onnx"])
+    write_json(folder / "manifest.json", build_manifest(files))
+    output = tmp_path / "images.npy"
+    arguments = ("sample", "-n", 2, "-o", output, "--model", folder, "--variant")
+    assert vae(capsys, *arguments, "int8")[0] == 0
+    assert output.exists()
+    code, _, err = vae(capsys, *arguments, "fp16")
+    assert code == 1
+    assert "lists no sampler.fp16.onnx" in err
 
 
 def test_info_on_a_file_shows_its_sha256(mlp, capsys):

@@ -108,6 +108,9 @@ def test_variants_that_pay_are_listed_in_the_manifest_and_the_card(stage, tmp_pa
     assert list(read_json(folder / "manifest.json")["files"])[4:6] == ["sampler.int8.onnx", "decoder.int8.onnx"]
     images, plain = Sampler(folder, "cpu", variant="int8").sample(9), Sampler(mlp.folder, "cpu").sample(9)
     assert 0 < np.abs(images.astype(int) - plain).max() < 40
+    variants = read_json(folder / "manifest.json")["variants"]
+    assert variants["int8"].startswith("times as fast as float32: ")
+    assert variants["fp16"].startswith("not written: ") or (folder / "sampler.fp16.onnx").exists()
     card = (folder / "card.md").read_text()
     assert "| `sampler.int8.onnx` | the sampler in int8, for the CPU |" in card
     assert "## Variants" in card

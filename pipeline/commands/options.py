@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.runtime.sampler import Sampler
     from pipeline.runtime.session import Device as DeviceName
+    from pipeline.runtime.variants import Variant as VariantName
 
 EXPORT_FOLDER = Path("models/export")
 DEMO_FOLDER = Path(__file__).parents[1] / "runtime" / "demo"
@@ -42,15 +43,15 @@ def expect_export(folder: Path) -> Path:
     return folder
 
 
-def open_sampler(model: Path, device: str) -> "Sampler":
-    """The model on a device, whose name is checked there.
+def open_sampler(model: Path, device: str, variant: str | None = None) -> "Sampler":
+    """The model on a device, in float32 or a variant; Sampler checks the names of both.
 
     Raises:
         UserError: a file is missing, damaged or not one of ours, or the device is unknown or not there.
     """
     from pipeline.runtime.sampler import Sampler
 
-    return Sampler(model, cast("DeviceName", device))
+    return Sampler(model, cast("DeviceName", device), variant=cast("VariantName | None", variant))
 
 
 Photos = Annotated[
@@ -77,4 +78,7 @@ SamplerModel = Annotated[
     ),
 ]
 Demo = Annotated[bool, typer.Option("--demo", help="Use the small sampler of digits that comes with vae.")]
+Variant = Annotated[
+    str | None, typer.Option(metavar="NAME", help="int8 or fp16: the faster copy, where the folder holds one.")
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or tensorrt.")]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import Demo, Device, SamplerModel, choose_model, open_sampler
+from pipeline.commands.options import Demo, Device, SamplerModel, Variant, choose_model, open_sampler
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def serve(
     model: SamplerModel = None,
     demo: Demo = False,
     device: Device = "auto",
+    variant: Variant = None,
 ) -> None:
     """Serve the model over HTTP, until it is told to stop."""
     from pipeline.runtime.server import import_server
@@ -28,7 +29,7 @@ def serve(
     create_app, run = import_server()
     settings = _settings(host, max_images)
     path = choose_model(model, demo)
-    server = create_app(open_sampler(path, device), settings)
+    server = create_app(open_sampler(path, device, variant), settings)
     named = "the demo" if demo else path
     run(server, host, port, lambda address: print(f"serving {named} at {address}", flush=True))
 

@@ -1,7 +1,7 @@
 """manifest.json: which files an export folder holds, and the sha256 that each must have."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -21,6 +21,8 @@ class Manifest:
     """ONNX file -> sha256 of its bytes."""
     others: dict[str, str]
     """The same of the files that a session has no use for, by their paths in the folder, with `/` on every system."""
+    variants: dict[str, str] = field(default_factory=dict)
+    """int8, fp16 -> what the export found of it: what it gains and loses, or why it is missing."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, verified: what is hashed here is what is opened.
@@ -60,10 +62,14 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise UserError(
             f"{path}: other_files is {type(others).__name__}; expected an object with an entry for each file"
         )
+    variants = content.get("variants", {})
+    if not isinstance(variants, dict) or not all(isinstance(text, str) for text in variants.values()):
+        raise UserError(f"{path}: variants is {str(variants)[:40]}; expected an object of texts")
     return Manifest(
         folder,
         {name: _sha256(entry, name, [name], path) for name, entry in files.items()},
         {name: _sha256(entry, name, name.split("/"), path) for name, entry in others.items()},
+        variants,
     )
 
 

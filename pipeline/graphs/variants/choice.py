@@ -38,6 +38,14 @@ class Outcome:
     """Seconds of a call of float32 over the variant's, by images a call; None where they cannot be measured here."""
 
     @property
+    def summary(self) -> str:
+        """In one line what it gains and loses, or why it is missing."""
+        if self.refusal or self.quality is None or self.speedups is None:
+            return f"not written: {self.refusal}"
+        speeds = ", ".join(f"{self.speedups[size]:.2f} for {size}" for size in DECIDING_SIZES)
+        return f"times as fast as float32: {speeds} images a call; loses {self.quality.loss.value:.3f} nats an image"
+
+    @property
     def metrics(self) -> dict[str, float]:
         """By names such as `int8_sample64_speedup`, `int8_psnr_db`, `int8_nll_loss` and `int8_kid`."""
         measured: dict[str, float] = {f"sample{n}_speedup": ratio for n, ratio in (self.speedups or {}).items()}
@@ -93,7 +101,7 @@ def latents(files: Files, validation: Images) -> Floats:
 def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick: Yardstick, limits: Limits) -> Outcome:
     if decoder is None:
         return Outcome(variant, refusal="the decoder has no layer behind its first that could be quantised")
-    made = _finish(decoder, files[DECODER], variant)
+    made = finish_pair(decoder, files[DECODER], variant)
     device = _DEVICES[variant]
     here = _serves(device, files[SAMPLER])
     quality = yardstick.measure(made, device if here else "cpu")
@@ -103,7 +111,7 @@ def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick
     return Outcome(variant, kept, refusal, quality, speedups)
 
 
-def _finish(decoder: ModelProto, plain: bytes, variant: Variant) -> dict[str, bytes]:
+def finish_pair(decoder: ModelProto, plain: bytes, variant: Variant) -> dict[str, bytes]:
     """sampler.onnx and decoder.onnx around a decoder; their metadata are those of the float32 file, and the variant."""
     metadata = replace(read_metadata(open_session(plain, "cpu", name=DECODER), DECODER), variant=variant)
     models = {SAMPLER: sampler_model(decoder, metadata.latent_dim), DECODER: decoder}

@@ -45,7 +45,7 @@ def variants_section(outcomes: Sequence[Outcome], objective: str) -> str:
         speeds=" | ".join(f"speed at {size}" for size in SIZES),
         lines=" | ".join("---" for _ in SIZES),
         rows="\n".join(map(_row, outcomes)),
-        verdicts="\n".join(map(_verdict, outcomes)),
+        verdicts="\n\n".join(map(_verdict, outcomes)),
         deciding=" and ".join(map(str, DECIDING_SIZES)),
         samples=quality.SAMPLES,
         images=next((o.quality.images for o in outcomes if o.quality), 0),
@@ -60,16 +60,16 @@ def _row(outcome: Outcome) -> str:
     speeds = ["-"] * len(SIZES) if outcome.speedups is None else [f"{outcome.speedups[size]:.2f}" for size in SIZES]
     measured = ["-"] * 4
     if found := outcome.quality:
-        loss = f"{found.loss.value:.2g} ± {found.loss.stderr:.1g}"
+        loss = f"{found.loss.value:.4f} ± {found.loss.stderr:.4f}"
         measured = [f"{found.psnr:.1f}", loss, _thousandths(found.kid), f"{1000 * found.kid_between:.2g}"]
     return f"| {' | '.join([outcome.variant, *speeds, *measured])} |"
 
 
 def _verdict(outcome: Outcome) -> str:
     if not outcome.files:
-        return f"- **{outcome.variant}** is not written: {outcome.refusal}."
+        return f"**{outcome.variant}** is not written: {outcome.refusal}."
     names = " and ".join(f"`{name}`" for name in outcome.files)
-    return f'- **{outcome.variant}**: {names}; `Sampler(folder, variant="{outcome.variant}")` opens them.'
+    return f'**{outcome.variant}**: {names}; `Sampler(folder, variant="{outcome.variant}")` opens them.'
 
 
 def _thousandths(kid: Estimate | None) -> str:

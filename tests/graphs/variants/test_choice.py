@@ -82,7 +82,7 @@ def test_what_is_slow_or_lossy_is_not_written_and_says_why(choose, given, refusa
     outcome = choose(**given)["int8"]
     assert outcome.files == {}
     assert outcome.refusal == refusal
-    assert f"- **int8** is not written: {refusal}." in variants_section([outcome], "elbo")
+    assert f"**int8** is not written: {refusal}." in variants_section([outcome], "elbo")
 
 
 def test_a_single_image_does_not_decide(choose):
@@ -94,7 +94,7 @@ def test_without_a_gpu_fp16_is_measured_for_quality_alone_and_not_written(choose
     assert (fp16.files, fp16.speedups) == ({}, None)
     assert fp16.quality.loss.value < 0.01
     text = variants_section([fp16], "elbo")
-    assert "- **fp16** is not written: its speed counts on a GPU, and the machine that exported has none." in text
+    assert "**fp16** is not written: its speed counts on a GPU, and the machine that exported has none." in text
     assert "its loss on a GPU was not measured" in text
     assert not [name for name in fp16.metrics if "speedup" in name]
 
