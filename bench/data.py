@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = 60_000
 PARAMS = {
     "prepare": {"source": "array", "path": "images.npy"},
-    "model": {"network": "mlp", "hidden": [400], "latent_dim": 20},
+    "model": {"network": "mlp", "hidden": [64], "latent_dim": 20},  # small, so that the data weigh
     "train": {"epochs": 1, "global_batch_size": 512, "compile": "never", "schedule": "constant", "device": "cpu"},
 }
 STAGES = {
@@ -114,7 +114,8 @@ def compare_speed(params: Params, large: Path, small: Path, rounds: int) -> None
     for epoch in range(1, rounds + 1):
         for name, trainer in trainers.items():
             times[name].append(microseconds_per_image(trainer, epoch, images))
-    print(f"\n{images:,} shuffled images a round, {rounds} rounds, medians in microseconds an image")
+    layers = f"784-{params.model.hidden[0]}-{params.model.latent_dim}"
+    print(f"\n{layers}: {images:,} shuffled images a round, {rounds} rounds, medians in microseconds an image")
     for part, what in enumerate(("batches made ready", "training steps")):
         pairs = list(zip(*([row[part] for row in times[name]] for name in cases), strict=True))
         memory, cache = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -179,7 +180,10 @@ def main() -> None:
             small, large = (costs[stage, count].anonymous for count in (SMALL, arguments.images))
             print(f"{stage}: {large / small:.2f} times the memory for {arguments.images / SMALL:.0f} times the images")
         large, small = (Path(place, str(count)) for count in (arguments.images, SMALL))
-        compare_speed(load_params(large / "params.yaml"), large, small, arguments.rounds)
+        params = load_params(large / "params.yaml")
+        for hidden in (64, 400):
+            model = params.model.model_copy(update={"hidden": [hidden]})
+            compare_speed(params.model_copy(update={"model": model}), large, small, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Repository:
     """A copy of the repository with small data, tiny params and a history of its own."""
 
     def __init__(self, folder, home):
-        self.folder = folder
+        self.folder, self.store = folder, folder / "mlflow.db"
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
         self._environment = ours | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -69,7 +69,7 @@ class Repository:
 
     def rows(self):
         """The rows of the store at the repository's root, the oldest first."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        client = MlflowClient(f"sqlite:///{self.store}")
         return client.search_runs([client.get_experiment_by_name("vae").experiment_id], order_by=["start_time ASC"])
 
     def artifacts(self, row):
@@ -192,7 +192,7 @@ def assert_complete(repository, row, latent_dim):
 
 
 def assert_model_is_signed(repository, row, latent_dim):
-    client = MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{repository.store}")
     models = client.search_logged_models([row.info.experiment_id])
     [folder] = [
         Path(model.artifact_location.removeprefix("file://"))
@@ -207,8 +207,41 @@ def assert_model_is_signed(repository, row, latent_dim):
 
 
 def assert_the_best_is_champion(repository):
-    client = MlflowClient(f"sqlite:///{repository.folder / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{repository.store}")
     versions = client.search_model_versions("name='vae'")
     assert len(versions) == len(repository.rows())
     best = min(float(version.tags["value"]) for version in versions)
     assert float(client.get_model_version_by_alias("vae", "champion").tags["value"]) == best
+
+
+def test_a_training_out_of_the_run_cache_joins_its_row_or_has_it_laid_again(repository):
+    """DVC restores the checkpoint of params that it has seen; no code of ours runs, until the next stage."""
+    repository.change("train", epochs=3)
+    assert stages_in(repository.run("dvc", "repro", "train"))[-1] == "train"
+    trained = repository.rows()[-1]
+    assert "stage.evaluate" not in trained.data.tags
+
+    repository.change("train", epochs=4)
+    assert stages_in(repository.run("dvc", "repro", "train")) == ["train"]
+    repository.change("train", epochs=3)
+    restored = repository.run("dvc", "repro", "evaluate")
+    assert "Stage 'train' is cached - skipping run, checking out outputs" in restored
+    assert stages_in(restored) == ["evaluate"]
+    present = next(row for row in repository.rows() if row.info.run_id == trained.info.run_id)
+    assert "stage.evaluate" in present.data.tags
+    assert not {"restored", "continues"} & set(present.data.tags)
+
+    for name in ("data/prepared", "models", "reports", "mlruns"):
+        shutil.rmtree(repository.folder / name)
+    repository.store.unlink()
+    repository.store = repository.folder / "reports" / ".." / "mlflow.db"  # MLflow reads on in what it had opened
+    repository.change("train", epochs=4)
+    assert stages_in(repository.run("dvc", "repro", "evaluate")) == ["evaluate"]
+    [laid] = repository.rows()
+    assert laid.data.tags["restored"] == "true"
+    assert {"stage.train", "stage.evaluate"} <= set(laid.data.tags)
+    assert laid.data.params["train.epochs"] == "4"
+    client = MlflowClient(f"sqlite:///{repository.store}")
+    curve = [point.step for point in client.get_metric_history(laid.info.run_id, "val/elbo")]
+    assert sorted(curve) == [1, 2, 3, 4]
+    assert "train/history.csv" in repository.artifacts(laid)
