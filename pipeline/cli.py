@@ -16,6 +16,7 @@ from pipeline.commands.options import (
     EXPORT_FOLDER,
     Demo,
     Device,
+    Label,
     Pictures,
     SamplerModel,
     Temperature,
@@ -52,6 +53,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
     first: Annotated[int, typer.Option(help="Where in the seed's endless row of images to start.")] = 0,
     temperature: Temperature = 1.0,
+    label: Label = None,
     model: SamplerModel = None,
     demo: Demo = False,
     device: Device = "auto",
@@ -64,7 +66,7 @@ def sample(
     check_output(output, n)
     path = choose_model(model, demo)
     sampler = open_sampler(path, device, variant)
-    parts = sampler.iterate(n, seed, first, temperature)
+    parts = sampler.iterate(n, seed, first, temperature, label)
     write_images(output, track_images(parts, n, "drawing"), n, sampler.image_shape)
     numbers = f"number {first}" if n == 1 else f"numbers {first} to {first + n - 1}"
     typer.echo(f"wrote {output}: {numbers} of seed {seed}, drawn from {'the demo' if demo else path}")
@@ -90,9 +92,10 @@ def info(
     from rich.text import Text
 
     from pipeline.runtime.describe import describe
+    from pipeline.runtime.registry import local_path
     from pipeline.runtime.session import open_session, read_metadata
 
-    path = choose_model(given, demo, "a path")
+    path = local_path(choose_model(given, demo, "a path"))
     files, others, variants = _read(path)
     sessions = {name: open_session(content, "cpu", name=name) for name, content in files.items()}
     origin = next(read_metadata(session, name) for name, session in sessions.items())

@@ -57,6 +57,11 @@ MAY_IMPORT = {
     "sweep": LEAVES | {"experiment", "metrics", "params"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),
 }
+# A model is opened by its name in the registry where somebody asks for that; nothing else of the runtime knows it.
+EXCEPTIONS = {
+    f"{PACKAGE}.runtime.registry imports {PACKAGE}.tracking",
+    f"{PACKAGE}.runtime.registry imports {PACKAGE}.tracking.exports",
+}
 ONLY_HERE = {
     "mlflow": {"tracking"},
     "ruamel": {"params"},
@@ -159,7 +164,7 @@ def test_a_room_imports_only_what_it_may(room):
         for other in direct_imports(name)
         if room_of(other) not in MAY_IMPORT[room] | {room, ""}
     }
-    assert wrong == set()
+    assert wrong <= EXCEPTIONS
 
 
 def test_nothing_imports_a_stage():

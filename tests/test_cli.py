@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conditional import write_model
 from PIL import Image
 from typer.main import get_command
 
@@ -58,14 +60,77 @@ def test_sample_fills_a_folder(mlp, tmp_path, capsys):
         (["-n", "0"], "error: n is 0; expected a whole number >= 1\n"),
         (["--seed", "-1"], "error: seed is -1; expected a whole number from 0 to 9223372036854775807\n"),
         (["--temperature", "nan"], "error: temperature is nan; expected a number from 0 to 1000\n"),
+        (
+            ["--seed", str(2**63)],
+            "error: seed is 9223372036854775808; expected a whole number from 0 to 9223372036854775807\n",
+        ),
+        (["--temperature", "-1"], "error: temperature is -1.0; expected a number from 0 to 1000\n"),
+        (["--temperature", "inf"], "error: temperature is inf; expected a number from 0 to 1000\n"),
+        (
+            ["-n", "10001"],
+            "error: {grid}: a grid of 10001 images; expected at most 10000 (use .npy or a folder/)\n",
+        ),
+        (["--label", "7"], "error: label is '7'; expected none, since the sampler.onnx of this model takes no label\n"),
         (["--device", "gpu"], "error: device is 'gpu'; expected one of auto, cpu, cuda, tensorrt\n"),
         (["--model", "nowhere"], "error: nowhere: not found; expected an ONNX file that the export stage wrote\n"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1_and_writes_nothing(mlp, tmp_path, capsys, options, message):
     before = ["sample", "--model", mlp.folder, "-o", tmp_path / "grid.png"]
-    assert vae(capsys, *before, *options) == (1, "", message)
+    assert vae(capsys, *before, *options) == (1, "", message.format(grid=tmp_path / "grid.png"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_that_does_not_exist_ends_the_command(mlp, tmp_path, capsys):
+    write_model(tmp_path, mlp.metadata, ("circle", "square"))
+    command = ["sample", "--model", tmp_path, "-o", tmp_path / "images.npy", "-n", 2]
+    expected = "error: label is 'star'; expected one of circle, square, or an index from 0 to 1\n"
+    assert vae(capsys, *command, "--label", "star") == (1, "", expected)
+    assert not (tmp_path / "images.npy").exists()
+    assert vae(capsys, *command, "--label", "square")[0] == 0
+    assert np.load(tmp_path / "images.npy", allow_pickle=False).min() > 100  # the class's grey value is 127
+
+
+def cut_sampler(folder):
+    content = (folder / "sampler.onnx").read_bytes()
+    (folder / "sampler.onnx").write_bytes(content[: len(content) // 2])
+
+
+def cut_lone_sampler(folder):
+    cut_sampler(folder)
+    (folder / "manifest.json").unlink()
+    return folder / "sampler.onnx"
+
+
+def climb_out(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["../sampler.onnx"] = manifest["files"].pop("sampler.onnx")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def cut_manifest(folder):
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:40])
+
+
+@pytest.mark.parametrize("command", ["sample -o grid.png --model", "info", "serve --port 0 --model"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut_sampler, "export/sampler.onnx: sha256 is "),
+        (cut_lone_sampler, "export/sampler.onnx: not a whole ONNX file that onnxruntime can open ("),
+        (climb_out, "export/manifest.json: names the file '../sampler.onnx'; expected a plain name inside its folder"),
+        (cut_manifest, "export/manifest.json: "),
+    ],
+)
+def test_a_spoilt_export_ends_a_command_in_one_line(mlp, tmp_path, capsys, monkeypatch, command, spoil, message):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(shutil.copytree(mlp.folder, "export"))
+    given = spoil(folder) or folder
+    code, out, err = vae(capsys, *command.split(), given)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".png"] == []
 
 
 def test_a_word_in_place_of_a_number_is_a_usage_error(capsys):

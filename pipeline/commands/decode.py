@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Pictures, open_sampler
+from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Pictures, open_sampler
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ DECODED_TOGETHER = 512
 def decode(
     codes: Annotated[Path, typer.Argument(metavar="CODES", help="A codes.npz from `vae encode` (its mu), or a z.npy.")],
     output: Pictures = "decoded.png",
+    label: Label = None,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:
@@ -34,15 +35,16 @@ def decode(
     sampler = open_sampler(model, device)
     if z.shape[1] != sampler.latent_dim:
         raise UserError(f"{codes}: z is {list(z.shape)}; expected [n, {sampler.latent_dim}], the model's latents")
-    write_images(output, decode_in_parts(sampler, z), len(z), sampler.image_shape)
+    write_images(output, decode_in_parts(sampler, z, label), len(z), sampler.image_shape)
     typer.echo(f"wrote {output}: {len(z)} images of the latents in {codes}")
 
 
-def decode_in_parts(sampler: "Sampler", z: "np.ndarray[Any, Any]") -> "Iterator[Images]":
+def decode_in_parts(sampler: "Sampler", z: "np.ndarray[Any, Any]", label: str | None) -> "Iterator[Images]":
     """The images of latents [n, latent_dim], uint8 [k, H, W, C] at a time, under a progress bar."""
     from pipeline.commands.progress import track_images
 
-    parts = (sampler.decode(z[start : start + DECODED_TOGETHER]) for start in range(0, len(z), DECODED_TOGETHER))
+    starts = range(0, len(z), DECODED_TOGETHER)
+    parts = (sampler.decode(z[start : start + DECODED_TOGETHER], label) for start in starts)
     return track_images(parts, len(z), "decoding")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
+from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 
 
 def encode(
@@ -14,6 +14,7 @@ def encode(
     ] = "codes.npz",
     resize: Resize = False,
     skip_bad: SkipBad = False,
+    label: Label = None,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:
@@ -32,7 +33,7 @@ def encode(
     files, codes = [], []
     for batch in read_batches(images, sampler, "encoding", resize, skip_bad):
         files += batch.files
-        codes.append(sampler.encode(batch.images))
+        codes.append(sampler.encode(batch.images, label))
     mu, logvar = (np.concatenate(part) for part in zip(*codes, strict=True))
     with atomic_file(output) as beside:
         np.savez(beside, files=np.array(files), mu=mu, logvar=logvar)

@@ -20,7 +20,8 @@ def explorer(
     The browser then runs the model; no server of ours is needed.
     """
     from pipeline.runtime.explorer.folder import RUNTIME, write_explorer
+    from pipeline.runtime.registry import local_path
 
-    write_explorer(output, model, runtime)
+    write_explorer(output, local_path(model), runtime)
     lacks = "" if runtime else f"; put {' and '.join(RUNTIME)} of onnxruntime-web's dist/ into it"
     typer.echo(f"wrote {output}: the explorer of {model}, for any web server{lacks}")

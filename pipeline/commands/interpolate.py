@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.decode import decode_in_parts
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Temperature, open_sampler
+from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Temperature, open_sampler
 from pipeline.errors import UserError
 
 STEPS = {".gif": 30, ".png": 10}
@@ -27,6 +27,7 @@ def interpolate(
     ] = None,
     fps: Annotated[int, typer.Option("--fps", help="Pictures a second of a GIF, 1 to 50.")] = 20,
     temperature: Temperature = 1.0,
+    label: Label = None,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:
@@ -47,10 +48,10 @@ def interpolate(
     moving = Path(output).suffix.lower() == ".gif"
     steps = _check(STEPS[Path(output).suffix.lower()] if steps is None else steps, len(numbers), fps)
     sampler = open_sampler(model, device)
-    stations = np.concatenate([sampler.latents(1, seed, 0, temperature) for seed in numbers])
+    stations = np.concatenate([sampler.latents(1, seed, 0, temperature, label) for seed in numbers])
     legs = walk(stations, steps)  # (legs, steps, latent_dim)
     z = there_and_back(legs) if moving else legs.reshape(-1, sampler.latent_dim)
-    parts = decode_in_parts(sampler, z)
+    parts = decode_in_parts(sampler, z, label)
     if moving:
         write_animation(output, chain.from_iterable(parts), fps)
     else:

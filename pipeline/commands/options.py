@@ -43,7 +43,7 @@ def expect_export(folder: Path) -> Path:
     return folder
 
 
-def open_sampler(model: Path, device: str, variant: str | None = None) -> "Sampler":
+def open_sampler(model: Path, device: str, variant: str | None = None, spin_us: int | None = None) -> "Sampler":
     """The model on a device, in float32 or a variant; Sampler checks the names of both.
 
     Raises:
@@ -51,7 +51,8 @@ def open_sampler(model: Path, device: str, variant: str | None = None) -> "Sampl
     """
     from pipeline.runtime.sampler import Sampler
 
-    return Sampler(model, cast("DeviceName", device), variant=cast("VariantName | None", variant))
+    named = cast("VariantName | None", variant)
+    return Sampler(model, cast("DeviceName", device), variant=named, spin_us=spin_us)
 
 
 Photos = Annotated[
@@ -70,11 +71,20 @@ Pictures = Annotated[
 Resize = Annotated[bool, typer.Option("--resize", help="Stretch images of another size to the model's.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that are no images, and name them.")]
 Temperature = Annotated[float, typer.Option(help="Spread of the latents; 1 is the model's own.")]
-Model = Annotated[Path, typer.Option(metavar="FOLDER", help="Export folder.", callback=expect_export)]
+Label = Annotated[
+    str | None, typer.Option(metavar="CLASS", help="Of a conditional model: the class, by name or index.")
+]
+Model = Annotated[
+    Path,
+    typer.Option(metavar="FOLDER", help="Export folder, or models:/NAME@champion.", callback=expect_export),
+]
 SamplerModel = Annotated[
     Path | None,
     typer.Option(
-        "--model", metavar="PATH", help="Export folder, or one sampler.onnx.", show_default=str(EXPORT_FOLDER)
+        "--model",
+        metavar="PATH",
+        help="Export folder, one sampler.onnx, or models:/NAME@champion.",
+        show_default=str(EXPORT_FOLDER),
     ),
 ]
 Demo = Annotated[bool, typer.Option("--demo", help="Use the small sampler of digits that comes with vae.")]

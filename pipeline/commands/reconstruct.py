@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
+from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.files import atomic_directory
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def reconstruct(
     ] = False,
     resize: Resize = False,
     skip_bad: SkipBad = False,
+    label: Label = None,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:
@@ -43,8 +44,8 @@ def reconstruct(
     written = 0
     with atomic_directory(output) as beside:
         for batch in read_batches(images, sampler, "reconstructing", resize, skip_bad):
-            mu, _ = sampler.encode(batch.images)
-            pictures = _pictures(batch.images, sampler.decode(mu), alone)
+            mu, _ = sampler.encode(batch.images, label)
+            pictures = _pictures(batch.images, sampler.decode(mu, label), alone)
             for file, picture in zip(batch.files, pictures, strict=True):
                 name = beside / f"{written:06}-{_shortened(Path(file).stem)}.png"
                 as_picture(picture, 1 if alone else SMALLEST_PAIR).save(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.options import EXPORT_FOLDER, Device, Model, Photos, Resize, SkipBad, open_sampler
+from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.errors import UserError
 from pipeline.files import atomic_file
 
@@ -35,6 +35,7 @@ def score(
     ] = None,
     resize: Resize = False,
     skip_bad: SkipBad = False,
+    label: Label = None,
     model: Model = EXPORT_FOLDER,
     device: Device = "auto",
 ) -> None:
@@ -54,7 +55,7 @@ def score(
     rows: list[Row] = []
     strangest: list[Scored] = []
     for batch in read_batches(images, sampler, "scoring", resize, skip_bad):
-        scored = score_batch(sampler, batch)
+        scored = score_batch(sampler, batch, label)
         rows += [(item.file, item.score, item.stranger_than) for item in scored]
         strangest = keep_strangest(strangest + scored) if sheet is not None else []
     rows.sort(key=lambda row: (-row[1], row[0]))
@@ -66,7 +67,7 @@ def score(
         typer.echo(f"wrote {sheet}: the {len(strangest)} strangest beside their error maps")
 
 
-def score_batch(sampler: "Sampler", batch: "ImageBatch") -> "list[Scored]":
+def score_batch(sampler: "Sampler", batch: "ImageBatch", label: str | None = None) -> "list[Scored]":
     """Each file of a batch with its score and its error map.
 
     Raises:
@@ -74,7 +75,7 @@ def score_batch(sampler: "Sampler", batch: "ImageBatch") -> "list[Scored]":
     """
     from pipeline.runtime.contact_sheet import Scored
 
-    scores, errors = sampler.score(batch.images)
+    scores, errors = sampler.score(batch.images, label)
     for file, found in zip(batch.files, scores, strict=True):
         if not math.isfinite(found):
             raise UserError(f"{file}: its score is {found}; expected a finite number (is the model's training sound?)")

@@ -11,6 +11,8 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.runtime.server.settings import Settings
 
+SPIN_US = 100  # the server's own threads need the cores between two batches
+
 
 def serve(
     host: Annotated[
@@ -29,7 +31,7 @@ def serve(
     create_app, run = import_server()
     settings = _settings(host, max_images)
     path = choose_model(model, demo)
-    server = create_app(open_sampler(path, device, variant), settings)
+    server = create_app(open_sampler(path, device, variant, spin_us=SPIN_US), settings)
     named = "the demo" if demo else path
     run(server, host, port, lambda address: print(f"serving {named} at {address}", flush=True))
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.noise import check_first, check_seed
 
 MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an infinite latent has no image
@@ -13,12 +14,18 @@ MAX_TEMPERATURE = 1000  # of any use; far beyond it float32 overflows, and an in
 _NUMBER = (int, float, np.integer, np.floating)
 
 
-def rows(n: int, seed: int, first: int, temperature: float) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
-    """The inputs for images number `first` to `first + n - 1` of `seed`, each [n]."""
+Rows = dict[str, NDArray[np.int64] | NDArray[np.float32]]
+
+
+def rows(n: int, seed: int, first: int, temperature: float, label: int | None = None) -> Rows:
+    """The inputs for images number `first` to `first + n - 1` of `seed`, each [n]; with `label` if one is given."""
     seeds, temperatures = np.empty(n, np.int64), np.empty(n, np.float32)
     seeds.fill(seed)
     temperatures.fill(temperature)
-    return {"seed": seeds, "index": np.arange(first, first + n, dtype=np.int64), "temperature": temperatures}
+    asked: Rows = {"seed": seeds, "index": np.arange(first, first + n, dtype=np.int64), "temperature": temperatures}
+    if label is not None:
+        asked[LABEL] = np.full(n, label, np.int64)
+    return asked
 
 
 def check_draw(n: int, seed: int, first: int, temperature: float) -> None:

@@ -106,15 +106,13 @@ def check_first(first: SupportsIndex, count: SupportsIndex = 1) -> int:
 
 
 def _check_whole(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    expectation = f"expected a whole number from {low} to {high}"
-    if isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; {expectation}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise UserError(f"{name} is {value!r}; {expectation}") from None
-    if not low <= number <= high:
-        raise UserError(f"{name} is {number}; {expectation}")
+        number = None
+    if number is None or isinstance(value, bool) or not low <= number <= high:
+        found = repr(value) if number is None or isinstance(value, bool) else number
+        raise UserError(f"{name} is {found}; expected a whole number from {low} to {high}") from None
     return number
 
 

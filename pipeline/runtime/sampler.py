@@ -1,7 +1,6 @@
 """Seeds in, pixels out: an export folder or a lone sampler.onnx as a Python object."""
 
 import functools
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,18 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.draws import check_draw, rows, whole_number
-from pipeline.runtime.manifest import read_manifest
+from pipeline.runtime.export_files import DECODER, ENCODER, SAMPLER, SCORER, ExportFiles
+from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
 from pipeline.runtime.pixels import Images, gather, to_pixels
+from pipeline.runtime.providers import Device
 from pipeline.runtime.scores import ScoreScale
-from pipeline.runtime.session import Device, open_session, read_file, read_metadata
-from pipeline.runtime.variants import Variant, variant_file
+from pipeline.runtime.session import read_metadata, served_device
+from pipeline.runtime.variants import Variant
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-SAMPLER = "sampler.onnx"
-DECODER = "decoder.onnx"
-ENCODER = "encoder.onnx"
-SCORER = "scorer.onnx"
+__all__ = ["DECODER", "ENCODER", "MAX_IMAGES", "SAMPLER", "SCORER", "Sampler"]
 
 MAX_IMAGES = 1_000_000  # of one array; it has to fit in memory
 
@@ -33,13 +31,15 @@ Floats = NDArray[np.float32]
 class Sampler:
     """Draws images from a trained model, and maps between images and latents where the folder has those files.
 
-    Image i of a seed is a function of (seed, i, temperature) alone: batches, chunks and other callers do not
-    change it. One instance serves many threads.
+    Image i of a seed is a function of (seed, i, temperature) alone, and of the label where the model takes one:
+    batches, chunks and other callers do not change it. One instance serves many threads.
 
     Attributes:
         metadata: what the file says of itself and where it came from.
         latent_dim: size of z.
         image_shape: (height, width, channels) of one image.
+        labels: names of the classes of a conditional model, which then wants a `label`, by name or index, for every
+            image that it draws or reads; none of any other model.
     """
 
     def __init__(
@@ -50,38 +50,41 @@ class Sampler:
         threads: int | None = None,
         batch_size: int = 512,
         variant: Variant | None = None,
+        spin_us: int | None = None,
     ) -> None:
         """Open the sampler; decoder, encoder and scorer are opened when first used.
 
         Args:
-            path: a folder with manifest.json, whose files are verified by their sha256, or one sampler.onnx.
+            path: a folder with manifest.json, whose files are verified by their sha256, or one sampler.onnx, or
+                `models:/NAME@ALIAS` in MLflow's registry.
             device: auto, cpu, cuda or tensorrt, as in `open_session`.
             threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
             batch_size: how many images are computed at once; bounds the memory, does not change the images.
             variant: int8 or fp16 opens sampler and decoder in that arithmetic, where the folder holds them;
                 a lone file is what it is.
+            spin_us: how long a CPU thread waits awake for more work, in microseconds; less leaves more to others.
 
         Raises:
             UserError: a file is missing, damaged or not one of ours; the device cannot be served; the folder
                 lacks the variant.
         """
         self.batch_size = whole_number("batch_size", batch_size, 1)
-        self._path = Path(path)
-        self._manifest = read_manifest(path) if self._path.is_dir() else None
-        self._device, self._threads, self._variant = device, threads, variant
-        self._opening = threading.Lock()
-        self._sessions: dict[str, InferenceSession] = {}
-        session = self.session(SAMPLER)
-        self.metadata = read_metadata(session, str(self._path))
+        self._export = ExportFiles(path, device, threads, variant, spin_us)
+        session, source = self.session(SAMPLER), str(self._export.where(SAMPLER))
+        self.metadata = read_metadata(session, source)
         channels, height, width = self.metadata.image_shape
         self.latent_dim = self.metadata.latent_dim
         self.image_shape = (height, width, channels)
-        self._run = session.run
+        self.labels = read_labels(session, source)
+        captured = self._export.captured(SAMPLER)
+        self._run = captured.run if captured else session.run
+        if served_device(session) == "tensorrt":
+            self._build_engines()
 
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the ONNX files at hand: those that the manifest lists, or sampler.onnx alone."""
-        return (SAMPLER,) if self._manifest is None else tuple(self._manifest.sha256)
+        return self._export.names
 
     def session(self, name: str) -> "InferenceSession":
         """The session of one of `files`, opened and verified when it is first asked for; its `run` is thread-safe.
@@ -89,55 +92,53 @@ class Sampler:
         Raises:
             UserError: there is no such file, it is damaged, or it is another graph.
         """
-        with self._opening:
-            if name not in self._sessions:
-                self._sessions[name] = self._open(name)
-            return self._sessions[name]
+        return self._export.session(name)
 
-    def sample(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Images:
+    def sample(
+        self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0, label: Label | None = None
+    ) -> Images:
         """Images number `first` to `first + n - 1` of `seed`: uint8 [n, H, W, C].
 
         `temperature` scales the prior's standard deviation: 0 gives the image of z = 0, 1 the model's own samples.
 
         Raises:
-            UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
+            UserError: n is not in 1..MAX_IMAGES, another value is out of range, or the label is not one of `labels`.
         """
         n = whole_number("n", n, 1)
         if n <= self.batch_size:
-            check_draw(n, seed, first, temperature)
-            return self._draw(n, seed, first, temperature)
+            images: Images = self._draw("images", n, *self._check(n, seed, first, temperature, label))
+            return images
         if n > MAX_IMAGES:
             raise UserError(f"n is {n}; expected at most {MAX_IMAGES} (Sampler.iterate has no such limit)")
-        return gather(self.iterate(n, seed, first, temperature), n, self.image_shape)
+        return gather(self.iterate(n, seed, first, temperature, label), n, self.image_shape)
 
-    def iterate(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Iterator[Images]:
+    def iterate(
+        self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0, label: Label | None = None
+    ) -> Iterator[Images]:
         """The images of `sample` in chunks of at most `batch_size`, in order and in bounded memory.
 
         Raises:
             UserError: a value is out of range; raised here, not at the first chunk.
         """
         n = whole_number("n", n, 1)
-        check_draw(n, seed, first, temperature)
-        return (self._draw(stop - start, seed, first + start, temperature) for start, stop in self._chunks(n))
+        asked = self._check(n, seed, first, temperature, label)
+        return self._drawn("images", n, *asked)
 
-    def latents(self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0) -> Floats:
+    def latents(
+        self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0, label: Label | None = None
+    ) -> Floats:
         """The z of the images that `sample` gives for the same values: float32 [n, latent_dim].
 
         Raises:
             UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
         """
         n = whole_number("n", n, 1)
-        check_draw(n, seed, first, temperature)
+        asked = self._check(n, seed, first, temperature, label)
         if n > MAX_IMAGES:
             raise UserError(f"n is {n}; expected at most {MAX_IMAGES}")
-        return np.concatenate(
-            [
-                self._run(["z"], rows(stop - start, seed, first + start, temperature))[0]
-                for start, stop in self._chunks(n)
-            ]
-        )
+        return np.concatenate(list(self._drawn("z", n, *asked)))
 
-    def decode(self, z: NDArray[Any]) -> Images:
+    def decode(self, z: NDArray[Any], label: Label | None = None) -> Images:
         """Pixel means of latents: z [n, latent_dim] -> uint8 [n, H, W, C].
 
         Raises:
@@ -149,20 +150,19 @@ class Sampler:
         z = z.astype(np.float32)
         if not np.isfinite(z).all():
             raise UserError("z holds a NaN or an infinity; expected finite numbers")
-        run = self.session(DECODER).run
-        decoded = (to_pixels(run(["x"], {"z": z[start:stop]})[0]) for start, stop in self._chunks(len(z)))
-        return gather(decoded, len(z), self.image_shape)
+        parts = self._map(DECODER, ["x"], "z", z, label, self.batch_size)
+        return gather((to_pixels(x) for (x,) in parts), len(z), self.image_shape)
 
-    def encode(self, images: Images) -> tuple[Floats, Floats]:
+    def encode(self, images: Images, label: Label | None = None) -> tuple[Floats, Floats]:
         """q(z|x) of uint8 [n, H, W, C]: mu and logvar (the log of the variance), each float32 [n, latent_dim].
 
         Raises:
             UserError: the images have another type or shape; there is no encoder.onnx.
         """
-        mu, logvar = self._read(ENCODER, ["mu", "logvar"], images, self.batch_size)
+        mu, logvar = self._read(ENCODER, ["mu", "logvar"], images, label, self.batch_size)
         return mu, logvar
 
-    def score(self, images: Images) -> tuple[Floats, Floats]:
+    def score(self, images: Images, label: Label | None = None) -> tuple[Floats, Floats]:
         """How strange the model finds uint8 [n, H, W, C]: score float32 [n] and error float32 [n, H, W], in nats.
 
         A higher score is stranger: it is minus the ELBO, and the error map is each pixel's part in minus
@@ -172,7 +172,7 @@ class Sampler:
             UserError: the images have another type or shape; there is no scorer.onnx.
         """
         together = max(1, self.batch_size // self.score_scale.samples)  # each image is decoded that many times
-        score, error = self._read(SCORER, ["score", "error"], images, together)
+        score, error = self._read(SCORER, ["score", "error"], images, label, together)
         return score, error
 
     def strangeness(self, score: NDArray[Any] | float) -> NDArray[np.float64]:
@@ -191,33 +191,47 @@ class Sampler:
             UserError: there is no scorer.onnx, or it does not carry them.
         """
         properties = self.session(SCORER).get_modelmeta().custom_metadata_map
-        return ScoreScale.from_strings(properties, str(self._path / SCORER))
+        return ScoreScale.from_strings(properties, str(self._export.where(SCORER)))
 
-    def _read(self, name: str, outputs: list[str], images: Images, together: int) -> list[Floats]:
+    def _read(self, name: str, outputs: list[str], images: Images, label: Label | None, together: int) -> list[Floats]:
         """Run a graph over images, so many together; its outputs are joined."""
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or not len(images):
             expected = ["n >= 1", *self.image_shape]
             raise UserError(f"images are {images.dtype} {list(images.shape)}; expected uint8 {expected}")
-        run = self.session(name).run
-        parts = [run(outputs, {"images": images[at : at + together]}) for at in range(0, len(images), together)]
+        parts = self._map(name, outputs, "images", images, label, together)
         return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
-    def _draw(self, n: int, seed: int, first: int, temperature: float) -> Images:
-        images: Images = self._run(["images"], rows(n, seed, first, temperature))[0]
-        return images
+    def _map(
+        self, name: str, outputs: list[str], input_: str, values: NDArray[Any], label: Label | None, together: int
+    ) -> Iterator[list[Floats]]:
+        """A graph's outputs for `values`, part by part."""
+        session = self.session(name)
+        index = label_index(label, read_labels(session, str(self._export.where(name))), name)
+        for start in range(0, len(values), together):
+            part = {input_: values[start : start + together]}
+            if index is not None:
+                part[LABEL] = np.full(len(part[input_]), index, np.int64)
+            yield session.run(outputs, part)
 
-    def _chunks(self, n: int) -> Iterator[tuple[int, int]]:
-        return ((start, min(start + self.batch_size, n)) for start in range(0, n, self.batch_size))
+    def _check(
+        self, n: int, seed: int, first: int, temperature: float, label: Label | None
+    ) -> tuple[int, int, float, int | None]:
+        """What was asked for, once it is known that it can be drawn."""
+        check_draw(n, seed, first, temperature)
+        return seed, first, temperature, label_index(label, self.labels, SAMPLER)
 
-    def _open(self, name: str) -> "InferenceSession":
-        file = variant_file(name, self._variant)
-        path = self._path if self._manifest is None else self._path / file
-        content = read_file(path) if self._manifest is None else self._manifest.read(file)
-        session = open_session(content, self._device, self._threads, str(path))
-        metadata = read_metadata(session, str(path))
-        if metadata.graph != name.partition(".")[0]:
-            raise UserError(f"{path}: is a {metadata.graph}; expected a {name}, or the export folder that holds one")
-        if file != name and metadata.variant != self._variant:
-            raise UserError(f"{path}: computes in {metadata.variant or 'float32'}; expected {self._variant}")
-        return session
+    def _draw(self, output: str, n: int, seed: int, first: int, temperature: float, label: int | None) -> Any:
+        return self._run([output], rows(n, seed, first, temperature, label))[0]
+
+    def _drawn(
+        self, output: str, n: int, seed: int, first: int, temperature: float, label: int | None
+    ) -> Iterator[Any]:
+        for start in range(0, n, self.batch_size):
+            yield self._draw(output, min(self.batch_size, n - start), seed, first + start, temperature, label)
+
+    def _build_engines(self) -> None:
+        """Let TensorRT build, or load, engines for every size of batch: they serve the sizes between those seen."""
+        label = 0 if self.labels else None
+        for n in (1, self.batch_size):
+            self._draw("images", n, 0, 0, 1.0, label)

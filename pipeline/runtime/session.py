@@ -1,36 +1,31 @@
 """An ONNX file of ours, opened: on the device that was asked for, quietly, and never on another one in silence."""
 
-import ctypes
 import functools
-import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.errors import UserError
+from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.providers import PROVIDERS, providers
+from pipeline.runtime.providers import Device as Device
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
-
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-
-# TF32 would round products to 10 bits, which shows in the pixels: an image is to be the same on every device.
-_CUDA_OPTIONS = {
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "arena_extend_strategy": "kSameAsRequested",
-    "use_tf32": "0",
-}
-_PROVIDERS: dict[str, list[Any]] = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", ("CUDAExecutionProvider", _CUDA_OPTIONS), "CPUExecutionProvider"],
-}
-_WANTED = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+SPIN_US = 1000
+"""Long enough to sit out the noise of 1,024 images, which one thread computes; asleep after that, a thread costs the
+next product its waking."""
 
 
 def open_session(
-    model: Path | str | bytes, device: Device = "auto", threads: int | None = None, name: str | None = None
+    model: Path | str | bytes,
+    device: Device = "auto",
+    threads: int | None = None,
+    name: str | None = None,
+    *,
+    capture: bool = False,
+    spin_us: int | None = None,
 ) -> "InferenceSession":
     """Open an exported file, or its bytes.
 
@@ -39,6 +34,8 @@ def open_session(
         device: `auto` is CUDA where a CUDA device is, else the CPU; any other device is served or refused.
         threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
         name: what errors call the file; its path unless given.
+        capture: record its runs as CUDA graphs: it is then for `CapturedGraph` alone.
+        spin_us: how long a CPU thread waits awake for more work, in microseconds; None: SPIN_US.
 
     Raises:
         UserError: the file is missing, truncated or not one of ours; the device is unknown or cannot be
@@ -46,8 +43,11 @@ def open_session(
     """
     name = name or ("the given bytes" if isinstance(model, bytes) else str(model))
     served = _resolve(device)
-    session = _load(model if isinstance(model, bytes) else read_file(model), served, threads, name)
-    if _WANTED[served] not in session.get_providers():
+    content = model if isinstance(model, bytes) else read_file(model)
+    session = _load(
+        content, providers(served, content, capture), _options(threads, SPIN_US if spin_us is None else spin_us), name
+    )
+    if PROVIDERS[served] not in session.get_providers():
         _report_unserved(device, served)
     read_metadata(session, name)
     return session
@@ -76,17 +76,10 @@ def read_file(path: Path | str) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected an ONNX file") from None
 
 
-@functools.cache
-def cuda_device_count() -> int:
-    """How many CUDA devices the driver offers to this process; 0 where there is no driver."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+def served_device(session: "InferenceSession") -> str:
+    """The device that an opened session computes on: cpu, cuda or tensorrt."""
+    names = session.get_providers()
+    return next(device for device in ("tensorrt", "cuda", "cpu") if PROVIDERS[device] in names)
 
 
 def _resolve(device: str) -> str:
@@ -97,44 +90,40 @@ def _resolve(device: str) -> str:
         return device
     available = _onnxruntime().get_available_providers()
     if device == "auto":
-        return "cuda" if cuda_device_count() and _WANTED["cuda"] in available else "cpu"
+        return "cuda" if cuda_device_count() and PROVIDERS["cuda"] in available else "cpu"
     if not cuda_device_count():
         raise UserError(f"device is {device!r}, but this machine offers no CUDA device; expected auto or cpu")
-    if _WANTED[device] not in available:
-        raise UserError(f"device is {device!r}, but this onnxruntime has no {_WANTED[device]}; {_INSTALL}")
+    if PROVIDERS[device] not in available:
+        raise UserError(f"device is {device!r}, but this onnxruntime has no {PROVIDERS[device]}; {_INSTALL}")
     return device
 
 
-def _load(content: bytes, device: str, threads: int | None, name: str) -> "InferenceSession":
+def _load(content: bytes, served_by: list[Any], options: "SessionOptions", name: str) -> "InferenceSession":
     onnxruntime = _onnxruntime()
-    if device != "cpu":
+    if len(served_by) > 1:
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN in the nvidia-* wheels
     # onnxruntime's exceptions share no base class, but each is named after a status code.
     state = onnxruntime.capi.onnxruntime_pybind11_state
     failures: tuple[type[Exception], ...] = (state.Fail, state.InvalidArgument, state.InvalidGraph)
     failures += (state.InvalidProtobuf, state.NotImplemented, state.RuntimeException, state.EPFail)
     try:
-        return onnxruntime.InferenceSession(
-            content, sess_options=_options(threads), providers=_PROVIDERS[device], enable_fallback=0
-        )
+        return onnxruntime.InferenceSession(content, sess_options=options, providers=served_by, enable_fallback=0)
     except failures as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{name}: not a whole ONNX file that onnxruntime can open ({reason})") from None
 
 
-def _options(threads: int | None) -> "SessionOptions":
+def _options(threads: int | None, spin_us: int) -> "SessionOptions":
     options = _onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors alone
-    # How long a worker waits awake, in microseconds: long enough to sit out the noise of a small batch, which one
-    # thread computes, and too short to keep a shared core from others between runs.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
 
 
 def _report_unserved(device: str, served: str) -> None:
-    problem = f"{_WANTED[served]} could not be loaded by onnxruntime, which said why above"
+    problem = f"{PROVIDERS[served]} could not be loaded by onnxruntime, which said why above"
     if device != "auto":
         raise UserError(f"device is {device!r}, but {problem}; expected its libraries to be installed, or device cpu")
     warnings.warn(f"a CUDA device is present, but {problem}; running on the CPU", RuntimeWarning, stacklevel=3)

@@ -75,9 +75,9 @@ def test_decode_and_encode_are_those_of_the_model(exported):
         np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
 
 
-def test_one_sampler_serves_many_threads(sampler):
+def test_one_sampler_serves_many_threads(mlp, sampler):
     z = np.zeros((1, 3))
-    expected, centre = sampler.sample(20, seed=1), Sampler(sampler._path, "cpu").decode(z)
+    expected, centre = sampler.sample(20, seed=1), Sampler(mlp.folder, "cpu").decode(z)
     with ThreadPoolExecutor(8) as pool:
         drawn = list(pool.map(lambda _: (sampler.sample(20, seed=1), sampler.decode(z)), range(40)))
     assert all(np.array_equal(images, expected) and np.array_equal(decoded, centre) for images, decoded in drawn)

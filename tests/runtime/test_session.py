@@ -30,7 +30,8 @@ def test_a_device_that_is_not_there_is_refused_quietly(mlp, device, capfd):
 
 def test_a_device_that_onnxruntime_cannot_load_is_refused_and_auto_says_so(mlp, monkeypatch):
     monkeypatch.setattr(session, "cuda_device_count", lambda: 1)
-    monkeypatch.setitem(session._PROVIDERS, "cuda", ["CPUExecutionProvider"])  # as when CUDA's libraries are missing
+    # As when CUDA's libraries are missing.
+    monkeypatch.setattr(session, "providers", lambda *_: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match="device is 'cuda', but CUDAExecutionProvider could not be loaded"):
         open_session(mlp.folder / "decoder.onnx", "cuda")
     with pytest.warns(RuntimeWarning, match="a CUDA device is present, but .*; running on the CPU"):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.describe import describe
 from pipeline.runtime.draws import MAX_TEMPERATURE
+from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays
-from pipeline.runtime.server.labels import LABEL, Label, find_label, read_labels
 
 GRAPHS = ("sampler", "decoder", "encoder", "scorer")
 
@@ -61,15 +61,8 @@ def label_rows(graph: Graph, label: Label | None, count: int) -> Arrays:
     Raises:
         UserError: a label is given where there is none, is missing where there are, or is no class of the model.
     """
-    if not graph.labels:
-        if label is not None:
-            raise UserError(
-                f"label is {label!r:.40}; expected none, since the {graph.name} of this model takes no label"
-            )
-        return {}
-    if label is None:
-        raise UserError(f"label is missing; expected one of {len(graph.labels)} classes, by name or index")
-    return {LABEL: np.full(count, find_label(label, graph.labels), np.int64)}
+    index = label_index(label, graph.labels, graph.name)
+    return {} if index is None else {LABEL: np.full(count, index, np.int64)}
 
 
 def check_rows(graph: Graph, rows: Arrays) -> None:

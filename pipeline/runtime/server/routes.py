@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.interpolation import spherical, straight
+from pipeline.runtime.labels import Label
 from pipeline.runtime.noise import check_first
 from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
 from pipeline.runtime.server.formats import OF_IMAGES, negotiate, respond
 from pipeline.runtime.server.guards import error_response
-from pipeline.runtime.server.labels import Label
 from pipeline.runtime.server.openapi import ERRORS, IMAGES, Z_BODY
 from pipeline.runtime.server.schemas import InterpolateRequest, SampleRequest
 from pipeline.runtime.server.service import Service

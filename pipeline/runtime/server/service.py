@@ -7,10 +7,10 @@ from functools import partial
 from fastapi import HTTPException, Request
 
 from pipeline.errors import UserError
+from pipeline.runtime.labels import LABEL, Label
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
 from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs
-from pipeline.runtime.server.labels import LABEL, Label
 from pipeline.runtime.server.metrics import Metrics
 from pipeline.runtime.server.settings import Settings
 

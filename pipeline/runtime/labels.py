@@ -35,6 +35,8 @@ def find_label(label: Label, labels: tuple[str, ...]) -> int:
     Raises:
         UserError: there is no such class.
     """
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise UserError(f"label is {label!r:.40}; expected the name of a class, or its index")
     if label in labels:
         return labels.index(str(label))
     index = int(label) if isinstance(label, int) or (label.isascii() and label.isdecimal() and len(label) < 16) else -1
@@ -42,3 +44,23 @@ def find_label(label: Label, labels: tuple[str, ...]) -> int:
         known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
         raise UserError(f"label is {label!r:.40}; expected one of {known}, or an index from 0 to {len(labels) - 1}")
     return index
+
+
+def label_index(label: Label | None, labels: tuple[str, ...], graph: str) -> int | None:
+    """The value of the input `label` that a class stands for; None where the graph takes no label.
+
+    Args:
+        label: as a caller gave it; None if none was given.
+        labels: as `read_labels` gives them.
+        graph: which graph it is for; errors name it.
+
+    Raises:
+        UserError: a label is given where there is none, is missing where there are, or is no class of the model.
+    """
+    if not labels:
+        if label is not None:
+            raise UserError(f"label is {label!r:.40}; expected none, since the {graph} of this model takes no label")
+        return None
+    if label is None:
+        raise UserError(f"label is missing; expected one of {len(labels)} classes, by name or index")
+    return find_label(label, labels)

@@ -1,0 +1,40 @@
+"""Exports in MLflow's registry, fetched: what `log_sampler` put beside a model comes back as a folder."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlflow
+
+from pipeline.errors import UserError
+from pipeline.tracking.store import connect, store_errors
+
+EXTRA_FILES = "extra_files"
+
+
+def fetch_export(name: str) -> Path:
+    """A folder with the export of a registered model, gone when the process ends; its manifest holds it to its hashes.
+
+    Args:
+        name: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        UserError: the store has no such model, or the version has no export beside it.
+    """
+    connect()
+    with store_errors():
+        mlflow.models.get_model_info(name)  # an unknown model is the store's own error, not a missing file
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{name}/{EXTRA_FILES}", dst_path=_place()))
+    except (OSError, mlflow.MlflowException) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{name}: has no {EXTRA_FILES} ({reason}); expected a version that export made") from None
+
+
+@functools.cache
+def _place() -> str:
+    place = tempfile.mkdtemp(prefix="vae-models-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place

@@ -1,0 +1,76 @@
+"""Captured graphs on the CPU, where nothing is captured but all else is the same; the capture itself needs a GPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from pipeline.runtime import Sampler, open_session
+from pipeline.runtime.captured import CapturedGraph, bucket_size, fill_up
+from pipeline.runtime.cuda import cuda_device_count
+from pipeline.runtime.draws import rows
+
+
+@pytest.fixture
+def captured(mlp):
+    return CapturedGraph(open_session(mlp.folder / "sampler.onnx", "cpu"), "cpu")
+
+
+@pytest.mark.parametrize(("rows_", "size"), [(1, 1), (2, 2), (3, 4), (64, 64), (65, 128), (512, 512)])
+def test_a_bucket_is_the_next_power_of_two(rows_, size):
+    assert bucket_size(rows_) == size
+
+
+def test_what_fills_a_bucket_up_is_the_last_row():
+    assert fill_up(np.array([[1, 2], [3, 4]]), 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert fill_up(np.arange(4)[::2], 2).tolist() == [0, 2]
+
+
+def test_buckets_give_the_images_of_the_sampler(mlp, captured):
+    sampler = Sampler(mlp.folder, "cpu")
+    for count in (5, 8, 1, 7, 6):  # three of them share a bucket, and none sees what another left in it
+        images, z = captured.run(["images", "z"], rows(count, count, 3, 1.0))
+        assert images.shape == (count, 8, 8, 1)
+        assert np.array_equal(images, sampler.sample(count, seed=count, first=3))
+        np.testing.assert_allclose(z, sampler.latents(count, seed=count, first=3), rtol=0, atol=3e-6)
+    assert sorted(captured._buckets) == [1, 8]
+
+
+def test_a_result_is_not_overwritten_by_the_next_run(captured):
+    first = captured.run(["images"], rows(4, 1, 0, 1.0))[0]
+    kept = first.copy()
+    captured.run(["images"], rows(4, 2, 0, 1.0))
+    assert np.array_equal(first, kept)
+
+
+def test_threads_get_their_own_images(mlp, captured):
+    expected = [Sampler(mlp.folder, "cpu").sample(9, seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda n: captured.run(["images"], rows(9, n % 8, 0, 1.0))[0], range(80)))
+    assert all(np.array_equal(images, expected[n % 8]) for n, images in enumerate(drawn))
+
+
+def test_a_sampler_on_the_cpu_captures_nothing(mlp):
+    assert Sampler(mlp.folder, "cpu")._export.captured("sampler.onnx") is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(cuda_device_count() == 0, reason="needs a CUDA device")
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # that runs are not captured
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_gpu_gives_the_images_of_the_cpu(exported, device, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    on_gpu, on_cpu = Sampler(exported.folder, device), Sampler(exported.folder, "cpu")
+    for count in (1, 3, 64, 65, 700, 3):
+        difference = on_gpu.sample(count, seed=5).astype(int) - on_cpu.sample(count, seed=5)
+        assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(cuda_device_count() == 0, reason="needs a CUDA device")
+def test_a_gpu_serves_many_threads(mlp):
+    sampler = Sampler(mlp.folder, "cuda")
+    expected = [sampler.sample(9, seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda n: sampler.sample(9, n % 8), range(200)))
+    assert all(np.array_equal(images, expected[n % 8]) for n, images in enumerate(drawn))
