@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import time
 import urllib.error
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from server_process import vae_serve
 
 from pipeline.runtime import Sampler
 
@@ -100,16 +100,6 @@ def wait_until_ready(process, server, log):
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.05)
     pytest.fail(log.read_text())
-
-
-@contextmanager
-def vae_serve(folder):
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", folder, "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            yield running.stdout.readline().split("http://")[1].strip()
-        finally:
-            running.terminate()
 
 
 @pytest.fixture

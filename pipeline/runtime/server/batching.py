@@ -55,12 +55,11 @@ class Batcher:
         self._running = False
         self.queued = 0
 
-    async def submit(self, rows: Arrays) -> Arrays:
-        """The graph's outputs for these rows; a caller that is cancelled gives its place up.
+    def submit(self, rows: Arrays) -> "asyncio.Future[Arrays]":
+        """The graph's outputs for these rows, or what `run` raised for them alone; who cancels it gives its place up.
 
         Raises:
             QueueFullError: as many rows as may wait already do.
-            Exception: whatever `run` raised for these rows alone.
         """
         n = count_rows(rows)
         if self.queued + n > self._max_queue and self._waiting:
@@ -68,10 +67,7 @@ class Batcher:
         # A large request enters in pieces, so that it holds up nobody for longer than one run.
         jobs = [self._enqueue(_slice(rows, at, at + self._batch_size)) for at in range(0, n, self._batch_size)]
         asyncio.get_running_loop().call_soon(self._start)
-        if len(jobs) == 1:
-            return await jobs[0].done
-        parts = await asyncio.gather(*(job.done for job in jobs))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return jobs[0].done if len(jobs) == 1 else asyncio.ensure_future(_gather(jobs))
 
     def _enqueue(self, rows: Arrays) -> _Job:
         job = _Job(rows, asyncio.get_running_loop().create_future())
@@ -123,6 +119,10 @@ class Batcher:
 def count_rows(rows: Arrays) -> int:
     """How many rows these arrays have."""
     return len(next(iter(rows.values())))
+
+
+async def _gather(jobs: list[_Job]) -> Arrays:
+    return _join(await asyncio.gather(*(job.done for job in jobs)))
 
 
 def _slice(rows: Arrays, start: int, stop: int) -> Arrays:

@@ -1,56 +1,88 @@
-"""Slow clients: uvicorn waits for ever for a request to arrive and for a response to be read; this does not."""
+"""Clients that are slow, endless or too many: uvicorn waits for them for ever; this does not."""
 
 import asyncio
+import json
+from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pipeline.runtime.server.settings import Settings
 
 
-def impatient_protocol(header_seconds: float, send_seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol with two timers.
+def impatient_protocol(settings: Settings, refuse_connection: ASGIApp) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol with limits, whose own errors are `{"error": "one line"}` too.
 
     Args:
-        header_seconds: from opening a connection, or from the first byte of a later request, to its last header.
-        send_seconds: how long a full send buffer may stay unread.
+        settings: `header_seconds` and `max_head_bytes` bound the time from opening a connection, or from the first
+            byte of a later request, to its last header, and what comes in it; `send_seconds` is how long a full send
+            buffer may stay unread; `max_connections` is how many may be open.
+        refuse_connection: answers every request on a connection above that number.
     """
-    base: Any = AutoHTTPProtocol
+    base: Any = HttpToolsProtocol
 
     class ImpatientProtocol(base):  # type: ignore[misc]
-        _header_timer: asyncio.TimerHandle | None = None
+        _head_timer: asyncio.TimerHandle | None = None
         _send_timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+        _heads = 0
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            self._wait_for_headers()
+            if len(self.connections) > settings.max_connections:
+                self.app = refuse_connection
+            self._expect_head()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._expect_head()
+
+        def on_headers_complete(self) -> None:
+            self._stop_head_timer()
+            self._heads, self._head_bytes = self._heads + 1, 0
+            super().on_headers_complete()
 
         def data_received(self, data: bytes) -> None:
+            heads = self._heads
             super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_header_timer()
-            else:
-                self._wait_for_headers()
+            # A read in which a head ended says nothing of how long the next one is.
+            if self._head_timer is not None and self._heads == heads:
+                self._head_bytes += len(data)
+                if self._head_bytes > settings.max_head_bytes:
+                    self._refuse(431, f"the request's head has more than {settings.max_head_bytes} bytes")
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+            self._refuse(400, "the request is not HTTP/1.1")
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._send_timer = self.loop.call_later(send_seconds, self.transport.abort)
+            self._send_timer = self.loop.call_later(settings.send_seconds, self.transport.abort)
 
         def resume_writing(self) -> None:
             super().resume_writing()
             self._stop_send_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_header_timer()
+            self._stop_head_timer()
             self._stop_send_timer()
             super().connection_lost(exc)
 
-        def _wait_for_headers(self) -> None:
-            if self._header_timer is None:
-                self._header_timer = self.loop.call_later(header_seconds, self.transport.abort)
+        def _refuse(self, status: int, reason: str) -> None:
+            body = json.dumps({"error": reason}).encode()
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            rest = f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            self.transport.write(f"{head}{rest}".encode() + body)
+            self.transport.close()
 
-        def _stop_header_timer(self) -> None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
+        def _expect_head(self) -> None:
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(settings.header_seconds, self.transport.abort)
+
+        def _stop_head_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
 
         def _stop_send_timer(self) -> None:
             if self._send_timer is not None:

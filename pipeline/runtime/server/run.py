@@ -10,6 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from pipeline.errors import UserError
+from pipeline.runtime.server.guards import error_response
+from pipeline.runtime.server.metrics import MeasureRequests
 from pipeline.runtime.server.protocol import impatient_protocol
 from pipeline.runtime.server.service import Service
 
@@ -23,15 +25,18 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     service: Service = app.state.service
     settings = service.settings
     listener = listen(host, port)
+    refused = error_response(
+        503, f"{settings.max_connections} connections are open already", {"Retry-After": "1", "Connection": "close"}
+    )
     config = uvicorn.Config(
         app,
-        http=impatient_protocol(settings.header_seconds, settings.send_seconds),
+        http=impatient_protocol(settings, MeasureRequests(refused, service.metrics)),
         ws="none",
+        lifespan="off",  # a second signal would end it with a traceback; all that it does is done below
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=int(settings.drain_seconds) + 1,
     )
     shown = f"[{host}]" if ":" in host else host
@@ -39,7 +44,10 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     gc.collect()
     gc.freeze()
     on_listening(f"http://{shown}:{listener.getsockname()[1]}")
-    _DrainingServer(config, service).run(sockets=[listener])
+    try:
+        _DrainingServer(config, service).run(sockets=[listener])
+    finally:
+        service.close()
 
 
 class _DrainingServer(uvicorn.Server):

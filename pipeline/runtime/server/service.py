@@ -1,6 +1,5 @@
 """What all routes share: the graphs behind their queues, the deadline, and whether the server is stopping."""
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,10 +11,8 @@ from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
 from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs
 from pipeline.runtime.server.metrics import Metrics
+from pipeline.runtime.server.patience import Patience
 from pipeline.runtime.server.settings import Settings
-
-_LOOK_AFTER_CLIENT = 0.25  # seconds; most requests are answered before anyone asks whether their client is there
-_CLIENT_LEFT = 499  # nobody reads this status but the metrics
 
 
 class Service:
@@ -57,16 +54,11 @@ class Service:
         if LABEL not in rows:
             rows = {**rows, **label_rows(graph, label, count_rows(rows))}
         check_rows(graph, rows)
-        work = asyncio.ensure_future(self._batchers[name].submit(rows))
         try:
-            async with asyncio.timeout(self.settings.request_seconds):
-                return await _while_client_waits(work, request)
+            outputs = self._batchers[name].submit(rows)
         except QueueFullError as full:
             raise HTTPException(503, f"the queue is full: {full}", {"Retry-After": "1"}) from None
-        except TimeoutError:
-            raise HTTPException(504, f"no result within {self.settings.request_seconds} s") from None
-        finally:
-            work.cancel()
+        return await Patience(outputs, request, self.settings.request_seconds).wait()
 
     def check_count(self, count: int, name: str = "count") -> None:
         """Hold that a request may ask for so many.
@@ -91,11 +83,3 @@ class Service:
         )
         self.metrics.watch_queue(graph.name, lambda: batcher.queued)
         return batcher
-
-
-async def _while_client_waits(work: "asyncio.Future[Arrays]", request: Request) -> Arrays:
-    while not work.done():
-        await asyncio.wait({work}, timeout=_LOOK_AFTER_CLIENT)
-        if not work.done() and await request.is_disconnected():
-            raise HTTPException(_CLIENT_LEFT, "the client left")
-    return work.result()

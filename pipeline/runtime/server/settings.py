@@ -15,14 +15,16 @@ class Settings:
     """Images, latents or rows of one request; more is answered with 422."""
     max_body_bytes: int = 16 * 2**20
     """Bytes of one request's body; more is answered with 413."""
+    max_head_bytes: int = 64 * 2**10
+    """Bytes of a request's line and headers; more is answered with 431."""
     max_pixels: int = 16 * 2**20
     """Pixels of an uploaded picture once decoded; more is answered with 422."""
     max_queue: int = 16_384
     """Rows that may wait for one graph; a request that finds no room is answered with 503."""
     max_per_client: int = 256
     """Requests of one address at a time; more are answered with 429."""
-    max_connections: int = 1024
-    """Open connections; more are answered with 503."""
+    max_connections: int = 512
+    """Open connections; requests on more are answered with 503. Most systems let a process open 1,024 files."""
     request_seconds: float = 30
     """From a whole request to its result; later is answered with 504."""
     body_seconds: float = 10

@@ -38,6 +38,17 @@ def test_a_body_that_says_it_is_too_large_is_refused(start):
     refused(start(max_body_bytes=1000).post("/decode", content=b"x" * 1001), 413, "more than 1000 bytes")
 
 
+@pytest.mark.parametrize("route", ["/sample", "/interpolate", "/encode", "/score", "/v2/models/sampler/infer"])
+def test_the_limit_of_the_body_is_that_of_every_route(start, route):
+    refused(start(max_body_bytes=1000).post(route, content=b"x" * 1001), 413, "more than 1000 bytes")
+
+
+@pytest.mark.parametrize("route", ["/encode", "/score"])
+def test_more_images_than_a_request_may_hold_are_refused(client, route):
+    images = np.zeros((65, 8, 8, 1), int).tolist()
+    refused(client.post(route, json={"images": images}), 422, "count is 65; expected 1 to 64")
+
+
 def test_a_body_without_a_length_is_counted_as_it_comes(start):
     sent = []
 

@@ -1,3 +1,4 @@
+import http.client
 import os
 import signal
 import socket
@@ -7,41 +8,24 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager, suppress
 
 import pytest
+from server_process import server_process
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.app import create_app
 from pipeline.runtime.server.run import listen, serve
 
-SERVE = """
-import gc, sys
-from pipeline.runtime import Sampler
-from pipeline.runtime.server.app import create_app
-from pipeline.runtime.server.run import serve
-from pipeline.runtime.server.settings import Settings
-app = create_app(Sampler(sys.argv[1], "cpu"), Settings(header_seconds=0.3, drain_seconds=20))
-batcher = app.state.service._batchers["decoder"]
-run = batcher._run
-batcher._run = lambda rows: (print("running", flush=True), sys.stdin.readline(), run(rows))[2]
-serve(app, "127.0.0.1", 0, lambda address: print(address, gc.get_freeze_count(), sep="\\n", flush=True))
-assert not {"torch", "mlflow", "dvc", "onnx"} & set(sys.modules)
-"""
-
 
 @pytest.fixture
-def process(mlp):
-    """A server in a process of its own; its decoder waits for a line on stdin."""
-    command = [sys.executable, "-c", SERVE, str(mlp.folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        running.address = running.stdout.readline().strip()
-        running.frozen = int(running.stdout.readline())
+def server(mlp):
+    with server_process(mlp.folder, drain_seconds=20) as running:
         yield running
-        running.kill()
 
 
-def status(url, data=None):
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})  # noqa: S310
+def status(server, path, data=None):
+    request = urllib.request.Request(f"http://{server.address}{path}", data, {"content-type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
             return response.status
@@ -49,44 +33,48 @@ def status(url, data=None):
         return error.code
 
 
-def test_a_stop_lets_accepted_requests_finish_and_refuses_new_ones(process):
+@contextmanager
+def in_flight(server):
+    """A request whose run has begun; gives a list that holds its status once it is answered."""
     found = []
-    slow = threading.Thread(target=lambda: found.append(status(f"{process.address}/decode", b'{"z": [[0, 0, 0]]}')))
+
+    def ask():
+        with suppress(OSError, http.client.HTTPException):
+            found.append(status(server, "/decode", b'{"z": [[0, 0, 0]]}'))
+
+    slow = threading.Thread(target=ask)
     slow.start()
-    assert process.stdout.readline() == "running\n"
-    process.send_signal(signal.SIGTERM)
-    while status(f"{process.address}/ready") == 200:
-        time.sleep(0.01)
-    assert status(f"{process.address}/sample") == 503
-    assert status(f"{process.address}/health") == 200
-    process.stdin.write("go on\n")
-    process.stdin.flush()
+    server.wait_for_run()
+    yield found
     slow.join(20)
+    assert not slow.is_alive()
+
+
+def stop(server):
+    """Send SIGTERM, and wait until the server says that it is stopping."""
+    server.process.send_signal(signal.SIGTERM)
+    while status(server, "/ready") == 200:
+        time.sleep(0.01)
+
+
+def test_a_stop_lets_accepted_requests_finish_and_refuses_new_ones(server):
+    with in_flight(server) as found:
+        stop(server)
+        assert status(server, "/sample") == 503
+        assert status(server, "/health") == 200
+        server.go_on()
     assert found == [200]
-    assert process.wait(20) == 0
+    assert server.process.wait(20) == 0
 
 
-def test_a_client_that_sends_its_headers_slowly_is_cut_off(process):
-    host, port = process.address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as client:
-        client.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
-        with pytest.raises(ConnectionResetError):
-            if client.recv(1) == b"":
-                raise ConnectionResetError
-    assert status(f"{process.address}/health") == 200
-
-
-def test_a_client_that_goes_away_leaves_the_server_working(process):
-    host, port = process.address.removeprefix("http://").split(":")
-    body = b'{"z": [[0, 0, 0]]}'
-    head = f"POST /decode HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
-    head += "Content-Type: application/json\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=20) as client:
-        client.sendall(head.encode() + body)
-        assert process.stdout.readline() == "running\n"
-    process.stdin.write("go on\n")
-    process.stdin.flush()
-    assert status(f"{process.address}/sample?count=3") == 200
+def test_a_second_stop_waits_for_nobody(server, capfd):
+    with in_flight(server) as found:
+        stop(server)
+        server.process.send_signal(signal.SIGTERM)
+    assert found == [503]
+    server.go_on()  # the process still ends the run that it has begun
+    assert server.process.wait(20) == 0
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_answer_waits_for_no_acknowledgement():
@@ -96,8 +84,8 @@ def test_an_answer_waits_for_no_acknowledgement():
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_collections_of_garbage_leave_the_code_of_the_server_alone(process):
-    assert process.frozen > 10_000
+def test_collections_of_garbage_leave_the_code_of_the_server_alone(server):
+    assert server.frozen > 10_000
 
 
 def test_an_address_in_use_is_one_line(sampler):
