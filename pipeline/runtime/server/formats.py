@@ -2,11 +2,11 @@
 
 import asyncio
 import io
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 from fastapi import HTTPException, Request, Response
 from numpy.typing import NDArray
 
@@ -32,11 +32,23 @@ async def respond(request: Request, array: Array, offered: tuple[str, ...], as_j
         PNG: _png,
         RAW: _raw,
         NPY: _npy,
-        JSON: lambda _: json.dumps(as_json()).encode(),
+        JSON: lambda _: to_json(as_json()),
     }[form]
-    fast = form in (RAW, NPY) and array.nbytes <= _SMALL
+    fast = form != PNG and array.nbytes <= _SMALL
     content = render(array) if fast else await asyncio.to_thread(render, array)
     return Response(content, headers=_shape_headers(array) if form == RAW else None, media_type=form)
+
+
+def to_json(value: Any) -> bytes:
+    """JSON of plain data and arrays; what is not finite is null, and a float32 has the digits that it needs."""
+    return orjson.dumps(value, default=_contiguous, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _contiguous(value: Any) -> Any:
+    """orjson asks here about arrays whose rows do not follow one another."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value)
+    raise TypeError(f"{type(value)} has no JSON")
 
 
 def negotiate(accept: str | None, offered: tuple[str, ...]) -> str:

@@ -27,9 +27,7 @@ def build_reading_routes(service: Service) -> APIRouter:
         """
         images = {"images": await _read_images(service, request, resize)}
         q = await service.run("encoder", images, request, label)
-        return await respond(
-            request, np.stack([q["mu"], q["logvar"]]), OF_NUMBERS, lambda: {k: v.tolist() for k, v in q.items()}
-        )
+        return await respond(request, np.stack([q["mu"], q["logvar"]]), OF_NUMBERS, lambda: q)
 
     @router.post("/score", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
     async def score(
@@ -48,11 +46,7 @@ def build_reading_routes(service: Service) -> APIRouter:
             request,
             found["error" if error_map else "score"],
             OF_NUMBERS,
-            lambda: {
-                "score": found["score"].tolist(),
-                "strangeness": strangeness.tolist(),
-                "error": found["error"].tolist(),
-            },
+            lambda: {"score": found["score"], "strangeness": strangeness, "error": found["error"]},
         )
 
     return router

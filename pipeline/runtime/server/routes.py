@@ -116,6 +116,4 @@ def _sizes(service: Service) -> dict[str, Any]:
 
 
 async def _respond_images(request: Request, images: NDArray[np.uint8], **origin: Any) -> Response:
-    return await respond(
-        request, images, OF_IMAGES, lambda: {**origin, "shape": list(images.shape), "images": images.tolist()}
-    )
+    return await respond(request, images, OF_IMAGES, lambda: {**origin, "shape": list(images.shape), "images": images})

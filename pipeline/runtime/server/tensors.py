@@ -1,6 +1,5 @@
 """Tensors as the v2 protocol writes them: numbers in JSON, or bytes behind the JSON, little-endian and row by row."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import read_json_object
+from pipeline.runtime.server.formats import to_json
 from pipeline.runtime.server.graphs import Graph, Tensor, as_array
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -54,10 +54,10 @@ def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) ->
             behind.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
             entry["parameters"] = {"binary_data_size": len(behind[-1])}
         else:
-            entry["data"] = array.ravel().tolist()
+            entry["data"] = array.ravel()
         described.append(entry)
     body = head | ({} if asked.id is None else {"id": asked.id})
-    text = json.dumps({**body, "outputs": described}).encode()
+    text = to_json({**body, "outputs": described})
     return b"".join([text, *behind]), {HEADER_LENGTH: str(len(text))} if behind else {}
 
 

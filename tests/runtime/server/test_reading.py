@@ -28,7 +28,7 @@ def test_scores_are_those_of_the_sampler_with_their_place_among_the_validation_i
     assert set(said) == {"score", "strangeness", "error"}
     np.testing.assert_allclose(said["score"], score, rtol=1e-5)
     np.testing.assert_allclose(said["error"], error, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(said["strangeness"], sampler.strangeness(np.array(said["score"])))
+    np.testing.assert_array_equal(said["strangeness"], sampler.strangeness(np.array(said["score"], np.float32)))
     assert 0 < said["strangeness"][0] < 1
 
 

@@ -1,0 +1,22 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.runtime.server.formats import to_json
+
+
+def test_a_float32_is_read_back_to_the_same_bits():
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    np.testing.assert_array_equal(np.array(json.loads(to_json({"a": values}))["a"], np.float32), values)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64])
+def test_an_array_is_its_nested_lists_however_it_lies_in_memory(dtype):
+    array = np.arange(24, dtype=dtype).reshape(2, 3, 4)
+    for view in (array, array[:, ::2], np.asfortranarray(array), array.transpose(2, 0, 1)):
+        assert json.loads(to_json([view]))[0] == view.tolist()
+
+
+def test_what_is_not_finite_is_null_as_json_has_no_word_for_it():
+    assert to_json({"a": np.array([np.nan, np.inf, 1])}) == b'{"a":[null,null,1.0]}'
