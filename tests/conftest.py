@@ -196,13 +196,22 @@ def export(config, folder, vae=None):
 
 @pytest.fixture(scope="session")
 def triton_environment(request):
-    """The Python of an environment with what triton-environment.txt names; made once and kept in pytest's cache.
+    return environment(request.config, "triton-environment.txt")
+
+
+@pytest.fixture(scope="session")
+def schemathesis_environment(request):
+    return environment(request.config, "schemathesis-environment.txt")
+
+
+def environment(config, name):
+    """The Python of an environment with what a file beside this one names; made once and kept in pytest's cache.
 
     Run it with -I, so that the project's own modules stay out.
     """
-    pins = Path(__file__).with_name("triton-environment.txt")
+    pins = Path(__file__).with_name(name)
     key = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = request.config.cache.mkdir(f"triton-environment-{key}")
+    folder = config.cache.mkdir(f"{pins.stem}-{key}")
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
@@ -210,7 +219,7 @@ def triton_environment(request):
         command = [sys.executable, "-m", "pip", "--python", python, "install", *options, "--requirement", pins]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
-            reason = f"triton-environment.txt cannot be installed: {ended.stderr.strip().splitlines()[-1]}"
+            reason = f"{name} cannot be installed: {ended.stderr.strip().splitlines()[-1]}"
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
         ready.touch()
     return python

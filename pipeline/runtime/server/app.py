@@ -51,9 +51,17 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
     return app
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     refused = cast(HTTPException, error)
-    return error_response(refused.status_code, str(refused.detail), dict(refused.headers or {}))
+    headers = dict(refused.headers or {})
+    if refused.status_code == 405:  # it names the methods of the path's first route alone
+        headers |= _allowed(request)
+    return error_response(refused.status_code, str(refused.detail), headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    methods = request.app.openapi()["paths"].get(request.url.path)
+    return {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}
 
 
 async def _mistaken(_: Request, error: Exception) -> JSONResponse:

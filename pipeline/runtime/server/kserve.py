@@ -7,72 +7,77 @@ tensors. A model has one version, "1"; the models are the names of GRAPHS.
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from pipeline.runtime.server.bodies import media_type
 from pipeline.runtime.server.formats import JSON, RAW
 from pipeline.runtime.server.graphs import Tensor
 from pipeline.runtime.server.guards import error_response
+from pipeline.runtime.server.openapi import ERRORS, TENSORS, TENSORS_BODY
 from pipeline.runtime.server.service import Service
 from pipeline.runtime.server.tensors import DATATYPES, HEADER_LENGTH, pack_response, unpack_request
 
-_PATHS = ("/v2/models/{name}", "/v2/models/{name}/versions/{number}")
 _VERSION = "1"
+
+
+def _check_version(number: str) -> None:
+    if number != _VERSION:
+        raise HTTPException(404, f"version is {number!r:.40}; expected {_VERSION!r}")
+
+
+_PATHS = {"/v2/models/{name}": [], "/v2/models/{name}/versions/{number}": [Depends(_check_version)]}
 
 
 def build_kserve_routes(service: Service) -> APIRouter:
     """The routes under /v2."""
     router = APIRouter(prefix="")
 
-    @router.get("/v2")
+    @router.get("/v2", responses=ERRORS)
     async def server() -> dict[str, Any]:
         """The server's name, version and extensions."""
         return {"name": "vae serve", "version": version("vae-pipeline"), "extensions": ["binary_tensor_data"]}
 
-    @router.get("/v2/health/live")
+    @router.get("/v2/health/live", responses=ERRORS)
     async def live() -> dict[str, bool]:
         """200 as long as the process answers."""
         return {"live": True}
 
-    @router.get("/v2/health/ready")
+    @router.get("/v2/health/ready", responses=ERRORS)
     async def ready() -> JSONResponse:
         """200 while new requests are taken."""
         return error_response(503, "the server is stopping") if service.draining else JSONResponse({"ready": True})
 
-    async def model(name: str, number: str = _VERSION) -> dict[str, Any]:
+    async def model(name: str) -> dict[str, Any]:
         """A model's inputs and outputs; -1 is the number of rows."""
-        graph = service.graph(_checked(name, number))
+        graph = service.graph(name)
         sides = {"inputs": list(map(_described, graph.inputs)), "outputs": list(map(_described, graph.outputs))}
         return {"name": name, "versions": [_VERSION], "platform": "onnxruntime_onnx", **sides}
 
-    async def model_ready(name: str, number: str = _VERSION) -> dict[str, Any]:
+    async def model_ready(name: str) -> dict[str, Any]:
         """200 if the model can be asked."""
-        return {"name": service.graph(_checked(name, number)).name, "ready": True}
+        return {"name": service.graph(name).name, "ready": True}
 
-    async def infer(name: str, request: Request, number: str = _VERSION) -> Response:
+    async def infer(name: str, request: Request) -> Response:
         """Run a model; tensors are JSON, or binary behind the JSON if Inference-Header-Content-Length is given."""
-        graph = service.graph(_checked(name, number))
+        graph = service.graph(name)
         media_type(request)  # a compressed body is refused
         asked = unpack_request(await request.body(), request.headers.get(HEADER_LENGTH), graph)
         outputs = await service.run(name, asked.rows, request)
         content, headers = pack_response(asked, outputs, {"model_name": name, "model_version": _VERSION})
         return Response(content, headers=headers, media_type=RAW if headers else JSON)
 
-    for path in _PATHS:
-        router.get(path)(model)
-        router.get(f"{path}/ready")(model_ready)
-        router.post(f"{path}/infer", response_class=Response, openapi_extra=_INFER)(infer)
+    for path, checks in _PATHS.items():
+        router.get(path, responses=ERRORS, dependencies=checks)(model)
+        router.get(f"{path}/ready", responses=ERRORS, dependencies=checks)(model_ready)
+        router.post(
+            f"{path}/infer",
+            responses=TENSORS,
+            response_class=Response,
+            openapi_extra=TENSORS_BODY,
+            dependencies=checks,
+        )(infer)
     return router
-
-
-_INFER = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
-
-
-def _checked(name: str, number: str) -> str:
-    if number != _VERSION:
-        raise HTTPException(404, f"version is {number!r:.40}; expected {_VERSION!r}")
-    return name
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.runtime.server.bodies import PICTURES
-from pipeline.runtime.server.formats import JSON, NPY, OF_IMAGES, OF_NUMBERS
+from pipeline.runtime.server.formats import JSON, NPY, OF_IMAGES, OF_NUMBERS, RAW
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -14,7 +14,8 @@ ERRORS: Responses = {
     for status, reason in {
         400: "malformed body", 401: "no or another token", 403: "another site's page", 404: "not of this model",
         406: "no such form", 408: "slow body", 413: "large body", 415: "unknown media type", 421: "another host",
-        422: "value out of range", 429: "too many at once", 503: "queue full, or stopping", 504: "took too long",
+        422: "value out of range", 429: "too many at once", 431: "large head",
+        503: "queue full, or stopping", 504: "took too long",
     }.items()
 }  # fmt: skip
 
@@ -37,6 +38,8 @@ def _object(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 IMAGES = _answers(*OF_IMAGES)
+TENSORS = _answers(JSON, RAW)
+TENSORS_BODY = {"requestBody": {"required": True, "content": {JSON: {"schema": {"type": "object"}}, RAW: _BINARY}}}
 NUMBERS = _answers(*OF_NUMBERS)
 Z_BODY = _accepts(JSON, NPY, **_object("z", _lists(2, {"type": "number"})))
 IMAGES_BODY = _accepts(JSON, NPY, *PICTURES, **_object("images", _lists(4, {"type": "integer"})))
