@@ -72,7 +72,7 @@ ONLY_HERE = {
 OTHERS_ALLOWED = {
     "vae": {"torch"},
     "runtime": {"numpy", "onnxruntime", "PIL"},
-    "server": {"numpy", "PIL", "fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"},
+    "server": {"numpy", "PIL", "fastapi", "orjson", "prometheus_client", "pydantic", "starlette", "uvicorn"},
 }
 STDLIB_OF_VAE = {"collections", "dataclasses", "itertools", "math", "typing"}
 READS_CODE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
