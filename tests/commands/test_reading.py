@@ -47,6 +47,12 @@ def test_a_truncated_image_is_named(vae, tmp_path, photos, command):
     )
 
 
+def test_a_decompression_bomb_is_named_and_not_decoded(vae, tmp_path, photos, command):
+    Image.new("1", (10_000, 10_000)).save(photos / "bomb.png")
+    err = is_refused(vae, tmp_path, command, "photos", "-o", OUTPUTS[command])
+    assert err.startswith("error: photos/bomb.png: more than 89,478,485 pixels, which is more than is safe to decode;")
+
+
 def test_skipped_files_are_named_and_counted(vae, tmp_path, photos, command):
     (photos / "notes.txt").write_text("not an image")
     (photos / "00.png").write_bytes(b"")
