@@ -1,11 +1,14 @@
 """Captured graphs on the CPU, where nothing is captured but all else is the same; the capture itself needs a GPU."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
-from pipeline.runtime import Sampler, open_session
+from pipeline.errors import UserError
+from pipeline.runtime import Sampler, export_files, open_session
+from pipeline.runtime import sampler as sampler_module
 from pipeline.runtime.captured import CapturedGraph, bucket_size, fill_up
 from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.draws import rows
@@ -52,6 +55,38 @@ def test_threads_get_their_own_images(mlp, captured):
 
 def test_a_sampler_on_the_cpu_captures_nothing(mlp):
     assert Sampler(mlp.folder, "cpu")._export.captured("sampler.onnx") is None
+
+
+@pytest.fixture
+def as_if_on_cuda(monkeypatch):
+    """What a sampler does on CUDA, done on the CPU."""
+    monkeypatch.setattr(export_files, "served_device", lambda _: "cuda")
+    monkeypatch.setattr(export_files, "CapturedGraph", partial(CapturedGraph, device="cpu"))
+
+
+def test_a_sampler_on_cuda_draws_from_captured_graphs_and_leaves_the_session_to_others(mlp, as_if_on_cuda):
+    plain, sampler = Sampler(mlp.folder, "cpu"), Sampler(mlp.folder, "cpu", batch_size=16)
+    assert sampler._run.__self__._session is not sampler.session("sampler.onnx")
+    assert np.array_equal(sampler.sample(50, seed=3), plain.sample(50, seed=3))
+    assert sorted(sampler._run.__self__._buckets) == [2, 16]
+
+
+def test_a_sampler_on_cuda_says_if_it_cannot_capture(mlp, as_if_on_cuda, monkeypatch):
+    def refuse(*_):
+        raise UserError("a node has no kernel on CUDA")
+
+    monkeypatch.setattr(export_files, "CapturedGraph", refuse)
+    with pytest.warns(RuntimeWarning, match="runs are not captured as CUDA graphs: a node has no kernel on CUDA"):
+        sampler = Sampler(mlp.folder, "cpu")
+    assert sampler.sample(3).shape == (3, 8, 8, 1)
+
+
+def test_a_sampler_on_tensorrt_has_engines_built_for_all_sizes_when_it_opens(mlp, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(sampler_module, "served_device", lambda _: "tensorrt")
+    monkeypatch.setattr(Sampler, "_draw", lambda _, output, n, *rest: drawn.append(n))
+    Sampler(mlp.folder, "cpu", batch_size=32)
+    assert drawn == [1, 32]
 
 
 @pytest.mark.gpu
