@@ -22,7 +22,7 @@ from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
-from pipeline.errors import run_stage
+from pipeline.errors import Stopped, run_stage
 from pipeline.files import atomic_directory, repository_root, sha256_of_files, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
 from pipeline.record import Record, write_record
@@ -134,7 +134,7 @@ def main() -> None:
         if ranks.is_first:
             lead(params, data, ranks, arguments.checkpoint, arguments.scratch)
         else:
-            train_model(params, data, ranks, state=state_of_first(ranks, None))
+            follow(params, data, ranks)
 
 
 def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch_folder: Path) -> None:
@@ -160,6 +160,14 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
         f"train: best val/{name} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}"
         f" -> {folder} (MLflow run {run.id or 'not in the store yet'})"
     )
+
+
+def follow(params: Params, data: PreparedData, ranks: Ranks) -> None:
+    """Train as another rank: whatever there is to say, the first one says."""
+    try:
+        train_model(params, data, ranks, state=state_of_first(ranks, None))
+    except Stopped as stopped:
+        sys.exit(stopped.code)
 
 
 def state_of_first(ranks: Ranks, scratch: Scratch | None) -> State | None:

@@ -213,6 +213,19 @@ def test_a_store_that_locks_half_way_holds_nothing_up_and_is_completed_later(wor
 
 
 @pytest.mark.slow
+def test_a_signal_to_the_launcher_stops_all_ranks_with_one_line(workplace):
+    workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 3000, "train__devices": 2})
+    process = start()
+    assert process.stdout.readline().startswith("epoch    1/3000")
+    process.send_signal(signal.SIGTERM)
+    code, _, errors = finish(process)
+    [line] = errors.splitlines()
+    assert line.startswith("stopped: SIGTERM: saved at epoch ")
+    assert code == 128 + signal.SIGTERM
+    assert len(list(Path(".training").glob("*/*.safetensors"))) == 1
+
+
+@pytest.mark.slow
 def test_two_devices_train_as_one_run(workplace, store, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     alone = workplace.train("alone")

@@ -117,7 +117,7 @@ class Fit:
         is_time = time.monotonic() - self._saved >= 60 * self.trainer.params.checkpoint_minutes
         stop = ranks.any(self._wish.signal is not None)
         if stop or ranks.any(is_time and ranks.is_first):
-            saved = self._save()
+            saved = ranks.any(self._save())  # by the first, for all
             if stop:
                 where = f"saved at epoch {position.epoch}, step {position.step}" if saved else "NOT saved"
                 raise self._wish.stopped(f"{where}; the same command goes on from there")

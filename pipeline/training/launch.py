@@ -1,16 +1,20 @@
 """Starts the ranks of a training that `train.devices` and `train.nodes` ask for, and watches over them."""
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError
 from pipeline.training.ranks import ranks_of_environment
+
+_TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
@@ -24,7 +28,8 @@ def is_launched(environment: Mapping[str, str]) -> bool:
 def launch(command: Sequence[str], devices: int, nodes: int) -> None:
     """Run `command` once for each device of this machine, as ranks that know one another; wait for all.
 
-    A rank that dies ends the others. On several machines, each runs the same stage command.
+    A rank that dies ends the others; SIGINT and SIGTERM are passed on to all, and end this process when they have ended
+    theirs. On several machines, each runs the same stage command.
 
     Args:
         command: arguments of the Python interpreter.
@@ -45,9 +50,13 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         rdzv_endpoint=endpoint,
         rdzv_configs=options,
     )
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         elastic_launch(config, sys.executable)(*command)
+    except SignalException as stopped:  # it was passed on, and the ranks have ended: the first has said what it saved
+        sys.exit(128 + stopped.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise UserError(f"train: rank {rank} ended with exit code {failure.exitcode}, and the others with it") from None
