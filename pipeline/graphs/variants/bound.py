@@ -10,7 +10,7 @@ from pipeline.vae.bounds import iw_bound
 from pipeline.vae.densities import gaussian_log_prob
 from pipeline.vae.model import VAE, reparameterize
 
-IMAGES, SAMPLES = 500, 32  # test images, and samples of z for each
+IMAGES, SAMPLES = 500, 16  # test images, and samples of z for each
 _SEED = 0
 
 

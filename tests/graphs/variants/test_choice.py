@@ -133,7 +133,7 @@ def test_the_card_gives_speed_and_loss(choose):
     text = variants_section(list(choose().values()), "elbo")
     assert "| int8 | 1.10 | 2.00 | 3.00 | " in text
     assert '`sampler.int8.onnx` and `decoder.int8.onnx`; `Sampler(folder, variant="int8")` opens them.' in text
-    assert "importance-weighted bound on log p(x) (K = 32)" in text
+    assert "importance-weighted bound on log p(x) (K = 16)" in text
     assert "log p(x|z) at z = mu" in variants_section(list(choose().values()), "autoencoder")
 
 
