@@ -88,7 +88,7 @@ def draw(model: VAE, pixels: Tensor, given: Posterior, use: LatentUse, seed: int
         "samples": figures.image_grid(samples, 10, "Samples: mean of p(x|z), z from the prior"),
         "traversals": figures.traversals(moved, dimensions, use.kl.tolist(), TRAVERSAL),
     }
-    if model.config.latent_dim == 2:
+    if model.config.latent_dim == 2 and model.config.prior == "standard":
         grid = _images(model, _prior_quantiles(MANIFOLD_COLUMNS).to(device))
         pictures["manifold"] = figures.manifold(grid, MANIFOLD_COLUMNS)
     return pictures
@@ -127,7 +127,7 @@ def main() -> None:
     model = checkpoint.model.to(choose_device(params.train.device))
 
     given = posterior(model, pixels, checkpoint.binarize, stream_key(params.evaluate.seed, _BINARIZATION))
-    use = latent_use(given.mu, given.logvar)
+    use = latent_use(given.mu, given.logvar, model.prior)
     metrics = measure(checkpoint, given, use, params.evaluate)
     _refuse_non_finite(metrics)
     pictures = draw(model, pixels, given, use, params.evaluate.seed) | plot(training, use)

@@ -31,6 +31,7 @@ from pipeline.graphs.manifest import build_manifest, list_files
 from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
+from pipeline.graphs.prior import mixture_arrays
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
@@ -71,7 +72,7 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
         latent_kl = measure_latent_kl(finish(encoder, _of_graph(metadata, ENCODER)), vae.prior, validation)
         metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
     models = {
-        SAMPLER: sampler_model(decoder, vae.config.latent_dim),
+        SAMPLER: sampler_model(decoder, vae.config.latent_dim, mixture_arrays(vae.prior)),
         DECODER: decoder,
         ENCODER: encoder,
     }
@@ -93,7 +94,7 @@ def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
             latent_dim=config.latent_dim,
             image_shape=config.image_shape,
             likelihood=config.likelihood,
-            prior="standard",
+            prior=config.prior,
             objective=checkpoint.objective,
             data_sha256=tags["data_sha256"],
             params_hash=tags["params_hash"],

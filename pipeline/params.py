@@ -89,6 +89,10 @@ class ModelParams(Section):
     of each batch the one that fits it best, and for measurements that of the training images."""
     likelihood_components: Annotated[int, Field(ge=1, le=100)]
     """Of the logistic mixture: how many logistics share a pixel."""
+    prior: Literal["standard", "mixture", "vamp"]
+    """p(z): N(0, I), a learned mixture of Gaussians, or the mean of q(z|u) over learned pseudo-inputs u (VampPrior)."""
+    prior_components: Annotated[int, Field(ge=1, le=10_000)]
+    """Gaussians of the mixture, or pseudo-inputs of vamp."""
 
 
 class TrainParams(Section):
@@ -191,6 +195,11 @@ class Params(Section):
             raise ValueError(
                 f"train.binarize is {self.train.binarize!r} while model.likelihood is {self.model.likelihood!r}; "
                 "expected train.binarize: none, or model.likelihood: bernoulli"
+            )
+        if self.train.objective == "autoencoder" and self.model.prior != "standard":
+            raise ValueError(
+                f"model.prior is {self.model.prior!r} while train.objective is 'autoencoder', which has no prior; "
+                "expected model.prior: standard, or train.objective: elbo"
             )
         if self.model.network == "conv" and not self.model.hidden:
             raise ValueError("model.hidden is []; expected at least one stage of channels for model.network: conv")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
-from pipeline.dataset.batches import mapped_images
+from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import Stopped, run_stage
@@ -39,6 +39,7 @@ from pipeline.training.signals import stop_wish
 from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.priors import VampPrior
 
 PACKAGE = Path(__file__).parent
 RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change the weights by rounding at most
@@ -79,6 +80,9 @@ def train_model(
     """
     model = build_model(params.model, data.image_shape, params.train.seed)
     train, val = (mapped_images(split.images) for split in (data.train, data.val))
+    if isinstance(model.prior, VampPrior):
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.train.seed))
+        model.prior.start_from(to_unit(train[order[torch.arange(params.model.prior_components) % len(train)]]))
     trainer = Trainer(model, train, val, params.train, choose_device(params.train.device, ranks.local_rank), ranks)
     with training_progress(params.train.epochs, len(train), shown=ranks.is_first) as progress, stop_wish() as wish:
 

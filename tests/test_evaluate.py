@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 
@@ -186,3 +187,13 @@ def test_a_failure_keeps_the_report_of_the_last_evaluation(trained):
         trained.evaluate()
     assert metrics(Path("reports/evaluate")) == before
     assert [path.name for path in Path("reports").iterdir()] == ["evaluate"]
+
+
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_a_learned_prior_is_trained_and_measured(workplace, prior):
+    folder = workplace.train(model__prior=prior, model__prior_components=7, train__epochs=3)
+    assert load_checkpoint(folder).model.config.prior == prior
+    found = metrics(workplace.evaluate())
+    assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
+    assert found["test/elbo"] < -found["test/nll_iw5"] + 1
+    assert found["test/kl"] > 0

@@ -56,6 +56,7 @@ def test_the_params_of_the_repository_are_valid():
         ({"train.early_stopping_epochs": 0}, "train.early_stopping_epochs is 0; expected a number >= 1, or null"),
         ({"model.sigma": 0.0}, "model.sigma is 0.0; expected a number >= 0.001, or one of learned or optimal"),
         ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
+        ({"model.prior_components": 0}, "model.prior_components is 0; expected a number >= 1"),
         ({"model.likelihood_components": 101}, "model.likelihood_components is 101; expected a number <= 100"),
         ({"model.hidden": [400, 0]}, "model.hidden.1 is 0; expected a number >= 1"),
         ({"prepare.image_size": [0, 28]}, "prepare.image_size.0 is 0; expected a number >= 1"),
@@ -189,6 +190,11 @@ def test_a_section_that_holds_no_params_is_named(section):
             "expected train.binarize: none, or model.likelihood: bernoulli",
         ),
         (
+            {"model.prior": "vamp", "train.objective": "autoencoder"},
+            "model.prior is 'vamp' while train.objective is 'autoencoder', which has no prior; "
+            "expected model.prior: standard, or train.objective: elbo",
+        ),
+        (
             {"model.network": "conv", "model.hidden": []},
             "model.hidden is []; expected at least one stage of channels for model.network: conv",
         ),
@@ -276,6 +282,7 @@ OTHER_VALUES = {
         "rgb",
         "skip",
         "conv",
+        "mixture",
         "tanh",
         "gaussian",
         "autoencoder",

@@ -9,6 +9,12 @@ from pipeline.runtime.metadata import Metadata
 
 CARD = "card.md"
 
+_PRIORS = {
+    "standard": "a standard normal prior",
+    "mixture": "a learned mixture of Gaussians as prior",
+    "vamp": "a VampPrior (Tomczak and Welling, arXiv 1705.07120; its pseudo-inputs' posteriors stand in the sampler)",
+}
+
 _PURPOSES = {
     "decoder.onnx": "latents to pixel means in [0, 1]",
     "encoder.onnx": "images to the mean and log-variance of their latents",
@@ -106,7 +112,7 @@ def _title(metadata: Metadata) -> str:
 
 def _summary(metadata: Metadata) -> str:
     return (
-        f"{metadata.latent_dim} latents under a {metadata.prior} normal prior, {metadata.likelihood} likelihood, "
+        f"{metadata.latent_dim} latents under {_PRIORS[metadata.prior]}, {metadata.likelihood} likelihood, "
         f"trained for the objective `{metadata.objective}` (Kingma and Welling, arXiv 1312.6114)."
     )
 

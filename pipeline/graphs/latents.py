@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.sampler import ENCODER
 from pipeline.runtime.session import open_session
-from pipeline.vae.priors import StandardNormal
+from pipeline.vae.priors import Prior
 
 IMAGES_TOGETHER = 512  # bounds the memory
 
 
-def measure_latent_kl(encoder: bytes, prior: StandardNormal, validation: NDArray[np.uint8]) -> tuple[float, ...]:
+def measure_latent_kl(encoder: bytes, prior: Prior, validation: NDArray[np.uint8]) -> tuple[float, ...]:
     """KL(q(z|x) || p(z)) of each dimension in nats, the mean over validation images uint8 [n, C, H, W]: [latent_dim].
 
     A dimension near 0 is one that the decoder does without (arXiv 1511.06349, section 3). Four digits are kept.

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.noise import standard_normal
-from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.priors import FixedMixture, MixturePrior
 
 
 class Decoder(nn.Module):
@@ -49,7 +49,8 @@ class Encoder(nn.Module):
 class Scorer(nn.Module):
     """images uint8 [n, H, W, C] -> score float32 [n] in nats, higher = stranger, and error float32 [n, H, W].
 
-    The score is minus the ELBO (arXiv 1312.6114, equation 10: Monte Carlo in recon, analytic KL); the error is
+    The score is minus the ELBO (arXiv 1312.6114, equation 10: Monte Carlo in recon, and in the KL where it
+    has no closed form); the error is
     minus log p(x_pixel|z), summed over channels and averaged over the samples of z, so that the sum of the map is
     minus recon. The samples' noise is a constant of the module, the same for every image: a row stands alone, and
     images are compared without the luck of a draw.
@@ -65,6 +66,7 @@ class Scorer(nn.Module):
     def __init__(self, vae: VAE, objective: str, samples: int) -> None:
         super().__init__()
         self.vae = vae
+        self.prior = FixedMixture(vae.prior) if isinstance(vae.prior, MixturePrior) else vae.prior
         self.variational = objective != "autoencoder"
         self.register_buffer("eps", score_noise(samples if self.variational else 0, vae.config.latent_dim))
 
@@ -80,8 +82,14 @@ class Scorer(nn.Module):
         repeated = x[:, None].expand(-1, samples, -1, -1, -1)
         errors = self._error(repeated.flatten(0, 1), z.flatten(0, 1))  # (n * samples, H, W)
         error = errors.view(-1, samples, *errors.shape[1:]).mean(1)
-        kl = gaussian_kl_per_dimension(mu, logvar).sum(1)
-        return error.sum((1, 2)) + kl, error
+        return error.sum((1, 2)) + self._kl(mu, logvar, z), error
+
+    def _kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """KL(q(z|x) || p(z)) of each row, [n]; z [n, samples, latent_dim] counts where there is no closed form."""
+        if self.prior.has_closed_kl:
+            return self.prior.kl(mu, logvar, z[:, 0])
+        mu, logvar, draws = (value.expand_as(z).flatten(0, 1) for value in (mu[:, None], logvar[:, None], z))
+        return self.prior.kl(mu, logvar, draws).view(-1, z.shape[1]).mean(1)
 
     def _error(self, x: Tensor, z: Tensor) -> Tensor:
         """-log p(x_pixel|z), over all channels of the pixel; [m, C, H, W] -> [m, H, W]."""

@@ -56,6 +56,19 @@ def add_noise(nodes: Nodes, seed: str, index: str, latent_dim: int) -> str:
     return normals(nodes, *words(nodes, seed, index, latent_dim), latent_dim)
 
 
+def add_noise_and_word(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, str]:
+    """As `add_noise`, with a word of the row, uint64 [1, n], of one pair of counters more.
+
+    Raises:
+        UserError: latent_dim is outside 1 .. 2 * PAIRS_PER_INDEX - 2.
+    """
+    pairs = _pairs(latent_dim)
+    fourth, fifth = words(nodes, seed, index, 2 * (pairs + 1))
+    ends = [nodes.constant(name, np.array([at])) for name, at in (("top", 0), ("pairs", pairs), ("bottom", pairs + 1))]
+    rows = [nodes("Slice", value, ends[0], ends[1], ends[0]) for value in (fourth, fifth)]
+    return normals(nodes, rows[0], rows[1], latent_dim), nodes("Slice", fourth, ends[1], ends[2], ends[0])
+
+
 def words(nodes: Nodes, seed: str, index: str, latent_dim: int) -> tuple[str, str]:
     """The states of Squares after four and after five rounds, each uint64 [pairs, n]."""
     pairs = _pairs(latent_dim)

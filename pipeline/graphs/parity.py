@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
+from pipeline.graphs.prior import mixture_arrays, prior_z
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -81,7 +82,8 @@ def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
 
 def _sampler_errors(run: Callable[..., Any], vae: VAE) -> dict[str, float]:
     most = max(BATCH_SIZES)
-    reference_z = _random_z(most, vae.config.latent_dim)
+    rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
+    reference_z = prior_z(mixture_arrays(vae.prior), *rows, vae.config.latent_dim)
     reference = to_pixels(_numpy(Decoder(vae), reference_z))
     calls = [_draw(run, np.arange(size)) for size in BATCH_SIZES]
     whole, _ = calls[-1]

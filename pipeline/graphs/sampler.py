@@ -4,18 +4,20 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from pipeline.graphs.nodes import Nodes
-from pipeline.graphs.noise import add_noise
+from pipeline.graphs.noise import add_noise, add_noise_and_word
+from pipeline.graphs.prior import MixtureArrays, mixture_prior, standard_prior
 from pipeline.graphs.versions import IR_VERSION
 from pipeline.runtime.pixels import GREY_LEVEL
 
 
-def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
+def sampler_model(decoder: ModelProto, latent_dim: int, mixture: MixtureArrays | None = None) -> ModelProto:
     """Put the noise and the prior before a decoder and the pixel conversion behind it.
 
     Args:
         decoder: `z` float32 [n, latent_dim], and `label` int64 [n] if conditional -> `x` float32 [n, C, H, W],
             means in [0, 1].
         latent_dim: of the decoder.
+        mixture: the prior's components; None where it is the standard normal.
 
     Returns:
         `seed` int64 [n], `index` int64 [n], `temperature` float32 [n] (and the decoder's `label`) -> `images` uint8
@@ -25,7 +27,11 @@ def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
         UserError: latent_dim is more than the generator has counters for.
     """
     noise, prior, pixels = Nodes("noise/"), Nodes("prior/"), Nodes("pixels/")
-    prior_transform(prior, add_noise(noise, "seed", "index", latent_dim), "temperature", output="z")
+    if mixture is None:
+        standard_prior(prior, add_noise(noise, "seed", "index", latent_dim), "temperature", output="z")
+    else:
+        eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
+        mixture_prior(prior, eps, word, "temperature", mixture, output="z")
     image_shape = _image_shape(decoder.graph)
     to_pixels(pixels, "x", image_shape, output="images")
     parts = [noise, prior, pixels]
@@ -36,15 +42,6 @@ def sampler_model(decoder: ModelProto, latent_dim: int) -> ModelProto:
     return helper.make_model(
         graph, opset_imports=decoder.opset_import, functions=decoder.functions, ir_version=IR_VERSION
     )
-
-
-def prior_transform(nodes: Nodes, eps: str, temperature: str, output: str) -> str:
-    """From standard normal eps, float32 [latent_dim, n], to z, float32 [n, latent_dim]; here the prior is N(0, 1).
-
-    Another prior (a mixture, a flow, a fitted aggregate) is another body of this function. Temperature, float32 [n],
-    scales the distance from the prior's centre: at 0 every row is that centre.
-    """
-    return nodes("Transpose", nodes("Mul", eps, temperature), perm=[1, 0], output=output)
 
 
 def to_pixels(nodes: Nodes, x: str, shape: tuple[int, int, int], output: str) -> str:

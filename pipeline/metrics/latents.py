@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.vae.densities import gaussian_kl_per_dimension
+from pipeline.vae.priors import Prior
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3
 
@@ -26,6 +26,6 @@ class LatentUse(NamedTuple):
         return order
 
 
-def latent_use(mu: Tensor, logvar: Tensor) -> LatentUse:
-    """Measure the posteriors of a split; both are [n, latent_dim]."""
-    return LatentUse(gaussian_kl_per_dimension(mu, logvar).mean(0), mu.var(0))
+def latent_use(mu: Tensor, logvar: Tensor, prior: Prior) -> LatentUse:
+    """Measure the posteriors of a split, both [n, latent_dim]; the KL is `prior.kl_per_dimension`."""
+    return LatentUse(prior.kl_per_dimension(mu, logvar).mean(0), mu.var(0))

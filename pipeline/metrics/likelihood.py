@@ -10,7 +10,6 @@ from torch import Tensor
 from pipeline.dataset.batches import index_batches, model_input
 from pipeline.dataset.noise import stream_key
 from pipeline.vae.bounds import importance_samples, iw_bound
-from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE
 
 _POSTERIOR_NOISE = 1
@@ -33,7 +32,8 @@ class Posterior(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """Per image [n], in nats: the ELBO (its `recon` is a mean over the K samples) and the importance bound.
+    """Per image [n], in nats: the ELBO (its `recon`, and its `kl` where it has no closed form, are means
+    over the K samples) and the importance bound.
 
     `discrete_bound` bounds the log-probability of the stored values; it is another number than `iw_bound` where the
     likelihood is a density.
@@ -71,7 +71,7 @@ def estimate(
     are decoded at once, and changes the result by rounding only. `on_images` hears how many images are done.
     """
     # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
-    recon, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(3))
+    recon, kl, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(4))
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
         x, mu, logvar = given.x(examples), given.mu[examples], given.logvar[examples]
@@ -80,9 +80,11 @@ def estimate(
         parts = [importance_samples(model, x, mu, logvar, piece) for piece in pieces]
         log_w, log_p, log_w_discrete = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K)
         recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
+        kl[examples] = (log_p - log_w).mean(1)  # log q(z|x) - log p(z)
         discrete[examples] = iw_bound(log_w_discrete)
         on_images(len(examples))
-    kl = gaussian_kl_per_dimension(given.mu, given.logvar).sum(1)
+    if model.prior.has_closed_kl:
+        kl = model.prior.kl(given.mu, given.logvar, given.mu)
     return Estimates(recon - kl, recon, kl, bound, discrete)
 
 

@@ -99,7 +99,8 @@ class Sampler:
     ) -> Images:
         """Images number `first` to `first + n - 1` of `seed`: uint8 [n, H, W, C].
 
-        `temperature` scales the prior's standard deviation: 0 gives the image of z = 0, 1 the model's own samples.
+        `temperature` scales the prior's standard deviation: 0 gives the image of its centre (z = 0, or in a mixture the
+        mean of the component that was drawn), 1 the model's own samples.
 
         Raises:
             UserError: n is not in 1..MAX_IMAGES, another value is out of range, or the label is not one of `labels`.

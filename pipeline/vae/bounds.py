@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.vae.densities import gaussian_log_prob
 from pipeline.vae.model import VAE, reparameterize
 
 
@@ -18,14 +18,15 @@ class Bound(NamedTuple):
 
 
 def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
-    """The ELBO with the analytic KL (arXiv 1312.6114, equation 10), from one z per example.
+    """The ELBO (arXiv 1312.6114, equation 10) from one z per example, with the analytic KL where the prior has one.
 
     `x` is [batch, C, H, W]; `eps` is standard-normal noise [batch, latent_dim]. Zeros for `eps` put z at the
     posterior's mean, which makes `recon` that of a plain auto-encoder.
     """
     mu, logvar = model.encode(x)
-    recon = model.likelihood.log_prob(x, model.decode(reparameterize(mu, logvar, eps)))
-    kl = gaussian_kl_per_dimension(mu, logvar).sum(1)
+    z = reparameterize(mu, logvar, eps)
+    recon = model.likelihood.log_prob(x, model.decode(z))
+    kl = model.prior.kl(mu, logvar, z)
     return Bound(recon - kl, recon, kl)
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
-from pipeline.vae.priors import StandardNormal
+from pipeline.vae.priors import make_prior
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class VAEConfig:
     likelihood: str
     sigma: float | str
     likelihood_components: int = 1
+    prior: str = "standard"
+    prior_components: int = 1
 
     def __post_init__(self) -> None:
         for name, known in {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS)}.items():
@@ -44,8 +46,8 @@ class VAEConfig:
             raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned or optimal")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
-        components = self.likelihood_components
-        return {"hidden": self.hidden, "latent_dim": (self.latent_dim,), "likelihood_components": (components,)}
+        single = ("latent_dim", "likelihood_components", "prior_components")
+        return {"hidden": self.hidden, **{name: (getattr(self, name),) for name in single}}
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -81,7 +83,9 @@ class VAE(nn.Module):
         layout = (config.hidden, config.activation)
         self.encoder = ENCODERS[config.network](config.image_shape, *layout, 2 * config.latent_dim)
         self.decoder = DECODERS[config.network](parameter_shape, *layout, config.latent_dim)
-        self.prior = StandardNormal(config.latent_dim)
+        self.prior = make_prior(
+            config.prior, config.latent_dim, config.prior_components, config.image_shape, self.encode
+        )
         self.likelihood = likelihood
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,32 @@
-"""p(z)."""
+"""p(z): the standard normal, and two that are learned."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.errors import UserError
+from pipeline.vae.densities import LOG_2PI, bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
+
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+PRIORS = ("standard", "mixture", "vamp")
+_DARKEST = 0.02  # of a pseudo-input at the start, and 1 minus the brightest: beyond, its gradient is too small to learn
 
 
-class StandardNormal(nn.Module):
-    """N(0, I) over z of shape [batch, latent_dim]."""
+class Mixture(NamedTuple):
+    """Diagonal Gaussians: log-weights [K], means and log-variances [K, latent_dim]."""
+
+    log_weights: Tensor
+    mu: Tensor
+    logvar: Tensor
+
+
+class Prior(nn.Module):
+    """p(z) over z of shape [batch, latent_dim]."""
+
+    has_closed_kl = False
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
@@ -15,7 +34,37 @@ class StandardNormal(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats; [batch, latent_dim] -> [batch]."""
+        raise NotImplementedError
+
+    def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """KL(q || p) in nats, [batch], or where it has no closed form, log q(z) - log p(z) of the given draw of q."""
+        return gaussian_log_prob(z, mu, logvar) - self.log_prob(z)
+
+    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """How far a Gaussian q is from p in each dimension, in nats: [batch, latent_dim] -> [batch, latent_dim].
+
+        KL to the Gaussian with the mean and the variance of p's dimension; of the standard normal these add up to the
+        KL, of another prior, whose dimensions are not independent, they order the dimensions.
+        """
+        raise NotImplementedError
+
+    def sample(self, count: int, generator: Generator | None = None) -> Tensor:
+        """Draw z, float32 [count, latent_dim], on the CPU."""
+        raise NotImplementedError
+
+
+class StandardNormal(Prior):
+    """N(0, I)."""
+
+    has_closed_kl = True
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats; [batch, latent_dim] -> [batch]."""
         return gaussian_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
+        """KL(q || p) in nats, [batch], whatever z (arXiv 1312.6114, Appendix B)."""
+        return gaussian_kl_per_dimension(mu, logvar).sum(1)
 
     def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """KL(q || p) of each dimension of a Gaussian q, in nats: [batch, latent_dim] -> [batch, latent_dim]."""
@@ -24,3 +73,115 @@ class StandardNormal(nn.Module):
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Draw z, float32 [count, latent_dim], on the CPU."""
         return torch.randn(count, self.latent_dim, generator=generator)
+
+
+class MixturePrior(Prior):
+    """A mixture of K diagonal Gaussians; `mixture` says which."""
+
+    def mixture(self) -> Mixture:
+        """The components, as functions of the weights."""
+        raise NotImplementedError
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats; [batch, latent_dim] -> [batch]."""
+        mixture = self.mixture()
+        if torch.is_autocast_enabled(z.device.type):  # densities want all digits of their products
+            with torch.autocast(z.device.type, enabled=False):
+                return mixture_log_prob(z, mixture)
+        return mixture_log_prob(z, mixture)
+
+    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """KL of q to the Gaussian with p's mean and variance in each dimension, in nats, [batch, latent_dim]."""
+        weights, centres, spread = (value.detach().to(mu) for value in self.mixture())
+        weights = weights.exp()[:, None]
+        mean = (weights * centres).sum(0)
+        variance = (weights * (spread.exp() + (centres - mean).square())).sum(0)
+        return gaussian_kl_per_dimension((mu - mean) / variance.sqrt(), logvar - variance.log())
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: Generator | None = None) -> Tensor:
+        """Draw z, float32 [count, latent_dim], on the CPU."""
+        log_weights, mu, logvar = (value.cpu() for value in self.mixture())
+        chosen = torch.multinomial(log_weights.exp(), count, replacement=True, generator=generator)
+        eps = torch.randn(count, self.latent_dim, generator=generator)
+        return mu[chosen] + torch.exp(0.5 * logvar[chosen]) * eps
+
+
+class LearnedMixture(MixturePrior):
+    """Weights, means and log-variances are the model's; they start as broad Gaussians around draws from N(0, I)."""
+
+    def __init__(self, latent_dim: int, components: int) -> None:
+        super().__init__(latent_dim)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mu = nn.Parameter(torch.randn(components, latent_dim))
+        self.logvar = nn.Parameter(torch.zeros(components, latent_dim))
+
+    def mixture(self) -> Mixture:
+        """The components; log-variances by `bounded_logvar`."""
+        return Mixture(self.logits.log_softmax(0), self.mu, bounded_logvar(self.logvar))
+
+
+class VampPrior(MixturePrior):
+    """The mean of q(z|u) over K learned pseudo-inputs u (Tomczak and Welling 2018, arXiv 1705.07120, equation 9).
+
+    `encode` gives mu and logvar of images [K, C, H, W] in [0, 1]. Pseudo-inputs are the sigmoid of weights, which
+    `start_from` sets to images.
+    """
+
+    def __init__(self, latent_dim: int, components: int, image_shape: tuple[int, int, int], encode: Encode) -> None:
+        super().__init__(latent_dim)
+        self.logits = nn.Parameter(torch.randn(components, *image_shape))
+        self._encode = (encode,)  # in a tuple: the encoder is the model's, not a part of the prior
+
+    def mixture(self) -> Mixture:
+        """The posteriors of the pseudo-inputs, in equal shares."""
+        mu, logvar = self._encode[0](torch.sigmoid(self.logits))
+        shares = torch.full((len(mu),), len(mu), dtype=mu.dtype, device=mu.device)
+        return Mixture(-shares.log(), mu, logvar)
+
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> None:
+        """Make images [K, C, H, W] in [0, 1] the pseudo-inputs."""
+        self.logits.copy_(x.clamp(_DARKEST, 1 - _DARKEST).logit())
+
+
+class FixedMixture(MixturePrior):
+    """Another mixture as it is now: constants, for an exported graph."""
+
+    @torch.no_grad()
+    def __init__(self, prior: MixturePrior) -> None:
+        super().__init__(prior.latent_dim)
+        for name, value in prior.mixture()._asdict().items():
+            self.register_buffer(name, value.detach().clone())
+
+    def mixture(self) -> Mixture:
+        """The components."""
+        return Mixture(*(self.get_buffer(name) for name in Mixture._fields))
+
+
+def mixture_log_prob(z: Tensor, mixture: Mixture) -> Tensor:
+    """log of the mixture's density in nats; [batch, latent_dim] -> [batch].
+
+    The squares are expanded into matrix products, so that memory grows with batch * K alone.
+    """
+    log_weights, mu, logvar = mixture
+    precision = torch.exp(-logvar)
+    squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)  # (batch, K)
+    constants = log_weights - 0.5 * (LOG_2PI + logvar).sum(1)
+    return (constants - 0.5 * squares).logsumexp(1)
+
+
+def make_prior(name: str, latent_dim: int, components: int, image_shape: tuple[int, int, int], encode: Encode) -> Prior:
+    """Build a prior by its name in params.yaml; `components` are those of mixture and vamp.
+
+    Raises:
+        UserError: there is no such prior.
+    """
+    match name:
+        case "standard":
+            return StandardNormal(latent_dim)
+        case "mixture":
+            return LearnedMixture(latent_dim, components)
+        case "vamp":
+            return VampPrior(latent_dim, components, image_shape, encode)
+    raise UserError(f"model.prior is {name!r}; expected one of {', '.join(PRIORS)}")

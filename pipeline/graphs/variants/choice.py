@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from pipeline.errors import UserError
 from pipeline.graphs.onnx_export import finish
+from pipeline.graphs.prior import mixture_of
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.variants.half import to_half
 from pipeline.graphs.variants.layers import Floats, ranges
@@ -101,7 +102,7 @@ def latents(files: Files, validation: Images) -> Floats:
 def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick: Yardstick, limits: Limits) -> Outcome:
     if decoder is None:
         return Outcome(variant, refusal="the decoder has no layer behind its first that could be quantised")
-    made = finish_pair(decoder, files[DECODER], variant)
+    made = finish_pair(decoder, files, variant)
     device = _DEVICES[variant]
     here = _serves(device, files[SAMPLER])
     quality = yardstick.measure(made, device if here else "cpu")
@@ -111,10 +112,11 @@ def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick
     return Outcome(variant, kept, refusal, quality, speedups)
 
 
-def finish_pair(decoder: ModelProto, plain: bytes, variant: Variant) -> dict[str, bytes]:
+def finish_pair(decoder: ModelProto, files: Files, variant: Variant) -> dict[str, bytes]:
     """sampler.onnx and decoder.onnx around a decoder; their metadata are those of the float32 file, and the variant."""
-    metadata = replace(read_metadata(open_session(plain, "cpu", name=DECODER), DECODER), variant=variant)
-    models = {SAMPLER: sampler_model(decoder, metadata.latent_dim), DECODER: decoder}
+    metadata = replace(read_metadata(open_session(files[DECODER], "cpu", name=DECODER), DECODER), variant=variant)
+    mixture = mixture_of(onnx.load_model_from_string(files[SAMPLER]))
+    models = {SAMPLER: sampler_model(decoder, metadata.latent_dim, mixture), DECODER: decoder}
     return {name: finish(model, replace(metadata, graph=name.removesuffix(".onnx"))) for name, model in models.items()}
 
 

@@ -1,0 +1,104 @@
+"""A learned prior inside the exported graphs."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.export import build_files
+from pipeline.graphs.parity import check_parity, measure_parity
+from pipeline.graphs.prior import mixture_arrays, mixture_of, prior_z
+from pipeline.graphs.sampler import sampler_model
+from pipeline.graphs.variants.choice import finish_pair
+from pipeline.runtime import Sampler, open_session
+from pipeline.runtime.metadata import Metadata
+from pipeline.vae.model import VAE, VAEConfig
+
+LATENTS, COMPONENTS = 3, 4
+
+
+@pytest.fixture(scope="module", params=["mixture", "vamp"])
+def made(request):
+    config = VAEConfig((1, 4, 5), "mlp", (8,), "relu", LATENTS, "bernoulli", "learned", 1, request.param, COMPONENTS)
+    torch.manual_seed(0)
+    vae = VAE(config).eval()
+    with torch.no_grad():
+        vae.encoder[-1].weight.mul_(6)
+        if request.param == "mixture":
+            vae.prior.logits.copy_(torch.tensor([0.0, 1.0, 2.0, -3.0]))
+            vae.prior.logvar.copy_(torch.randn(COMPONENTS, LATENTS) - 2)
+    metadata = Metadata("", LATENTS, config.image_shape, "bernoulli", request.param, "elbo", "", "", "", "")
+    validation = np.random.default_rng(1).integers(0, 256, (10, 1, 4, 5), dtype=np.uint8)
+    return vae, build_files(vae, metadata, 2, validation)
+
+
+def draw(files, n, seed=0, first=0, temperature=1.0):
+    rows = {
+        "seed": np.full(n, seed),
+        "index": np.arange(first, first + n),
+        "temperature": np.full(n, temperature, np.float32),
+    }
+    return open_session(files["sampler.onnx"], "cpu").run(["z"], rows)[0]
+
+
+def test_the_files_compute_what_torch_does(made):
+    vae, files = made
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), dtype=np.uint8)
+    check_parity(measure_parity(files, vae, images), 1e-5)
+
+
+@torch.no_grad()
+def test_z_is_drawn_from_the_prior(made):
+    """Mean and covariance of many rows against those of the density, and each component by its weight."""
+    vae, files = made
+    log_weights, mu, logvar = (value.double() for value in vae.prior.mixture())
+    weights, z = log_weights.exp(), torch.from_numpy(draw(files, 40_000)).double()
+    mean = weights @ mu
+    covariance = torch.diag(weights @ logvar.exp()) + (weights * (mu - mean).T) @ (mu - mean)
+    torch.testing.assert_close(z.mean(0), mean, atol=0.04, rtol=0)
+    torch.testing.assert_close(z.T.cov(), covariance, atol=0.08, rtol=0.05)
+    nearest = torch.cdist(torch.from_numpy(draw(files, 40_000, temperature=0.0)).double(), mu).argmin(1)
+    shares = torch.bincount(nearest, minlength=COMPONENTS) / 40_000
+    torch.testing.assert_close(shares.double(), weights, atol=0.012, rtol=0)
+
+
+def test_the_component_is_a_function_of_the_rows_own_words(made):
+    vae, files = made
+    whole = draw(files, 64, seed=5)
+    parts = [draw(files, 1, seed=5, first=first)[0] for first in range(0, 64, 9)]
+    np.testing.assert_allclose(parts, whole[::9], atol=1e-6)
+    expected = prior_z(mixture_arrays(vae.prior), np.full(64, 5), np.arange(64), LATENTS)
+    np.testing.assert_allclose(whole, expected, atol=3e-6)
+
+
+@torch.no_grad()
+def test_at_temperature_zero_every_row_is_the_centre_of_a_component(made):
+    vae, files = made
+    distance = torch.cdist(torch.from_numpy(draw(files, 50, temperature=0.0)), vae.prior.mixture().mu).min(1).values
+    assert distance.max() < 1e-3  # of which most is the distance's own rounding
+
+
+def test_the_runtime_draws_from_it_and_the_files_name_it(made, tmp_path):
+    vae, files = made
+    (tmp_path / "sampler.onnx").write_bytes(files["sampler.onnx"])
+    sampler = Sampler(tmp_path / "sampler.onnx", "cpu")
+    assert sampler.metadata.prior == vae.config.prior
+    images = sampler.sample(20, seed=1)
+    assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
+
+
+def test_the_graphs_hold_the_posteriors_of_pseudo_inputs_not_these(made):
+    vae, files = made
+    for name in ("sampler.onnx", "scorer.onnx"):
+        stored = onnx.load_from_string(files[name]).graph.initializer
+        assert any(sorted(tensor.dims) == [LATENTS, COMPONENTS] for tensor in stored)
+        assert not any(tuple(tensor.dims) == (COMPONENTS, *vae.config.image_shape) for tensor in stored)
+
+
+def test_a_sampler_around_another_decoder_keeps_the_prior(made):
+    _, files = made
+    decoder = onnx.load_from_string(files["decoder.onnx"])
+    again = finish_pair(decoder, files, "int8")
+    np.testing.assert_array_equal(draw(again, 30), draw(files, 30))
+    assert mixture_of(onnx.load_from_string(files["sampler.onnx"])) is not None
+    assert mixture_of(sampler_model(decoder, LATENTS)) is None
