@@ -8,7 +8,7 @@ SWEEP ?= rate-distortion
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format results sweep demo ui clean
+.PHONY: help repro test gpu check format results sweep demo ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -25,6 +25,12 @@ repro: $(READY)  ## run the pipeline: prepare, train, evaluate, export (only wha
 
 test: $(READY)  ## run all tests
 	@$(BIN)/python -m pytest
+
+gpu: $(READY)  ## on a machine with a GPU: the tests that need one, and the training benchmark
+	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no CUDA device was found; make gpu needs one")'
+	@$(BIN)/python -m pytest -m gpu
+	@$(BIN)/python bench/train.py
+	@$(BIN)/python bench/train.py --network conv
 
 check: $(READY)  ## lint, format check and type check
 	@$(BIN)/ruff check .

@@ -32,7 +32,7 @@ def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 def to_unit(pixels: Tensor) -> Tensor:
     """uint8 0..255 -> float32 in [0, 1]."""
-    return pixels.to(torch.float32) / 255
+    return pixels.to(torch.float32, copy=True).div_(255)
 
 
 def binarize(pixels: Tensor, examples: Tensor, seed: int, epoch: int = _STATIC) -> Tensor:

@@ -48,11 +48,12 @@ def standard_normal(key: int, examples: Tensor, count: int) -> Tensor:
 def mix(value: Tensor) -> Tensor:
     """SplitMix64's output function of each int64, in place: a bijection of the 2**64 words that looks random."""
     scratch = torch.empty_like(value)
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
         torch.bitwise_right_shift(value, shift, out=scratch)
         scratch &= (1 << (64 - shift)) - 1  # torch's shift is arithmetic, the function's is logical
         value ^= scratch
-        value *= signed(factor)
+        if factor is not None:
+            value *= signed(factor)
     return value
 
 

@@ -41,6 +41,8 @@ def compiled(
 
     def run(*arguments: P.args, **named: P.kwargs) -> R:
         nonlocal fast
+        if device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # what the last step's graph gave is no longer needed
         try:
             return fast(*arguments, **named)
         except TorchDynamoException as error:

@@ -3,7 +3,7 @@
 The noise of example i in epoch t is a function of (seed, t, i): who computes it, and in what company, changes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from pipeline.training.ranks import Ranks
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
 _BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
 _BLOCK_VALUES = 2**20  # pixels that are made ready at once: enough that no step waits for many small operations
+_KEPT_VALUES = 2**24  # pixels of a validation split that is small enough to stay ready, 64 MiB of float32
 
 
 class Batch(NamedTuple):
@@ -40,6 +41,7 @@ class Feed:
         self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
         self.train, self.val = (_resident(images, device) for images in (train, val))
         self.steps_per_epoch = -(-len(train) // params.global_batch_size)
+        self._kept: list[Batch] | None = None
 
     def global_batch(self, step: int) -> int:
         """How many examples all ranks together see in step 0, 1, ... of an epoch."""
@@ -69,9 +71,17 @@ class Feed:
         for some in torch.split(examples, max(1, _BLOCK_VALUES // self.train[0].numel())):
             yield Batch(some, *self._ready(self.train, some, _TRAIN_NOISE, epoch))
 
-    def validation(self) -> Iterator[Batch]:
-        """This rank's share of the validation split, under the same noise every time."""
-        size = self._params.global_batch_size
+    def validation(self) -> Iterable[Batch]:
+        """This rank's share of the validation split, under the same noise every time; made once if it is small."""
+        if self.val.numel() > _KEPT_VALUES:
+            return self._validation()
+        if self._kept is None:
+            self._kept = list(self._validation())
+        return self._kept
+
+    def _validation(self) -> Iterator[Batch]:
+        images = max(1, _BLOCK_VALUES // self.val[0].numel()) * self._ranks.world_size
+        size = max(images, self._params.global_batch_size)  # without gradients there is room for more at once
         for start in range(0, len(self.val), size):
             examples = self._ranks.share(start, min(size, len(self.val) - start))
             yield Batch(examples, *self._ready(self.val, examples, _VAL_NOISE))

@@ -4,6 +4,8 @@ The optimizer, the weight average, the norm of the gradient, the reduction over 
 operation each, however many layers there are.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -11,30 +13,66 @@ from torch import Tensor, nn
 class FlatParameters:
     """Makes every parameter of `model` a view of one buffer, in the order of `model.parameters()`.
 
+    Kernels of convolutions lie channels last, so that feature maps do, too: resizing them is many times faster then.
+
+    Args:
+        model: whose parameters become views.
+        dtype: in which the networks compute. Other than float32, they see a copy of the weights in that type, made by
+            `publish` once a step in place of one cast for each layer; scalars (a learned sigma) stay float32.
+
     Attributes:
-        weights: the buffer, float32 [number of weights], as the one parameter that an optimizer sees.
-        gradients: where backward adds up, float32 [number of weights].
+        weights: the buffer, float32 [number of weights], that an optimizer moves.
+        gradients: of the last step, float32 [number of weights].
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        parameters = list(model.parameters())
-        self.weights = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        self._parameters = list(model.parameters())
+        self.weights = torch.cat([_last_channels(parameter.detach()).flatten() for parameter in self._parameters])
         self.gradients = torch.zeros_like(self.weights)
-        self.weights.grad = self.gradients
-        start = 0
-        for parameter in parameters:
-            stop = start + parameter.numel()
-            parameter.data = self.weights.data[start:stop].view_as(parameter)
-            parameter.grad = self.gradients[start:stop].view_as(parameter)
-            start = stop
+        self._seen = self.weights if dtype == torch.float32 else self.weights.to(dtype)
+        self._slots = list(_views(self.gradients, self._parameters))
+        seen, exact = (list(_views(buffer, self._parameters)) for buffer in (self._seen, self.weights))
+        for parameter, low, high in zip(self._parameters, seen, exact, strict=True):
+            parameter.data = low if parameter.dim() else high
+
+    def publish(self) -> None:
+        """Let the model see the weights as they are now."""
+        if self._seen is not self.weights:
+            self._seen.copy_(self.weights)
+
+    def collect(self) -> None:
+        """Move the gradients that backward left at the parameters to `gradients`; zero where it left none."""
+        for parameter, slot in zip(self._parameters, self._slots, strict=True):
+            if parameter.grad is None:
+                slot.zero_()
+            else:
+                slot.copy_(parameter.grad)
+                parameter.grad = None
 
 
 def named_weights(model: nn.Module, weights: Tensor) -> dict[str, Tensor]:
-    """A state dict of `model` with the values of a flat buffer; copies, on the CPU."""
+    """A state dict of `model` with the values of a flat buffer; copies, float32, contiguous, on the CPU."""
     state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    start = 0
-    for name, parameter in model.named_parameters():
-        stop = start + parameter.numel()
-        state[name] = weights[start:stop].detach().cpu().clone().view_as(parameter)
-        start = stop
+    named = list(model.named_parameters())
+    views = _views(weights.detach().cpu(), [parameter for _, parameter in named])
+    for (name, _), view in zip(named, views, strict=True):
+        state[name] = view.clone(memory_format=torch.contiguous_format)
     return state
+
+
+def _views(buffer: Tensor, parameters: list[nn.Parameter]) -> Iterator[Tensor]:
+    """The part of the buffer that belongs to each parameter, in its shape."""
+    start = 0
+    for parameter in parameters:
+        part = buffer[start : start + parameter.numel()]
+        start += parameter.numel()
+        if parameter.dim() == 4:  # (out, in, height, width)
+            shape = _last_channels(parameter).shape
+            yield part.view(shape).permute(0, 3, 1, 2)
+        else:
+            yield part.view(parameter.shape)
+
+
+def _last_channels(parameter: Tensor) -> Tensor:
+    """(out, in, height, width) -> (out, height, width, in); other shapes stay."""
+    return parameter.permute(0, 2, 3, 1) if parameter.dim() == 4 else parameter

@@ -17,6 +17,11 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "bf16" if any(capabilities.get(name) for name in _BF16_INSTRUCTIONS) else "fp32"
 
 
+def dtype_of(precision: str) -> torch.dtype:
+    """Of the weights that the networks multiply with."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def precision_context(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the networks run; weights, densities and bounds stay in fp32 in either."""
     if precision == "bf16":

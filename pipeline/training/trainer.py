@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from pipeline.params import TrainParams
+from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, to_calibrate
 from pipeline.training.compilation import compiled
 from pipeline.training.feed import Batch, Feed
 from pipeline.training.flat import FlatParameters
+from pipeline.training.guard import StepGuard
 from pipeline.training.nonfinite import NonFiniteError, describe_terms
-from pipeline.training.precision import choose_precision, precision_context
+from pipeline.training.precision import choose_precision, dtype_of, precision_context
 from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
 from pipeline.vae.bounds import Bound, elbo
@@ -23,8 +25,6 @@ from pipeline.vae.model import VAE
 from pipeline.vae.objectives import autoencoder_loss, beta_vae_loss
 
 Metrics = dict[str, float]
-
-_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 50}  # at the device, which would have to stop and wait
 
 
 @dataclass
@@ -58,20 +58,18 @@ class Trainer:
         ranks: Ranks = Ranks(),  # noqa: B008  # frozen
     ) -> None:
         self.model = model.to(device)
-        self.flat = FlatParameters(self.model)
-        self.average = WeightAverage(self.flat.weights.data, params.ema_decay)
-        self.optimizer = torch.optim.Adam([self.flat.weights], lr=params.learning_rate, fused=True)
+        self.precision = choose_precision(params.precision, device)
+        self.flat = FlatParameters(self.model, dtype_of(self.precision))
+        self.average = WeightAverage(self.flat.weights, params.ema_decay)
+        self.adam = FlatAdam(self.flat.weights, self.flat.gradients)
         self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks)
         self.params, self.device, self.ranks = params, device, ranks
-        self.precision = choose_precision(params.precision, device)
         self.position = Position()
         self._compiled = compiled(self._eager_objective, params, self.flat.weights.numel(), len(train), device)
         self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
-        self._largest_norm = torch.zeros((), device=device)
-        self._halted = torch.zeros((), device=device)  # 1 once a step was not finite: nothing moves any more
-        self._taken = torch.zeros((), dtype=torch.int64, device=device)
+        self._guard = StepGuard(device)
 
     def steps(self) -> Iterator[int]:
         """Take the rest of this epoch's steps, one at each turn; gives how many examples the step saw.
@@ -79,16 +77,15 @@ class Trainer:
         Raises:
             NonFiniteError: the loss or its gradient was not finite; the weights are those before that step.
         """
-        look = _STEPS_BETWEEN_LOOKS[self.device.type]
         first = self.position.step
-        self._taken.fill_(first)
+        self._guard.begin(first)
         self._beta.fill_(warmed_up(self.params.beta, self.position.epoch, self.params.warmup_epochs))
         start = time.perf_counter()
         for step, batch in enumerate(self.feed.steps(self.position.epoch, first), first):
             self._step(batch, step)
-            last = step + 1 == self.feed.steps_per_epoch
-            if last or (step + 1 - first) % look == 0:
-                self._look()
+            held_back = self._guard.held_back(step, last=step + 1 == self.feed.steps_per_epoch)
+            if held_back is not None:
+                raise self._describe(held_back)
             self.position.step = step + 1
             self.position.seconds += time.perf_counter() - start
             yield self.feed.global_batch(step)
@@ -103,13 +100,13 @@ class Trainer:
             metrics["beta"] = warmed_up(params.beta, position.epoch, params.warmup_epochs)
         metrics |= {
             "learning_rate": self._learning_rate(step=0),
-            "largest_gradient_norm": self._largest_norm.item(),
+            "largest_gradient_norm": self._guard.largest.item(),
             "images_per_second": len(self.feed.train) / position.seconds,
             **self.validate(),
         }
         self.position = Position(position.epoch + 1, learning_rate_scale=position.learning_rate_scale)
         self._sums.zero_()
-        self._largest_norm.zero_()
+        self._guard.begin(0, torch.zeros(()))
         return metrics
 
     @torch.no_grad()
@@ -131,58 +128,44 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes in a training and is not in `position`; `load` takes it back."""
-        adam = self.optimizer.state[self.flat.weights]
-        tensors = {"weights": self.flat.weights.data, "sums": self.sums(), "largest_gradient_norm": self._largest_norm}
+        tensors = {"weights": self.flat.weights, "sums": self.sums(), "largest_gradient_norm": self._guard.largest}
         if self.average.decay > 0:
             tensors["average"] = self.average.weights
-        return tensors | {f"adam.{name}": value for name, value in adam.items()}
+        return tensors | self.adam.tensors()
 
     def load(self, tensors: dict[str, Tensor], position: Position) -> None:
         """Go on from here."""
-        self.flat.weights.data.copy_(tensors["weights"])
+        self.flat.weights.copy_(tensors["weights"])
         if self.average.decay > 0:
             self.average.weights.copy_(tensors["average"])
         # What the ranks saw before is the first one's, so that it is counted once.
         self._sums.copy_(tensors["sums"] if self.ranks.is_first else torch.zeros(3))
-        self._largest_norm.copy_(tensors["largest_gradient_norm"])
-        self._halted.zero_()
-        adam = {name.removeprefix("adam."): value for name, value in tensors.items() if name.startswith("adam.")}
-        self.optimizer.state[self.flat.weights] = {name: value.to(self.device).clone() for name, value in adam.items()}
+        self._guard.begin(position.step, tensors["largest_gradient_norm"])
+        self.adam.load(tensors)
         self.position = position
 
     def _step(self, batch: Batch, step: int) -> None:
-        self.flat.gradients.zero_()
+        self.flat.publish()
         if len(batch.examples):
             loss, sums = self._objective(batch, self._beta)
             share = len(batch.examples) / self.feed.global_batch(step)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            # A loss that is not finite may have a finite gradient; this lets every rank see it.
-            self.flat.gradients[:1] += loss.detach() * 0
+            (loss * share if share < 1 else loss).backward()  # type: ignore[no-untyped-call]
             self._sums += sums
+        self.flat.collect()
+        if len(batch.examples):
+            # A loss that is not finite may have a finite gradient; this lets every rank see it.
+            self.flat.gradients[:1].add_(loss.detach(), alpha=0)
         self.ranks.add_up(self.flat.gradients)
-        norm = torch.linalg.vector_norm(self.flat.gradients)
-        self._halted = torch.maximum(self._halted, (~norm.isfinite()).to(torch.float32))
-        if self.device.type == "cpu" and self._halted.item():
-            return
-        self._apply(norm, step)
+        norm = torch.dot(self.flat.gradients, self.flat.gradients).sqrt_()
+        if self._guard.admit(norm):
+            self._apply(norm, step)
 
     def _apply(self, norm: Tensor, step: int) -> None:
         """Move the weights, unless the device knows of a step that was not finite."""
         if self.params.max_gradient_norm is not None:
             self.flat.gradients.mul_((self.params.max_gradient_norm / norm).clamp(max=1))
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate(step)
-        if self.device.type == "cuda":
-            self.optimizer.found_inf = self._halted  # type: ignore[attr-defined]  # as torch's GradScaler does
-        self.optimizer.step()
-        applied = 1 - self._halted
-        self.average.update(self._steps_before(step) + 1, applied if self.device.type == "cuda" else None)
-        self._largest_norm = torch.where(self._halted > 0, self._largest_norm, self._largest_norm.maximum(norm))
-        self._taken += applied.to(torch.int64)
-
-    def _look(self) -> None:
-        """Hold that no step of late was other than finite."""
-        if self._halted.item():
-            raise self._describe(int(self._taken.item()))
+        self.adam.step(self._learning_rate(step), self._guard.refused)
+        self.average.update(self._steps_before(step) + 1, self._guard.applied)
 
     @torch.no_grad()
     def _describe(self, step: int) -> NonFiniteError:
@@ -229,26 +212,27 @@ class Trainer:
         likelihood = to_calibrate(self.model.likelihood)
         if likelihood is None:
             return
-        with self._averaged():
+        with self._averaged(), precision_context(self.precision, self.device):
             error = mean_squared_error(self.model, self.feed.steps(self.position.epoch), self.ranks)
             likelihood.calibrate(error)
-            self.average.weights.copy_(self.flat.weights.data)
+            self.average.weights.copy_(self.flat.weights)
         likelihood.calibrate(error)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model has the averaged weights, and is in evaluation mode, for the duration of a block."""
-        trained = self.flat.weights.data.clone() if self.average.decay > 0 else None
-        self.flat.weights.data.copy_(self.average.weights)
+        trained = self.flat.weights.clone() if self.average.decay > 0 else None
+        self.flat.weights.copy_(self.average.weights)
+        self.flat.publish()
         self.model.eval()
         try:
             yield
         finally:
             self.model.train()
             if trained is not None:
-                self.flat.weights.data.copy_(trained)
+                self.flat.weights.copy_(trained)
 
 
 def _sum_terms(bound: Bound) -> Tensor:
     """The terms summed over the batch: float64 [3]."""
-    return torch.stack([term.detach().sum(dtype=torch.float64) for term in bound])
+    return torch.stack([term.detach() for term in bound]).sum(1, dtype=torch.float64)

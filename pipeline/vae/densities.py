@@ -34,13 +34,15 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
 
     For x strictly between 0 and 1 the value is a negative cross-entropy, not a log-density.
     """
-    return sum_over_event(bernoulli_elements(x, logits))
+    shape = torch.broadcast_shapes(x.shape, logits.shape)  # type: ignore[no-untyped-call]
+    value: Tensor = _BernoulliSum.apply(x.expand(shape).flatten(1), logits.expand(shape).flatten(1))
+    return value
 
 
 def bernoulli_elements(x: Tensor, logits: Tensor) -> Tensor:
     """log p of each element of `bernoulli_log_prob`, in the shape to which both broadcast."""
     shape = torch.broadcast_shapes(x.shape, logits.shape)  # type: ignore[no-untyped-call]
-    elements: Tensor = _BernoulliLogProb.apply(x.expand(shape), logits.expand(shape))
+    elements: Tensor = _BernoulliElements.apply(x.expand(shape), logits.expand(shape))
     return elements
 
 
@@ -80,7 +82,7 @@ class _BoundedLogvar(torch.autograd.Function):
         return slope
 
 
-class _BernoulliLogProb(torch.autograd.Function):
+class _BernoulliElements(torch.autograd.Function):
     """x * logits - softplus(logits) of each element, with the derivative written out.
 
     softplus is log(1 + exp(-|logits|)) + max(logits, 0): log1p would keep what lies below 6e-8 nats of an element, and
@@ -95,6 +97,30 @@ class _BernoulliLogProb(torch.autograd.Function):
         return (x * logits).sub_(softplus)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
         x, logits = ctx.saved_tensors
-        return gradient * logits, torch.sub(x, torch.sigmoid(logits)).mul_(gradient)
+        of_x = gradient * logits if ctx.needs_input_grad[0] else None
+        return of_x, torch.sub(x, torch.sigmoid(logits)).mul_(gradient)
+
+
+class _BernoulliSum(torch.autograd.Function):
+    """The sum of x * logits - softplus(logits) over [batch, d].
+
+    softplus is max(logits, 0) - log sigmoid(|logits|), and a sum of logarithms is the logarithm of a product: of eight
+    factors between 1/2 and 1, so that nothing underflows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(x, logits)
+        batch, pixels = logits.shape
+        factors = math.gcd(pixels, 8)
+        product = logits.abs().sigmoid_().view(batch, factors, pixels // factors).prod(1)
+        return (x * logits).sub_(logits.clamp_min(0)).sum(1).add_(product.log_().sum(1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, logits = ctx.saved_tensors
+        gradient = gradient[:, None]
+        of_x = gradient * logits if ctx.needs_input_grad[0] else None
+        return of_x, torch.sub(x, torch.sigmoid(logits)).mul_(gradient)

@@ -98,3 +98,14 @@ def _train_in_128_megabytes(trainer, folder):
         if step == 8:
             break
     trainer.validate()
+
+
+def test_a_small_validation_split_is_made_ready_once_and_a_large_one_every_time(make_trainer, monkeypatch):
+    small = feed(make_trainer)
+    assert small.validation() is small.validation()
+    monkeypatch.setattr("pipeline.training.feed._KEPT_VALUES", 100)
+    large = feed(make_trainer)
+    first, second = (joined(large.validation()) for _ in range(2))
+    for expected, again, kept in zip(first, second, joined(small.validation()), strict=True):
+        assert torch.equal(expected, again)
+        assert torch.equal(expected, kept)

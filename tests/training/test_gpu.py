@@ -1,0 +1,66 @@
+"""The same engine on CUDA: `make gpu` runs these where there is a device."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline.training.feed import Feed
+from pipeline.training.fit import Fit
+from pipeline.training.nonfinite import NonFiniteError
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def elbo(trainer):
+    return Fit(trainer).run()[1].rows[-1]["val/elbo"]
+
+
+@pytest.mark.parametrize("compile_", ["never", "always"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_trains_to_the_elbo_of_the_cpu(make_trainer, precision, compile_):
+    expected = elbo(make_trainer(epochs=5))
+    on_gpu = make_trainer(device="cuda", epochs=5, precision=precision, compile=compile_)
+    assert elbo(on_gpu) == pytest.approx(expected, abs=0.5)
+
+
+def test_images_and_weights_lie_on_the_gpu(make_trainer):
+    trainer = make_trainer(device="cuda")
+    assert {trainer.feed.train.device.type, trainer.flat.weights.device.type} == {"cuda"}
+
+
+def test_the_noise_of_an_example_is_that_of_the_cpu(make_trainer):
+    for ours, theirs in zip(*(make_trainer(device=device).feed.steps(1) for device in ("cpu", "cuda")), strict=True):
+        assert torch.equal(ours.examples, theirs.examples.cpu())
+        assert torch.equal(ours.x, theirs.x.cpu())
+        torch.testing.assert_close(ours.eps, theirs.eps.cpu())
+
+
+def test_no_step_waits_for_the_gpu(make_trainer):
+    trainer = make_trainer(device="cuda", epochs=1, global_batch_size=100)
+    steps = trainer.steps()
+    next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, monkeypatch):
+    ready = Feed._ready
+
+    def poisoned(self, images, examples, split, *epoch):
+        x, eps = ready(self, images, examples, split, *epoch)
+        bad = (examples == 17).to(eps.device)[:, None] if epoch else torch.zeros(len(eps), 1, device=eps.device).bool()
+        return x, torch.where(bad, math.nan, eps)
+
+    monkeypatch.setattr(Feed, "_ready", poisoned)
+    trainer = make_trainer(device="cuda", epochs=1)
+    with pytest.raises(NonFiniteError, match=r"training examples 17\)"):
+        list(trainer.steps())
+    assert all(tensor.isfinite().all() for tensor in trainer.tensors().values())
