@@ -1,0 +1,68 @@
+"""This engine, as `dvc repro` runs it, with the optimizer's settings of the others."""
+
+import numpy as np
+import torch
+from measure import SIGMA, test_elbo
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from turns import SETTINGS, Turns
+
+from pipeline.device import choose_device
+from pipeline.params import load_params
+from pipeline.training.fit import Fit
+from pipeline.training.flat import named_weights
+from pipeline.training.trainer import Trainer
+from pipeline.vae.bounds import elbo
+from pipeline.vae.model import VAE, VAEConfig
+
+VALIDATED = 128  # images: one batch, so that a validation costs nothing here; bench/overheads.py measures it
+CONFIGS = {
+    "mlp": VAEConfig((1, 28, 28), "mlp", (400,), "relu", 20, "bernoulli", "learned"),
+    "conv": VAEConfig((3, 32, 32), "conv", (32, 64), "relu", 32, "gaussian", SIGMA),
+}
+
+
+def operations(config: VAEConfig) -> float:
+    """Floating-point operations of the products and convolutions of a step, forward and backward, for an image."""
+    batch = 16
+    model, x = VAE(config), torch.zeros(batch, *config.image_shape)
+    with FlopCounterMode(display=False) as counter:
+        elbo(model, x, torch.zeros(batch, config.latent_dim)).elbo.sum().backward()
+    return counter.get_total_flops() / batch
+
+
+def main() -> None:
+    torch.set_flush_denormal(True)  # as the train stage does
+    torch.manual_seed(0)
+    config, device = CONFIGS[SETTINGS["network"]], choose_device("auto")
+    train, test = (torch.from_numpy(np.load(SETTINGS[name])) for name in ("train", "test"))
+    params = load_params().train.model_copy(
+        update={
+            "global_batch_size": SETTINGS["batch"],
+            "epochs": SETTINGS["epochs"],
+            "learning_rate": SETTINGS["learning_rate"],
+            "schedule": "constant",
+            "warmup_epochs": 0,
+            "binarize": "none",
+            **SETTINGS["params"],
+        }
+    )
+    trainer = Trainer(VAE(config), train, test[:VALIDATED], params, device)
+    turns = Turns(precision=trainer.precision, operations=operations(config))
+
+    def measured(weights: Tensor) -> float:
+        model = VAE(config)
+        model.load_state_dict(named_weights(model, weights))
+        model.to(device)
+        return test_elbo(SETTINGS["test"], SETTINGS["network"], model.encode, model.decode)
+
+    def on_epoch(_epoch: int, _metrics: dict[str, float]) -> None:
+        turns.end_epoch(
+            lambda: {"elbo": measured(trainer.flat.weights.data), "averaged": measured(trainer.average.weights)}
+        )
+
+    Fit(trainer, on_step=turns.step, on_epoch=on_epoch).run()
+
+
+if __name__ == "__main__":
+    main()
