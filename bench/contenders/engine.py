@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from measure import SIGMA, test_elbo
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from turns import SETTINGS, Turns
 
@@ -14,6 +14,7 @@ from pipeline.training.flat import named_weights
 from pipeline.training.trainer import Trainer
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.networks import Centre
 
 VALIDATED = 128  # images: one batch, so that a validation costs nothing here; bench/overheads.py measures it
 CONFIGS = {
@@ -22,10 +23,19 @@ CONFIGS = {
 }
 
 
+def published(config: VAEConfig) -> VAE:
+    """The model as the others have it: pixels enter in [0, 1] as they are, not as 2 x - 1."""
+    model = VAE(config)
+    for index, layer in enumerate(model.encoder):
+        if isinstance(layer, Centre):
+            model.encoder[index] = nn.Identity()
+    return model
+
+
 def operations(config: VAEConfig) -> float:
     """Floating-point operations of the products and convolutions of a step, forward and backward, for an image."""
     batch = 16
-    model, x = VAE(config), torch.zeros(batch, *config.image_shape)
+    model, x = published(config), torch.zeros(batch, *config.image_shape)
     with FlopCounterMode(display=False) as counter:
         elbo(model, x, torch.zeros(batch, config.latent_dim)).elbo.sum().backward()
     return counter.get_total_flops() / batch
@@ -47,11 +57,11 @@ def main() -> None:
             **SETTINGS["params"],
         }
     )
-    trainer = Trainer(VAE(config), train, test[:VALIDATED], params, device)
+    trainer = Trainer(published(config), train, test[:VALIDATED], params, device)
     turns = Turns(precision=trainer.precision, operations=operations(config))
 
     def measured(weights: Tensor) -> float:
-        model = VAE(config)
+        model = published(config)
         model.load_state_dict(named_weights(model, weights))
         model.to(device)
         return test_elbo(SETTINGS["test"], SETTINGS["network"], model.encode, model.decode)
