@@ -36,6 +36,17 @@ def train(trainer, folder, wish=None):
         return digest(*fit.run())
 
 
+class Kept:
+    """In the place of a scratch folder: every state, as it would be read back."""
+
+    def __init__(self):
+        self.states = []
+
+    def save(self, state):
+        self.states.append(State.from_bytes(state.to_bytes()))
+        return True
+
+
 @pytest.fixture
 def unbroken(make_trainer):
     return digest(*Fit(make_trainer(**CHANGES)).run())
@@ -44,16 +55,10 @@ def unbroken(make_trainer):
 @pytest.mark.parametrize("decay", [0.0, 0.99])
 def test_every_state_leads_to_the_same_end(make_trainer, decay):
     changes = CHANGES | {"ema_decay": decay, "max_gradient_norm": 5.0}
-    states = []
-
-    class Keep:
-        def save(self, state):
-            states.append(State.from_bytes(state.to_bytes()))
-            return True
-
-    expected = digest(*Fit(make_trainer(**changes), Keep()).run())
-    assert len(states) == 4 * (12 + 1)
-    for state in states[::5]:
+    kept = Kept()
+    expected = digest(*Fit(make_trainer(**changes), kept).run())
+    assert len(kept.states) == 4 * (12 + 1)
+    for state in kept.states[::5]:
         fit = Fit(make_trainer(**changes))
         fit.resume(state)
         assert digest(*fit.run()) == expected
@@ -134,16 +139,10 @@ def test_a_second_signal_is_what_it_always_was():
 
 def test_early_stopping_counts_on_after_a_kill(make_trainer):
     still = CHANGES | {"learning_rate": 1e-12, "early_stopping_epochs": 2, "ema_decay": 0.0, "epochs": 50}
-    states = []
-
-    class Keep:
-        def save(self, state):
-            states.append(State.from_bytes(state.to_bytes()))
-            return True
-
-    expected = digest(*Fit(make_trainer(**still), Keep()).run())
+    kept = Kept()
+    expected = digest(*Fit(make_trainer(**still), kept).run())
     fit = Fit(make_trainer(**still))
-    fit.resume(states[-1])
+    fit.resume(kept.states[-1])
     assert digest(*fit.run()) == expected
 
 
