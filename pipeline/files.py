@@ -28,10 +28,10 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; expected a folder, or nothing, where a folder is to be written")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    beside = _make_folder_beside(path)
     beside.chmod(0o755)  # mkdtemp makes it private; what a stage writes is as readable as any other file
     try:
-        with _naming(path):
+        with _naming(path, beside):
             yield beside
         if path.exists():
             shutil.rmtree(path)
@@ -47,7 +47,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        with _naming(path):
+        with _naming(path, beside):
             yield beside
         beside.replace(path)
     finally:
@@ -124,12 +124,22 @@ def read_csv(path: Path | str) -> list[dict[str, float]]:
         raise UserError(f"{path}: not a table of numbers ({error})") from None
 
 
+def _make_folder_beside(path: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A write to a full disk does not say which file it was for; add the name."""
+def _naming(path: Path, beside: Path) -> Iterator[None]:
+    """Errors of the system name what was to be written: a full disk names nothing, others what is hidden beside it."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE and error.filename is None:
             error.filename = str(path)
+        elif isinstance(error.filename, str | Path) and Path(error.filename).is_relative_to(beside):
+            error.filename = str(path / Path(error.filename).relative_to(beside))
         raise

@@ -118,6 +118,30 @@ def test_a_full_disk_ends_in_one_line_that_names_the_folder(tmp_path, monkeypatc
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("place", ["metrics.json", "deep/metrics.json"])
+def test_a_refusal_names_what_was_to_be_written_and_not_the_hidden_file_beside_it(place, capsys):
+    """Nobody, not even root, may make a file in /proc/self."""
+    stderr = stderr_of(lambda: write_json(f"/proc/self/{place}", {}), capsys)
+    assert stderr == f"error: /proc/self/{place.split('/')[0]}: No such file or directory\n"
+
+
+def test_a_refused_folder_is_named_and_not_the_hidden_one_beside_it(capsys):
+    def stage():
+        with atomic_directory("/proc/self/models"):
+            pytest.fail("the work was begun")
+
+    assert stderr_of(stage, capsys) == "error: /proc/self/models: No such file or directory\n"
+
+
+def test_a_refused_file_of_a_folder_is_named_where_it_was_to_stand(tmp_path, capsys):
+    def stage():
+        with atomic_directory(tmp_path / "models") as beside:
+            (beside / "graphs" / "sampler.onnx").write_bytes(b"1")
+
+    stderr = stderr_of(stage, capsys)
+    assert stderr == f"error: {tmp_path}/models/graphs/sampler.onnx: No such file or directory\n"
+
+
 def test_an_error_of_the_system_that_is_about_no_file_keeps_its_traceback():
     def stage():
         raise ConnectionError(errno.ECONNREFUSED, "refused")
