@@ -54,6 +54,17 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def expect_new_folder(path: Path | str) -> None:
+    """Hold that a folder can be filled there without losing what somebody has.
+
+    Raises:
+        UserError: there is already something in it, or it is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{path}: already there; expected a folder that is new or empty")
+
+
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write each file at its path in `folder`, and the folders on the way; for a folder that is atomic itself."""
     for name, content in files.items():

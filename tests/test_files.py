@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, atomic_file, read_csv, read_json, sha256_of, write_csv, write_json
+from pipeline.files import (
+    atomic_directory,
+    atomic_file,
+    expect_new_folder,
+    read_csv,
+    read_json,
+    sha256_of,
+    write_csv,
+    write_json,
+)
 
 
 def names(folder):
@@ -79,6 +88,20 @@ def test_a_file_where_a_folder_is_to_be_written_is_refused_and_kept(tmp_path):
         pytest.fail("the work was begun")
     assert (tmp_path / "out").read_text() == "mine"
     assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_may_be_filled_where_nothing_is_lost(tmp_path):
+    (tmp_path / "empty").mkdir()
+    expect_new_folder(tmp_path / "empty")
+    expect_new_folder(tmp_path / "nothing" / "there")
+
+
+@pytest.mark.parametrize("taken", ["full", "full/mine.txt"])
+def test_a_folder_is_not_filled_where_something_stands(tmp_path, taken):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(UserError, match=f"{taken}: already there; expected a folder that is new or empty"):
+        expect_new_folder(tmp_path / taken)
 
 
 def test_a_folder_where_a_file_is_to_be_written_ends_in_one_line(tmp_path, capsys):

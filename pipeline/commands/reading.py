@@ -1,4 +1,4 @@
-"""Images from the command line, batch by batch, under a progress bar; and the checks of where results go."""
+"""Images from the command line, batch by batch, under a progress bar; and the check of where a file is to go."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,14 +51,3 @@ def check_file(output: str, *suffixes: str) -> None:
         raise UserError(f"{output}: suffix is {suffix!r}; expected {' or '.join(suffixes)}")
     if Path(output).is_dir():
         raise UserError(f"{output}: is a folder; expected the name of a file")
-
-
-def check_folder(output: str) -> None:
-    """Hold that a folder can be filled there.
-
-    Raises:
-        UserError: there is already something in it, or it is a file.
-    """
-    path = Path(output)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{output}: already there; expected a folder that is new or empty")

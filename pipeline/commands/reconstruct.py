@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
-from pipeline.files import atomic_directory
+from pipeline.files import atomic_directory, expect_new_folder
 
 if TYPE_CHECKING:
     from pipeline.runtime.images import Images
@@ -36,10 +36,10 @@ def reconstruct(
     One PNG an image, 000000-name.png and so on in their order: the original on the left, its reconstruction on the
     right, small ones enlarged. z is the mean of q(z|x), so nothing is random.
     """
-    from pipeline.commands.reading import check_folder, read_batches
+    from pipeline.commands.reading import read_batches
     from pipeline.runtime.pictures import as_picture
 
-    check_folder(output)
+    expect_new_folder(output)
     sampler = open_sampler(model, device)
     written = 0
     with atomic_directory(output) as beside:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.files import atomic_directory, atomic_file
+from pipeline.files import atomic_directory, atomic_file, expect_new_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,8 +33,8 @@ def check_output(output: str, n: int) -> None:
         raise UserError(f"{output}: a grid of {n} images; expected at most {MAX_GRID_IMAGES} (use .npy or a folder/)")
     if kind != "folder" and path.is_dir():
         raise UserError(f"{output}: is a folder; expected the name of a file, or a trailing / to fill a new folder")
-    if kind == "folder" and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{output}: already there; expected a folder that is new or empty")
+    if kind == "folder":
+        expect_new_folder(output)
 
 
 def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int, int, int]) -> None:

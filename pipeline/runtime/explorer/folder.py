@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files import atomic_directory, read_json, write_files
+from pipeline.files import atomic_directory, expect_new_folder, read_json, write_files
 from pipeline.runtime.explorer import IN_FOLDER, read_page_file
 from pipeline.runtime.manifest import MANIFEST, read_manifest
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -36,8 +36,7 @@ def write_explorer(folder: Path, model: Path, runtime: Path | None = None) -> No
     Raises:
         UserError: `folder` holds something; a file of the model or of the runtime is missing or damaged.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: already there; expected a folder that is new or empty")
+    expect_new_folder(folder)
     manifest = read_manifest(model)
     graphs = [name for name in GRAPHS if name in manifest.sha256]
     contents = {name: read_page_file(name) for name in IN_FOLDER}
