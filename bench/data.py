@@ -182,7 +182,7 @@ def main() -> None:
         large, small = (Path(place, str(count)) for count in (arguments.images, SMALL))
         params = load_params(large / "params.yaml")
         for hidden in (64, 400):
-            model = params.model.model_copy(update={"hidden": [hidden]})
+            model = params.model.model_copy(update={"hidden": (hidden,)})
             compare_speed(params.model_copy(update={"model": model}), large, small, arguments.rounds)
 
 

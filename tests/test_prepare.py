@@ -178,7 +178,7 @@ def test_held_out_labels_are_in_no_split_but_in_an_array_of_their_own(place, cap
     assert data.meta["splits"]["held_out"]["class_counts"] == [0, 30, 0]
     assert data.sha256 != whole.sha256
     assert data.meta["values"]["mean"] == pytest.approx(images[np.arange(90) % 3 != 1].mean())
-    assert " test, 30 held_out images of 1x8x9 from images" in capsys.readouterr().out
+    assert " test, 30 held_out images of 1x8x9 (grey) from images" in capsys.readouterr().out
 
 
 def test_where_nothing_is_held_out_there_is_no_file_of_it(place):

