@@ -114,7 +114,7 @@ def pythae_interpreter(folder: Path) -> str:
 def write_images(folder: Path, arguments: argparse.Namespace) -> int:
     """train.npy and test.npy, uint8 [n, C, H, W]; how many are for training."""
     if arguments.network == "conv":
-        train, test = np.split(crops(11_000 if not arguments.quick else 1_500), [-1_000])
+        train, test = np.split(crops(6_000 if not arguments.quick else 1_500), [-1_000])
     elif arguments.mnist:
         from torchvision.datasets import MNIST
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+_LAYERS = (nn.Linear, nn.Conv2d)  # those whose weights autocast would cast
+
 
 class FlatParameters:
     """Makes every parameter of `model` a view of one buffer, in the order of `model.parameters()`.
@@ -17,8 +19,9 @@ class FlatParameters:
 
     Args:
         model: whose parameters become views.
-        dtype: in which the networks compute. Other than float32, they see a copy of the weights in that type, made by
-            `publish` once a step in place of one cast for each layer; scalars (a learned sigma) stay float32.
+        dtype: in which dense and convolutional layers compute. Other than float32, they see a copy of the weights in
+            that type, made by `publish` once a step in place of one cast for each layer; what else there is to learn
+            (a sigma, a prior) stays float32.
 
     Attributes:
         weights: the buffer, float32 [number of weights], that an optimizer moves.
@@ -32,8 +35,10 @@ class FlatParameters:
         self._seen = self.weights if dtype == torch.float32 else self.weights.to(dtype)
         self._slots = list(_views(self.gradients, self._parameters))
         seen, exact = (list(_views(buffer, self._parameters)) for buffer in (self._seen, self.weights))
+        layers = (module for module in model.modules() if isinstance(module, _LAYERS))
+        multiplied = {id(parameter) for layer in layers for parameter in layer.parameters()}
         for parameter, low, high in zip(self._parameters, seen, exact, strict=True):
-            parameter.data = low if parameter.dim() else high
+            parameter.data = low if id(parameter) in multiplied else high
 
     def publish(self) -> None:
         """Let the model see the weights as they are now."""
