@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from pipeline.graphs.defects import Images, draw_defects
 from pipeline.graphs.scorer import LATENTS_TOGETHER
 from pipeline.runtime.sampler import SCORER
-from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import open_session
 
 SEED = 0
@@ -152,7 +152,7 @@ def _reader(scorer: bytes, window: int) -> Callable[[Images], Reading]:
     """Reads images [n, H, W, C] with the scorer, in batches; of the error maps only their peaks are kept."""
     session = open_session(scorer, "cpu", name=SCORER)
     samples = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, SCORER).samples
-    together = max(1, LATENTS_TOGETHER // samples)
+    together = images_together(LATENTS_TOGETHER, samples)
 
     def batches(images: Images) -> Iterator[tuple[NDArray[np.float32], Floats, Rows]]:
         for start in range(0, len(images), together):

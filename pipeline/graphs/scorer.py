@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from pipeline.graphs.onnx_export import finish
 from pipeline.runtime.metadata import Metadata
-from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import open_session
 
 LATENTS_TOGETHER = 512  # decoded at once; bounds the memory
@@ -15,7 +15,7 @@ LATENTS_TOGETHER = 512  # decoded at once; bounds the memory
 def finish_scorer(model: onnx.ModelProto, metadata: Metadata, samples: int, validation: NDArray[np.uint8]) -> bytes:
     """Score the validation images, uint8 [n, C, H, W], and write their quantiles into the file's metadata."""
     score = open_session(finish(model, metadata), "cpu", name="scorer.onnx").run
-    together = max(1, LATENTS_TOGETHER // samples)
+    together = images_together(LATENTS_TOGETHER, samples)
     parts = [
         score(["score"], {"images": np.moveaxis(validation[start : start + together], 1, -1)})[0]
         for start in range(0, len(validation), together)

@@ -12,7 +12,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from pipeline.graphs.scorer import LATENTS_TOGETHER
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
-from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.scores import ScoreScale, images_together
 
 FOLDER = "triton"
 _MODELS = (SAMPLER, DECODER, ENCODER, SCORER)
@@ -102,7 +102,7 @@ def _rows_together(file: str, model: onnx.ModelProto) -> int:
     if file != SCORER:
         return LATENTS_TOGETHER
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    return max(1, LATENTS_TOGETHER // ScoreScale.from_strings(properties, file).samples)
+    return images_together(LATENTS_TOGETHER, ScoreScale.from_strings(properties, file).samples)
 
 
 def _tensor(value: ValueInfoProto) -> str:

@@ -14,7 +14,7 @@ from pipeline.runtime.export_files import DECODER, ENCODER, SAMPLER, SCORER, Exp
 from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
 from pipeline.runtime.pixels import Images, gather, to_pixels
 from pipeline.runtime.providers import Device
-from pipeline.runtime.scores import ScoreScale
+from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import read_metadata, served_device
 from pipeline.runtime.variants import Variant
 
@@ -172,7 +172,7 @@ class Sampler:
         Raises:
             UserError: the images have another type or shape; there is no scorer.onnx.
         """
-        together = max(1, self.batch_size // self.score_scale.samples)  # each image is decoded that many times
+        together = images_together(self.batch_size, self.score_scale.samples)
         score, error = self._read(SCORER, ["score", "error"], images, label, together)
         return score, error
 

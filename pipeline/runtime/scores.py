@@ -14,6 +14,11 @@ from pipeline.errors import UserError
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
+def images_together(latents: int, samples: int) -> int:
+    """How many images may be scored at once where so many latents may be decoded: each image takes `samples`."""
+    return max(1, latents // samples)
+
+
 @dataclass(frozen=True)
 class ScoreScale:
     """The quantiles of the validation split's scores, and how many samples of z each score was averaged over."""

@@ -13,6 +13,7 @@ from pipeline.runtime.draws import MAX_TEMPERATURE
 from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 from pipeline.runtime.sampler import Sampler
+from pipeline.runtime.scores import images_together
 from pipeline.runtime.server.batching import Arrays
 
 GRAPHS = ("sampler", "decoder", "encoder", "scorer")
@@ -107,8 +108,9 @@ def _graph(name: str, sampler: Sampler) -> Graph:
     described = describe(session)
     inputs, outputs = (tuple(map(_tensor, described[side])) for side in ("inputs", "outputs"))
     names = [tensor.name for tensor in outputs]
-    # A scorer decodes each image as many times as it takes samples of z.
-    batch_size = max(1, sampler.batch_size // sampler.score_scale.samples) if name == "scorer" else sampler.batch_size
+    batch_size = sampler.batch_size
+    if name == "scorer":
+        batch_size = images_together(batch_size, sampler.score_scale.samples)
 
     def run(rows: Arrays) -> Arrays:
         return dict(zip(names, session.run(names, rows), strict=True))
