@@ -14,7 +14,7 @@ from pipeline.runtime import Sampler
 # Each class has a grey value of its own, to which z adds a little.
 DECODER = """
 <ir_version: 10, opset_import: ["" : 18]>
-conditional (float[n, 2] z, int64[n] label) => (float[n, 1, 2, 2] x)
+conditional (float[n, %d] z, int64[n] label) => (float[n, 1, 2, 2] x)
 <float[3] levels = {0.2, 0.5, 0.8}, float small = {0.01}, int64[4] shape = {-1, 1, 1, 1}, int64[1] ones = {1},
  int64[4] square = {1, 1, 2, 2}>
 {
@@ -28,10 +28,11 @@ conditional (float[n, 2] z, int64[n] label) => (float[n, 1, 2, 2] x)
 """
 
 
-def write_model(folder, metadata, names):
+def write_model(folder, metadata, names, latent_dim=2, latent_kl=None):
     """An export folder of a conditional sampler and decoder whose metadata name the classes."""
-    made_of = replace(metadata, latent_dim=2, image_shape=(1, 2, 2))
-    models = {"decoder": parser.parse_model(DECODER), "sampler": sampler_model(parser.parse_model(DECODER), 2)}
+    made_of = replace(metadata, latent_dim=latent_dim, image_shape=(1, 2, 2), latent_kl=latent_kl)
+    decoder = DECODER % latent_dim
+    models = {"decoder": parser.parse_model(decoder), "sampler": sampler_model(parser.parse_model(decoder), latent_dim)}
     extra = {} if names is None else {"labels": json.dumps(names)}
     files = {f"{name}.onnx": finish(model, replace(made_of, graph=name), extra) for name, model in models.items()}
     for name, content in files.items():

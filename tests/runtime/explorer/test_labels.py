@@ -1,53 +1,21 @@
 """A conditional model, made by hand: no stage trains one."""
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
+from conditional import write_model
 from explorer import Explorer, serve_folder, serve_model
-from onnx import parser
 
-from pipeline.files import write_json
-from pipeline.graphs.manifest import build_manifest
-from pipeline.graphs.onnx_export import finish
-from pipeline.graphs.sampler import sampler_model
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import write_explorer
 
 NAMES = ["night", "dusk", "day"]
 LEVELS = np.array([0.2, 0.5, 0.8])
 
-# Each class has a grey value of its own, to which z adds a little.
-DECODER = """
-<ir_version: 10, opset_import: ["" : 18]>
-conditional (float[n, 24] z, int64[n] label) => (float[n, 1, 2, 2] x)
-<float[3] levels = {0.2, 0.5, 0.8}, float small = {0.01}, int64[4] shape = {-1, 1, 1, 1}, int64[1] ones = {1},
- int64[4] square = {1, 1, 2, 2}>
-{
-    level = Gather(levels, label)
-    sum = ReduceSum <keepdims = 0> (z, ones)
-    added = Mul(sum, small)
-    value = Add(level, added)
-    pixel = Reshape(value, shape)
-    x = Expand(pixel, square)
-}
-"""
-
 
 @pytest.fixture(scope="module")
 def model(mlp, tmp_path_factory):
     folder = tmp_path_factory.mktemp("conditional")
-    latent_kl = (1.0,) * 20 + (0.0,) * 4
-    metadata = dataclasses.replace(mlp.metadata, latent_dim=24, image_shape=(1, 2, 2), latent_kl=latent_kl)
-    graphs = {"sampler": sampler_model(parser.parse_model(DECODER), 24), "decoder": parser.parse_model(DECODER)}
-    files = {
-        f"{name}.onnx": finish(graph, dataclasses.replace(metadata, graph=name), {"labels": json.dumps(NAMES)})
-        for name, graph in graphs.items()
-    }
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    write_json(folder / "manifest.json", build_manifest(files))
+    write_model(folder, mlp.metadata, NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4)
     return folder
 
 
