@@ -2,6 +2,7 @@
 import { askForToken, forgetToken, savedToken } from "./token.js";
 
 const NAMES = { int64: "INT64", float32: "FP32", uint8: "UINT8" };
+let asked; // whether the server wants a token: without one, a refusal would stand in the console
 const ARRAYS = { INT64: BigInt64Array, FP32: Float32Array, UINT8: Uint8Array };
 
 /** What the model is. */
@@ -48,6 +49,8 @@ function readOutputs(body, headerLength) {
 
 /** A request with the token, if one is known; a server that wants another is answered by asking for it. */
 async function request(path, options = {}) {
+  asked ??= asksForToken();
+  if (!savedToken() && (await asked)) await askForToken("");
   const token = savedToken();
   const headers = { ...options.headers, ...(token ? { authorization: `Bearer ${token}` } : {}) };
   const response = await fetch(path, { ...options, headers }).catch((error) => {
@@ -61,4 +64,10 @@ async function request(path, options = {}) {
   }
   const { error } = await response.json().catch(() => ({}));
   throw new Error(error ?? `the server answered ${response.status}`);
+}
+
+/** What the server says without a token; if it says nothing, the request itself will tell. */
+async function asksForToken() {
+  const answer = await fetch("health").then((response) => response.json()).catch(() => ({}));
+  return answer.token === true;
 }

@@ -71,9 +71,9 @@ def build_routes(service: Service) -> APIRouter:
         return {**model, **named, "graphs": list(service.graphs), **limits}
 
     @router.get("/health", responses=ERRORS)
-    async def health() -> dict[str, str]:
-        """200 as long as the process answers."""
-        return {"status": "alive"}
+    async def health() -> dict[str, Any]:
+        """200 as long as the process answers; `token` says whether the routes that compute ask for one."""
+        return {"status": "alive", "token": service.settings.token is not None}
 
     @router.get("/ready", responses=ERRORS)
     async def ready() -> JSONResponse:

@@ -140,6 +140,11 @@ def test_the_token_is_asked_of_all_but_health(start):
     assert client.get("/ready").status_code == 200
 
 
+def test_health_says_whether_a_token_is_asked_for(start):
+    assert start(token="a secret").get("/health").json() == {"status": "alive", "token": True}  # noqa: S106
+    assert start().get("/health").json() == {"status": "alive", "token": False}
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::2]:80"])
 def test_another_host_name_is_refused(client, host):
     refused(client.get("/sample", headers={"host": host}), 421, "Host is")
