@@ -32,6 +32,8 @@ from pipeline.errors import run_stage
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.runtime.metadata import Metadata
+
 app = typer.Typer(
     help="Draw images from a trained variational auto-encoder, look into its exported files, compare its runs.",
     no_args_is_help=True,
@@ -105,7 +107,7 @@ def info(
     if not path.is_dir():
         verdict = f"sha256 {hashlib.sha256(files[str(path)]).hexdigest()}"
     console = Console(highlight=False)
-    tables = [_named(origin.to_strings()), _files(described, files), *([_named(variants)] if variants else [])]
+    tables = [_named(_origin(origin)), _files(described, files), *([_named(variants)] if variants else [])]
     for part in (Text(str(path), style="bold"), *tables):
         console.print(part)
         console.print()
@@ -130,6 +132,14 @@ def _read(path: Path) -> tuple[dict[str, bytes], list[str], Mapping[str, str]]:
 
 def _folders(paths: list[str]) -> str:
     return " and ".join(sorted({f"{path.split('/')[0]}/" for path in paths}))
+
+
+def _origin(metadata: "Metadata") -> Mapping[str, str]:
+    """Every entry; of the list of each dimension's KL, what a line tells."""
+    from pipeline.runtime.describe import kl_as_text
+
+    kl = {} if metadata.latent_kl is None else {"latent_kl": kl_as_text(metadata.latent_kl)}
+    return {**metadata.to_strings(), **kl}
 
 
 def _named(entries: Mapping[str, str]) -> "Table":

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,7 @@ def test_info_on_a_folder_shows_its_origin_and_every_file(conv, capsys):
     assert (code, err) == (0, "")
     for line in ("data_sha256   " + "da7a" * 16, "git_revision  0fb6cfb", "image_shape   [3, 10, 14]"):
         assert line in out
+    assert re.search(r"latent_kl     \d\S* nats, [0-3] of 3 dimensions >= 0.01\s*\n", out)
     for name in ("sampler.onnx", "decoder.onnx", "encoder.onnx"):
         assert name in out
     for tensor in ("temperature float32 [n]", "images uint8 [n, 10, 14, 3]", "x float32 [n, 3, 10, 14]"):

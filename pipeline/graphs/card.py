@@ -121,7 +121,7 @@ def _files(entries: Mapping[str, Any]) -> str:
     rows = [
         [
             f"`{name}`",
-            _PURPOSES.get(name, ""),
+            _PURPOSES[name],
             as_text(entry["inputs"]),
             as_text(entry["outputs"]),
             f"{entry['bytes']:,}",

@@ -1,10 +1,12 @@
 """What goes into an opened file and what comes out, as plain data: for manifests, cards and people."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+ACTIVE_NATS = 0.01  # a dimension below it hardly changes the picture; the explorer folds it away
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -16,6 +18,12 @@ def describe(session: "InferenceSession") -> dict[str, Any]:
 def as_text(tensors: list[dict[str, Any]]) -> str:
     """`z float32 [n, 20]`, several joined by commas."""
     return ", ".join(f"{t['name']} {t['dtype']} [{', '.join(map(str, t['shape']))}]" for t in tensors)
+
+
+def kl_as_text(latent_kl: Sequence[float]) -> str:
+    """`26.22 nats, 11 of 12 dimensions >= 0.01`: what a list of each dimension's KL comes to."""
+    active = sum(kl >= ACTIVE_NATS for kl in latent_kl)
+    return f"{sum(latent_kl):.4g} nats, {active} of {len(latent_kl)} dimensions >= {ACTIVE_NATS}"
 
 
 def _tensors(nodes: Any) -> list[dict[str, Any]]:
