@@ -113,7 +113,7 @@ def _description(registration: Registration) -> str:
         f"| {gate.name} | {_cell(gate.value)} | {_cell(gate.limit)} | {'yes' if gate.passed else '**no**'} |"
         for gate in registration.gates
     ]
-    head = f"**{registration.decision.alias}**: {registration.decision.reason}"
+    head = f"became {registration.decision.alias}: {registration.decision.reason}"  # lists show it as it is written
     return "\n".join([head, "", "| gate | value | limit | passed |", "|---|---|---|---|", *rows])
 
 

@@ -82,7 +82,7 @@ def test_a_version_says_what_it_is_and_why(store, trained, export):
     version = store.get_model_version("vae", "2")
     assert version.run_id == trained.run_id
     assert version.tags == {**FIGURE.to_tags(), "value": "104.25"}
-    assert version.description.startswith("**challenger**: gate active_units: 0, limit 1\n")
+    assert version.description.startswith("became challenger: gate active_units: 0, limit 1\n")
     assert "| nll | 103.5 | - | yes |\n| active_units | 0 | 1 | **no** |" in version.description
     assert "extra_files" in store.get_registered_model("vae").description
 
