@@ -62,7 +62,8 @@ class Sampler:
             batch_size: how many images are computed at once; bounds the memory, does not change the images.
             variant: int8 or fp16 opens sampler and decoder in that arithmetic, where the folder holds them;
                 a lone file is what it is.
-            spin_us: how long a CPU thread waits awake for more work, in microseconds; less leaves more to others.
+            spin_us: how long a CPU thread waits awake for more work, in microseconds, as in `open_session`; less leaves
+                more to others.
 
         Raises:
             UserError: a file is missing, damaged or not one of ours; the device cannot be served; the folder

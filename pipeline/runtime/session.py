@@ -13,9 +13,6 @@ from pipeline.runtime.providers import Device as Device
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
-SPIN_US = 1000
-"""Long enough to sit out the noise of 1,024 images, which one thread computes; asleep after that, a thread costs the
-next product its waking."""
 
 
 def open_session(
@@ -35,7 +32,8 @@ def open_session(
         threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
         name: what errors call the file; its path unless given.
         capture: record its runs as CUDA graphs: it is then for `CapturedGraph` alone.
-        spin_us: how long a CPU thread waits awake for more work, in microseconds; None: SPIN_US.
+        spin_us: how long a CPU thread waits awake for more work, in microseconds; None: as long as onnxruntime
+            thinks right, which sits out the noise of a batch, computed by one thread.
 
     Raises:
         UserError: the file is missing, truncated or not one of ours; the device is unknown or cannot be
@@ -44,9 +42,7 @@ def open_session(
     name = name or ("the given bytes" if isinstance(model, bytes) else str(model))
     served = _resolve(device)
     content = model if isinstance(model, bytes) else read_file(model)
-    session = _load(
-        content, providers(served, content, capture), _options(threads, SPIN_US if spin_us is None else spin_us), name
-    )
+    session = _load(content, providers(served, content, capture), _options(threads, spin_us), name)
     if PROVIDERS[served] not in session.get_providers():
         _report_unserved(device, served)
     read_metadata(session, name)
@@ -113,10 +109,11 @@ def _load(content: bytes, served_by: list[Any], options: "SessionOptions", name:
         raise UserError(f"{name}: not a whole ONNX file that onnxruntime can open ({reason})") from None
 
 
-def _options(threads: int | None, spin_us: int) -> "SessionOptions":
+def _options(threads: int | None, spin_us: int | None) -> "SessionOptions":
     options = _onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors alone
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
+    if spin_us is not None:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
