@@ -18,7 +18,7 @@ CONFIG = "config.json"
 RUN = "run.json"
 HISTORY = "history.csv"
 
-OBJECTIVES = ("elbo", "autoencoder")
+OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "autoencoder")
 BINARIZE = ("none", "static", "dynamic")
 
 

@@ -98,8 +98,14 @@ class ModelParams(Section):
 class TrainParams(Section):
     """How the model is trained."""
 
-    objective: Literal["elbo", "autoencoder"]
-    """`autoencoder`: no noise and no KL, to see what the variational part changes."""
+    objective: Literal["elbo", "stl", "iwae", "dreg", "autoencoder"]
+    """`stl`: the ELBO with a gradient of less noise (Roeder et al. 2017). `iwae`: the bound of k samples (Burda et al.
+    2015). `dreg`: that with a gradient of less noise (Tucker et al. 2018). `autoencoder`: no noise and no KL, to see
+    what the variational part changes."""
+    importance_samples: Annotated[int, Field(ge=1, le=1000)]
+    """k of iwae and dreg; each costs as much as an image more in the batch."""
+    free_bits: Annotated[float, Field(ge=0)]
+    """Of elbo: nats that each latent dimension may carry, on average over the batch, without being pushed to less."""
     beta: Annotated[float, Field(ge=0)]
     """Weight of the KL in the objective. What is reported always has beta = 1."""
     warmup_epochs: Annotated[int, Field(ge=0)]
@@ -196,6 +202,7 @@ class Params(Section):
                 f"train.binarize is {self.train.binarize!r} while model.likelihood is {self.model.likelihood!r}; "
                 "expected train.binarize: none, or model.likelihood: bernoulli"
             )
+        self._check_objective()
         if self.train.objective == "autoencoder" and self.model.prior != "standard":
             raise ValueError(
                 f"model.prior is {self.model.prior!r} while train.objective is 'autoencoder', which has no prior; "
@@ -204,6 +211,24 @@ class Params(Section):
         if self.model.network == "conv" and not self.model.hidden:
             raise ValueError("model.hidden is []; expected at least one stage of channels for model.network: conv")
         return self
+
+    def _check_objective(self) -> None:
+        objective, beta, free_bits = self.train.objective, self.train.beta, self.train.free_bits
+        if objective in ("iwae", "dreg") and beta != 1:
+            raise ValueError(
+                f"train.beta is {beta} while train.objective is {objective!r}, whose bound has no beta; "
+                "expected train.beta: 1, or train.objective: elbo"
+            )
+        if objective == "dreg" and self.train.compile == "always":
+            raise ValueError(
+                "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
+                "expected train.compile: auto or never"
+            )
+        if free_bits > 0 and (objective != "elbo" or self.model.prior != "standard"):
+            raise ValueError(
+                f"train.free_bits is {free_bits} while train.objective is {objective!r} and model.prior is "
+                f"{self.model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
+            )
 
     def digest(self) -> str:
         """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits."""

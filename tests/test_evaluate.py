@@ -189,6 +189,15 @@ def test_a_failure_keeps_the_report_of_the_last_evaluation(trained):
     assert [path.name for path in Path("reports").iterdir()] == ["evaluate"]
 
 
+@pytest.mark.parametrize("objective", ["stl", "iwae", "dreg"])
+def test_whatever_was_trained_the_elbo_is_reported(workplace, objective):
+    folder = workplace.train(train__objective=objective, train__importance_samples=3)
+    row = read_csv(folder / "history.csv")[-1]
+    assert row["train/elbo"] == pytest.approx(row["train/recon"] - row["train/kl"])
+    found = metrics(workplace.evaluate())
+    assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
+
+
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_a_learned_prior_is_trained_and_measured(workplace, prior):
     folder = workplace.train(model__prior=prior, model__prior_components=7, train__epochs=3)

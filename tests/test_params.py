@@ -190,6 +190,21 @@ def test_a_section_that_holds_no_params_is_named(section):
             "expected train.binarize: none, or model.likelihood: bernoulli",
         ),
         (
+            {"train.objective": "iwae", "train.beta": 4.0},
+            "train.beta is 4.0 while train.objective is 'iwae', whose bound has no beta; "
+            "expected train.beta: 1, or train.objective: elbo",
+        ),
+        (
+            {"train.objective": "dreg", "train.compile": "always"},
+            "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
+            "expected train.compile: auto or never",
+        ),
+        (
+            {"train.free_bits": 0.1, "model.prior": "vamp"},
+            "train.free_bits is 0.1 while train.objective is 'elbo' and model.prior is 'vamp'; "
+            "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",
+        ),
+        (
             {"model.prior": "vamp", "train.objective": "autoencoder"},
             "model.prior is 'vamp' while train.objective is 'autoencoder', which has no prior; "
             "expected model.prior: standard, or train.objective: elbo",

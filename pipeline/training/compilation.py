@@ -33,7 +33,11 @@ def compiled(
         device: of the tensors.
     """
     work = 6 * weights * examples * params.epochs  # forward 2, backward 4 for each weight and example
-    if params.compile == "never" or (params.compile == "auto" and (work < _WORTH_IT or not _has_compiler(device))):
+    if (
+        params.compile == "never"
+        or params.objective == "dreg"
+        or (params.compile == "auto" and (work < _WORTH_IT or not _has_compiler(device)))
+    ):
         return None
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # there, with captured CUDA graphs

@@ -14,6 +14,7 @@ from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.dataset.shuffle import shuffled
 from pipeline.params import TrainParams
 from pipeline.training.ranks import Ranks
+from pipeline.vae.objectives import samples_of
 
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
 _BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
     x: Tensor
     """float32 [m, C, H, W] in [0, 1]."""
     eps: Tensor
-    """Standard-normal noise, float32 [m, latent_dim]; zeros for an auto-encoder."""
+    """Standard-normal noise, float32 [m, latent_dim], of k samples [m, k, latent_dim]; zeros for an auto-encoder."""
 
 
 class Feed:
@@ -94,7 +95,10 @@ class Feed:
         x = model_input(pixels, examples, self._params.binarize, stream_key(key, _BINARIZATION), *epoch)
         if self._params.objective == "autoencoder":
             return x, torch.zeros(len(examples), self._latent_dim, device=self._device)
-        return x, standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, self._latent_dim)
+        # Validation reports the ELBO, of one sample.
+        samples = samples_of(self._params.objective, self._params.importance_samples) if epoch else 1
+        eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, samples * self._latent_dim)
+        return x, eps if samples == 1 else eps.view(-1, samples, self._latent_dim)
 
 
 def _resident(images: Tensor, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
 from pipeline.vae.bounds import Bound, elbo
 from pipeline.vae.model import VAE
-from pipeline.vae.objectives import autoencoder_loss, beta_vae_loss
+from pipeline.vae.objectives import first_sample, objective
 
 Metrics = dict[str, float]
 
@@ -96,7 +96,7 @@ class Trainer:
         position, params = self.position, self.params
         self._calibrate()
         metrics = {"epoch": float(position.epoch), **self._means("train", self.sums(), len(self.feed.train))}
-        if params.objective == "elbo":
+        if params.objective != "autoencoder":
             metrics["beta"] = warmed_up(params.beta, position.epoch, params.warmup_epochs)
         metrics |= {
             "learning_rate": self._learning_rate(step=0),
@@ -177,13 +177,14 @@ class Trainer:
 
     def _bound(self, batch: Batch) -> Bound:
         with precision_context(self.precision, self.device):
-            return elbo(self.model, batch.x, batch.eps)
+            return elbo(self.model, batch.x, first_sample(batch.eps))
 
     def _eager_objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, [], and the terms summed over the batch, float64 [3]."""
-        bound = self._bound(batch)
-        plain = self.params.objective == "autoencoder"
-        return autoencoder_loss(bound) if plain else beta_vae_loss(bound, beta), _sum_terms(bound)
+        params = self.params
+        with precision_context(self.precision, self.device):
+            loss, bound = objective(params.objective, self.model, batch.x, batch.eps, beta, params.free_bits)
+        return loss, _sum_terms(bound)
 
     def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """As `_eager_objective`; compiled where that is worth its while, for batches of the usual size."""

@@ -1,8 +1,47 @@
 """What training minimises. These shape the weights alone; what is reported is always the bound itself."""
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
-from pipeline.vae.bounds import Bound
+from pipeline.vae.bounds import Bound, elbo, iw_bound
+from pipeline.vae.densities import gaussian_log_prob
+from pipeline.vae.model import VAE, reparameterize
+
+MANY_SAMPLES = ("iwae", "dreg")
+"""The objectives that take `train.importance_samples` samples of z per example; the others take one."""
+
+
+class Objective(NamedTuple):
+    """A loss, [], in nats, and the bound of each example that is reported beside it."""
+
+    loss: Tensor
+    bound: Bound
+
+
+def objective(name: str, model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, free_bits: float) -> Objective:
+    """The loss of a batch by its name in params.yaml.
+
+    Args:
+        name: elbo, stl, iwae, dreg or autoencoder.
+        model: what is trained.
+        x: [batch, C, H, W].
+        eps: standard-normal noise, [batch, latent_dim], for iwae and dreg [batch, k, latent_dim], zeros for an
+            auto-encoder.
+        beta: weight of log q(z|x) - log p(z), or of its expectation, the KL.
+        free_bits: of elbo: nats per latent dimension below which the KL costs no less.
+    """
+    if name in MANY_SAMPLES:
+        return importance_objective(model, x, eps, beta, doubly_reparameterized=name == "dreg")
+    if name == "stl":
+        return stl_objective(model, x, eps, beta)
+    bound = elbo(model, x, eps)
+    if name == "autoencoder":
+        return Objective(autoencoder_loss(bound), bound)
+    if free_bits > 0:
+        return Objective(free_bits_loss(model, x, bound, beta, free_bits), bound)
+    return Objective(beta_vae_loss(bound, beta), bound)
 
 
 def beta_vae_loss(bound: Bound, beta: float | Tensor) -> Tensor:
@@ -13,3 +52,66 @@ def beta_vae_loss(bound: Bound, beta: float | Tensor) -> Tensor:
 def autoencoder_loss(bound: Bound) -> Tensor:
     """-recon, the mean over the batch, in nats: with z at the posterior's mean this is a plain auto-encoder."""
     return -bound.recon.mean()
+
+
+def free_bits_loss(model: VAE, x: Tensor, bound: Bound, beta: float | Tensor, free_bits: float) -> Tensor:
+    """`beta_vae_loss` in which each dimension's KL, a mean over the batch, counts at least `free_bits` nats.
+
+    Kingma et al. 2016, arXiv 1606.04934, equation 15, with a group for each dimension: one that carries less than that
+    is not pushed to carry nothing.
+    """
+    per_dimension = model.prior.kl_per_dimension(*model.encode(x)).mean(0)  # (latent_dim,)
+    return beta * per_dimension.clamp_min(free_bits).sum() - bound.recon.mean()
+
+
+def stl_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor) -> Objective:
+    """Minus the ELBO by one sample, without the score of q ("sticking the landing", Roeder et al., arXiv 1703.09194).
+
+    log q(z|x) is differentiated by z alone; what is left out has mean 0, and near the exact posterior is all the noise.
+    """
+    mu, logvar = model.encode(x)
+    z = reparameterize(mu, logvar, eps)
+    recon = model.likelihood.log_prob(x, model.decode(z))
+    ratio = gaussian_log_prob(z, mu.detach(), logvar.detach()) - model.prior.log_prob(z)
+    kl = model.prior.kl(mu, logvar, z).detach()
+    return Objective((beta * ratio - recon).mean(), Bound(recon - kl, recon, kl))
+
+
+def importance_objective(
+    model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, doubly_reparameterized: bool
+) -> Objective:
+    """Minus the importance-weighted bound of k samples (Burda et al., arXiv 1509.00519), `eps` [batch, k, latent_dim].
+
+    Doubly reparameterised (DReG: Tucker et al., arXiv 1810.04152, equation 8) its gradient has the same mean: decoder
+    and prior get that of the bound; the encoder gets sum_i w_i^2 dlog w_i/dz_i dz_i/dphi with normalised weights w,
+    whose signal does not drown in noise as k grows. beta below 1, of a warm-up, tempers the weights.
+    """
+    batch, samples, _ = eps.shape
+    mu, logvar = (value[:, None].expand_as(eps).flatten(0, 1) for value in model.encode(x))
+    repeated = x[:, None].expand(-1, samples, *x.shape[1:]).flatten(0, 1)
+    z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * k, latent_dim)
+    posterior = (mu.detach(), logvar.detach()) if doubly_reparameterized else (mu, logvar)
+    recon = model.likelihood.log_prob(repeated, model.decode(z)).view(batch, samples)
+    ratio = (gaussian_log_prob(z, *posterior) - model.prior.log_prob(z)).view(batch, samples)
+    log_w = recon - beta * ratio
+    mean_recon, mean_ratio = recon.detach().mean(1), ratio.detach().mean(1)
+    bound = Bound(mean_recon - mean_ratio, mean_recon, mean_ratio)
+    if not doubly_reparameterized:
+        return Objective(-iw_bound(log_w).mean(), bound)
+    weights = log_w.detach().softmax(1)
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient * weights.view(-1, 1))  # type: ignore[no-untyped-call]
+    # The value is the bound's, the gradient that of the weighted sum.
+    surrogate = (weights * log_w).sum(1)
+    loss = -(surrogate + (iw_bound(log_w) - surrogate).detach()).mean()
+    return Objective(loss, bound)
+
+
+def samples_of(name: str, importance_samples: int) -> int:
+    """How many samples of z an objective takes of each example."""
+    return importance_samples if name in MANY_SAMPLES else 1
+
+
+def first_sample(eps: Tensor) -> Tensor:
+    """The noise of one sample per example, [batch, latent_dim], of that of one or of k."""
+    return eps if eps.ndim == 2 else torch.select(eps, 1, 0)

@@ -1,0 +1,94 @@
+"""Objectives on the linear-Gaussian model, whose posterior is known."""
+
+import pytest
+import torch
+from linear import LATENTS, give_exact_posterior, images, linear_vae, noise
+
+from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.objectives import beta_vae_loss, objective
+
+
+def gradient(vae, loss, part):
+    """Of encoder or decoder, flat."""
+    vae.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten().clone() for p in getattr(vae, part).parameters()])
+
+
+def gradients(name, part, draws, k=5):
+    vae, x = linear_vae(), images(3)
+    found = []
+    for seed in range(draws):
+        shape = (3, k, LATENTS) if name in ("iwae", "dreg") else (3, LATENTS)
+        found.append(gradient(vae, objective(name, vae, x, noise(*shape, seed=seed), 1.0, 0.0).loss, part))
+    return torch.stack(found)
+
+
+def test_plain_elbo_is_the_loss_that_it_was():
+    vae, x, eps = linear_vae(), images(5), noise(5, LATENTS)
+    made = objective("elbo", vae, x, eps, 0.7, 0.0)
+    assert made.loss.item() == beta_vae_loss(elbo(vae, x, eps), 0.7).item()
+
+
+@pytest.mark.parametrize("name", ["iwae", "dreg"])
+def test_the_loss_is_minus_the_importance_bound_of_exactly_k_samples(name):
+    vae, x, eps = linear_vae(), images(4), noise(4, 6, LATENTS)
+    made = objective(name, vae, x, eps, 1.0, 0.0)
+    drawn = importance_samples(vae, x, *vae.encode(x), eps)
+    torch.testing.assert_close(made.loss, -iw_bound(drawn.log_w).mean())
+    torch.testing.assert_close(made.bound.elbo, drawn.log_w.mean(1))
+    torch.testing.assert_close(made.bound.elbo, made.bound.recon - made.bound.kl)
+
+
+def test_dreg_has_the_mean_of_iwaes_gradient_and_less_variance():
+    draws = 1500
+    plain, double = (gradients(name, "encoder", draws) for name in ("iwae", "dreg"))
+    stderr = ((plain.var(0) + double.var(0)) / draws).sqrt()
+    assert ((plain.mean(0) - double.mean(0)).abs() < 5 * stderr + 1e-9).all()
+    assert double.var(0).sum() < 0.7 * plain.var(0).sum()
+
+
+def test_dreg_leaves_the_decoders_gradient_as_it_is():
+    plain, double = (gradients(name, "decoder", 3) for name in ("iwae", "dreg"))
+    torch.testing.assert_close(plain, double)
+
+
+def test_stl_has_the_mean_of_the_elbos_gradient():
+    draws = 1500
+    plain, stuck = (gradients(name, "encoder", draws) for name in ("elbo", "stl"))
+    stderr = ((plain.var(0) + stuck.var(0)) / draws).sqrt()
+    assert ((plain.mean(0) - stuck.mean(0)).abs() < 5 * stderr + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["stl", "dreg"])
+def test_at_the_exact_posterior_the_encoder_hears_no_noise(name):
+    vae, x = linear_vae(), images(3)
+    give_exact_posterior(vae)
+    eps = noise(3, 5, LATENTS) if name == "dreg" else noise(3, LATENTS)
+    quiet = gradient(vae, objective(name, vae, x, eps, 1.0, 0.0).loss, "encoder")
+    other = gradient(vae, objective("elbo", vae, x, noise(3, LATENTS), 1.0, 0.0).loss, "encoder")
+    assert quiet.abs().max() < 1e-9
+    assert other.abs().max() > 1e-3
+
+
+def test_free_bits_let_a_dimension_carry_so_much_for_nothing():
+    vae, x, eps = linear_vae(), images(5), noise(5, LATENTS)
+    kl = vae.prior.kl_per_dimension(*vae.encode(x)).mean(0)
+    recon = elbo(vae, x, eps).recon.mean()
+    middle = kl.mean().item()  # between the two dimensions'
+    made = objective("elbo", vae, x, eps, 1.0, middle)
+    torch.testing.assert_close(made.loss, kl.max() + middle - recon)
+    torch.testing.assert_close(made.bound.elbo, elbo(vae, x, eps).elbo)  # what is reported has no free bits
+    torch.testing.assert_close(objective("elbo", vae, x, eps, 1.0, 1e-9).loss, kl.sum() - recon)
+
+
+@pytest.mark.parametrize("name", ["elbo", "stl", "iwae", "dreg"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+def test_every_objective_teaches_every_part_under_every_prior(name, prior):
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig((1, 4, 4), "mlp", (8,), "tanh", 2, "bernoulli", 1.0, prior=prior, prior_components=3))
+    eps = torch.randn(6, 3, 2) if name in ("iwae", "dreg") else torch.randn(6, 2)
+    objective(name, vae, (torch.rand(6, 1, 4, 4) > 0.5).float(), eps, 1.0, 0.0).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
+    assert all(parameter.grad.abs().max() > 0 for parameter in vae.prior.parameters())
