@@ -224,6 +224,9 @@ def main() -> None:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {arguments.threads} threads"
         print(f"{arguments.network}, {images:,} images, {arguments.epochs} epochs; {device}", flush=True)
         running = [start(row, Path(folder), arguments, images) for row in rows(arguments)]
+        if len({one.about["weights"] for one in running}) > 1:
+            counts = ", ".join(f"{one.row.name} {one.about['weights']:,}" for one in running)
+            raise SystemExit(f"error: the architectures differ in their number of weights: {counts}")
         peaks: dict[str, float] = dict.fromkeys(("fp32", "bf16"), 0.0)
         active = running
         while active:

@@ -58,7 +58,7 @@ def main() -> None:
         }
     )
     trainer = Trainer(published(config), train, test[:VALIDATED], params, device)
-    turns = Turns(precision=trainer.precision, operations=operations(config))
+    turns = Turns(precision=trainer.precision, operations=operations(config), weights=trainer.flat.weights.numel())
 
     def measured(weights: Tensor) -> float:
         model = published(config)

@@ -71,7 +71,7 @@ def main():
             optimizer_cls="Adam",
             seed=0,
         )
-        turns = Turns(precision="fp32")
+        turns = Turns(precision="fp32", weights=sum(value.numel() for value in model.parameters()))
         TrainingPipeline(model=model, training_config=trainer)(images, callbacks=[Waiting(model, turns)])
 
 

@@ -59,10 +59,10 @@ class ConvVAE(VAE):
         self.mu, self.logvar, self.first = nn.Linear(4096, 32), nn.Linear(4096, 32), nn.Linear(32, 4096)
         self.decoder = nn.Sequential(
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(64, 64, 3, 1, 1),
+            nn.Conv2d(64, 32, 3, 1, 1),
             nn.ReLU(),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(64, 32, 3, 1, 1),
+            nn.Conv2d(32, 32, 3, 1, 1),
             nn.ReLU(),
             nn.Conv2d(32, 3, 3, 1, 1),
         )
@@ -92,7 +92,7 @@ def main():
     optimizer = optim.Adam(model.parameters(), lr=SETTINGS["learning_rate"])
     data = Images(SETTINGS["train"], transforms.ToTensor())
     loader = DataLoader(data, SETTINGS["batch"], shuffle=True, num_workers=SETTINGS.get("workers", 0))
-    turns = Turns(precision="fp32")
+    turns = Turns(precision="fp32", weights=sum(value.numel() for value in model.parameters()))
     for _ in range(SETTINGS["epochs"]):
         total = 0.0
         for x in loader:
