@@ -88,7 +88,7 @@ def main():
     print(f"| | {' | '.join(f'speed at {n}' for n in SIZES)} | loss, nats | PSNR, dB | a row's batch changes it by |")
     print(f"|---|{'---|' * (len(SIZES) + 3)}")
     for name, model in candidates(decoder, z):
-        made = choice.finish_pair(model, files[DECODER], "int8")
+        made = choice.finish_pair(model, files, "int8")
         speed = " | ".join(f"{ratio:.2f}" for ratio in measure_speedups(files[SAMPLER], made[SAMPLER], "cpu").values())
         found = yardstick.measure(made, "cpu")
         loss = f"{found.loss.value:.3f} ± {found.loss.stderr:.3f}"
