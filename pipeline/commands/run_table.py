@@ -128,15 +128,13 @@ def _total(columns: Sequence[Column]) -> int:
 
 
 def _measured(name: str, rows: "Sequence[Row]", urgency: int) -> Column:
-    """The column of a metric: whole numbers where all are, else as many digits as tell runs apart."""
+    """The column of a metric, with as many digits in all rows: none where all are whole numbers."""
     values = [row.metrics.get(name) for row in rows]
-    whole = all(value is None or value.is_integer() for value in values)
-    cells = [NOTHING if value is None else f"{value:.0f}" if whole else _number(value) for value in values]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    whole, large = all(value.is_integer() for value in known), any(abs(value) >= 10 for value in known)
+    form = ".0f" if whole else ".2f" if large else ".4g"
+    cells = [NOTHING if value is None else format(value, form) for value in values]
     return Column(name, cells, urgency, is_number=True)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 10 or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _told(row: "Row") -> dict[str, object]:
