@@ -133,6 +133,8 @@ def compare(asked: argparse.Namespace) -> None:
 
 
 def figures(found: Answers, images: int) -> str:
+    if len(found.latencies) < 2:
+        raise SystemExit(f"error: {len(found.latencies)} answers in {found.seconds} s; expected more: give --seconds")
     cuts = statistics.quantiles(found.latencies, n=100)
     return f"{found.per_second * images:8.0f} images/s, p50 {1000 * cuts[49]:6.1f} ms, p99 {1000 * cuts[98]:6.1f} ms"
 
