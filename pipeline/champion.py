@@ -12,7 +12,15 @@ from pipeline.errors import UserError
 from pipeline.params import ExportParams
 from pipeline.record import Metrics, Record
 
-PIXEL_ERROR = "export/decoder_max_abs_error"
+PARITY_ERRORS = (
+    "decoder_max_abs_error",
+    "encoder_max_abs_error",
+    "sampler_z_max_abs_error",
+    "scorer_score_max_rel_error",
+    "scorer_error_max_rel_error",
+)
+"""Of the exported files against torch, each a gate of its own (`pipeline.graphs.parity`)."""
+
 LATENCY = "export/sample64_ms"
 
 CHAMPION = "champion"
@@ -101,7 +109,7 @@ def gates_of(params: ExportParams, evaluation: Record, metrics: Metrics) -> list
     """All that a champion must keep; `metrics` are those of the export stage."""
     nll = f"test/nll_iw{evaluation.params.get('evaluate.importance_samples')}"
     return [
-        at_most("parity", metrics.get(PIXEL_ERROR), params.max_parity_error),
+        *(at_most(name, metrics.get(f"export/{name}"), params.max_parity_error) for name in PARITY_ERRORS),
         at_least("active_units", evaluation.metrics.get("test/active_units"), params.min_active_units),
         at_most("nll", evaluation.metrics.get(nll), params.max_nll),
         at_most("latency_ms", metrics.get(LATENCY), params.max_latency_ms),
