@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MODES = {1: "L", 3: "RGB"}
 MOST_IMAGES_TOGETHER = 256
 MOST_BYTES_TOGETHER = 2**25
 
@@ -103,8 +104,11 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
         return "not a regular file, or a link to nothing"
     height, width, channels = shape
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            image = _read(file, "L" if channels == 1 else "RGB", (height, width) if resize else None)
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=FORMATS) as opened,
+        ):
+            image = load_upright(opened, MODES[channels], (height, width) if resize else None)
     except UnidentifiedImageError:
         return "not a PNG, JPEG, WebP or BMP image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -117,6 +121,18 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
             f"expected {height}x{width}, which the model takes (--resize stretches images to it)"
         )
     return np.asarray(image).reshape(shape)
+
+
+def load_upright(opened: "Image.Image", mode: str, size: tuple[int, int] | None = None) -> "Image.Image":
+    """What Pillow has opened, decoded, upright, opaque, in mode L or RGB, and stretched to (H, W) if given."""
+    from PIL import Image, ImageOps
+
+    if size is not None:
+        side = 2 * max(size)  # a JPEG may come at a fraction of its size: still twice the target
+        opened.draft(None, (side, side))
+    opened.load()
+    image = _as_grey_or_rgb(ImageOps.exif_transpose(opened)).convert(mode)
+    return image if size is None else image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
 
 def shown(file: str) -> str:
@@ -135,20 +151,6 @@ def _files_below(folder: Path) -> list[str]:
             raise UserError(f"{shown(str(link))}: is a link to a folder; expected folders and images (name it besides)")
         files += [str(Path(place, name)) for name in sorted(names) if not name.startswith(".")]
     return files
-
-
-def _read(file: str, mode: str, size: tuple[int, int] | None) -> "Image.Image":
-    """The decoded image, upright, in mode L or RGB, whichever is asked for, and resized to (H, W) if given."""
-    from PIL import Image, ImageOps
-
-    with Image.open(file, formats=FORMATS) as opened:
-        if size is not None:
-            opened.draft(
-                None, (2 * max(size),) * 2
-            )  # a JPEG may come at a fraction of its size: still twice the target
-        opened.load()
-        image = _as_grey_or_rgb(ImageOps.exif_transpose(opened)).convert(mode)
-    return image if size is None else image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
 
 def _as_grey_or_rgb(image: "Image.Image") -> "Image.Image":

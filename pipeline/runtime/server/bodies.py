@@ -13,6 +13,7 @@ from fastapi import HTTPException, Request
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.images import MODES, load_upright
 from pipeline.runtime.server.formats import JSON, NPY
 from pipeline.runtime.server.graphs import as_array
 
@@ -20,7 +21,6 @@ PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 _NPY_HEADER = re.compile(rb"\x93NUMPY\x01\x00..(\{[^{}]{1,200}\}) *\n", re.DOTALL)
 _NPY_TYPES = ("|u1", "<f2", "<f4", "<f8", "<i4", "<i8")
-_MODES = {1: "L", 3: "RGB"}
 
 
 def media_type(request: Request) -> str:
@@ -87,12 +87,12 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
     """An uploaded picture as uint8 [1, H, W, C] of `shape` (H, W, C).
 
     Its orientation (EXIF) is applied, transparency is laid on white, colours become grey if C is 1. With `resize` it
-    is stretched to H x W with a Lanczos filter, as the prepare stage does.
+    is stretched to H x W with a Lanczos filter, to the very pixels that `vae score --resize` makes of the same file.
 
     Raises:
         UserError: it is not a picture of that kind, is too large to decode, or has another size.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     height, width, channels = shape
     try:
@@ -101,8 +101,7 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
             with Image.open(io.BytesIO(content), formats=[PICTURES[kind]]) as opened:
                 if opened.width * opened.height > max_pixels:
                     raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
-                opened.load()
-                picture = _flat(ImageOps.exif_transpose(opened), _MODES[channels])
+                picture = load_upright(opened, MODES[channels], (height, width) if resize else None)
     except UserError:
         raise
     except Image.DecompressionBombError:
@@ -112,24 +111,9 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
         raise UserError(f"the picture cannot be decoded ({str(error)[:80]})") from None
     if picture.size != (width, height):
-        if not resize:
-            found = f"{picture.width}x{picture.height}"
-            raise UserError(f"the picture has {found} pixels; expected {width}x{height} (or resize=true)")
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        found = f"{picture.width}x{picture.height}"
+        raise UserError(f"the picture has {found} pixels; expected {width}x{height} (or resize=true)")
     return np.asarray(picture).reshape(1, *shape)
-
-
-def _flat(picture: Any, mode: str) -> Any:
-    """Opaque, in `mode`, 8 bits a channel."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):  # 16 bits a pixel
-        picture = Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        on_white = Image.new("RGBA", picture.size, "white")
-        on_white.alpha_composite(picture.convert("RGBA"))
-        picture = on_white
-    return picture.convert(mode)
 
 
 def _literal(text: bytes) -> Any:

@@ -1,8 +1,10 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from pipeline.cli import main
 from pipeline.runtime import Sampler
 from pipeline.runtime.server.graphs import open_graphs
 
@@ -51,6 +53,20 @@ def test_a_picture_of_another_size_is_scored_if_it_may_be_resized(client):
     sent = {"content": file.getvalue(), "headers": {"content-type": "image/png"}}
     assert client.post("/score", **sent).status_code == 422
     assert np.shape(client.post("/score?resize=true", **sent).json()["error"]) == (1, 8, 8)
+
+
+def test_a_large_photo_has_the_score_that_vae_score_gives_it(client, mlp, tmp_path, monkeypatch):
+    """Both let the decoder shrink it first, as the prepare stage does."""
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    photo.save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["score", "photo.jpg", "--resize", "--model", str(mlp.folder), "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert not ended.value.code
+    _, row = (tmp_path / "scores.csv").read_text().splitlines()
+    sent = {"content": (tmp_path / "photo.jpg").read_bytes(), "headers": {"content-type": "image/jpeg"}}
+    assert client.post("/score?resize=true", **sent).json()["score"] == pytest.approx([float(row.split(",")[1])], 1e-5)
 
 
 def test_a_run_of_the_scorer_holds_fewer_images_since_it_decodes_each_many_times(client, sampler):
