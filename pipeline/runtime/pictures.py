@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_GRID_IMAGES = 10_000
+MAX_GRID_VALUES = (
+    2**28
+)  # bytes of the canvas: 10,000 images of 28x28 take 34 million, 256 of 512x512 in colour 203 million
 SMALLEST_TILE = 56  # pixels; smaller images are enlarged by a whole factor, each pixel a square
 GAP = 2
 BACKGROUND = 128
@@ -43,12 +46,13 @@ def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int,
     `.png` is a grid, `.npy` one array uint8 [n, H, W, C], a trailing slash a folder of 000000.png and so on.
 
     Raises:
-        UserError: the suffix is unknown, or the system refuses to write there.
+        UserError: the suffix is unknown, a grid would take more than 256 MiB of memory (said before the first part is
+            asked for), or the system refuses to write there.
     """
     path, kind = Path(output), _kind(output)
     try:
         if kind == "grid":
-            _write_grid(path, parts)
+            _write_grid(path, parts, n, shape)
         elif kind == "array":
             _write_array(path, parts, (n, *shape))
         else:
@@ -59,20 +63,7 @@ def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int,
 
 def make_grid(images: Images, columns: int | None = None) -> "Image.Image":
     """Images uint8 [n, H, W, C] as one picture, in reading order; nearly square unless `columns` is given."""
-    from PIL import Image
-
-    n, height, width, channels = images.shape
-    factor = math.ceil(SMALLEST_TILE / max(height, width))
-    height, width = height * factor, width * factor
-    columns = columns or math.ceil(math.sqrt(n * height / width))
-    rows = math.ceil(n / columns)
-    size = (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels)
-    canvas = np.full(size, BACKGROUND, np.uint8)
-    for number, image in enumerate(images):
-        top = GAP + number // columns * (height + GAP)
-        left = GAP + number % columns * (width + GAP)
-        canvas[top : top + height, left : left + width] = image.repeat(factor, 0).repeat(factor, 1)
-    return Image.fromarray(_without_single_channel(canvas))
+    return _Grid(len(images), images.shape[1:], columns).painted([images])
 
 
 def as_picture(image: Images, smallest: int = 1) -> "Image.Image":
@@ -99,9 +90,36 @@ def _kind(output: str) -> str:
     return kinds[suffix]
 
 
-def _write_grid(path: Path, parts: Iterable[Images]) -> None:
+class _Grid:
+    """A canvas for `n` images of shape (H, W, C), which are painted as they come."""
+
+    def __init__(self, n: int, shape: tuple[int, ...], columns: int | None = None) -> None:
+        height, width, channels = shape
+        self.factor = math.ceil(SMALLEST_TILE / max(height, width))
+        self.height, self.width = height * self.factor, width * self.factor
+        self.columns = columns or math.ceil(math.sqrt(n * height / width))
+        rows = math.ceil(n / self.columns)
+        self.size = (rows * (self.height + GAP) + GAP, self.columns * (self.width + GAP) + GAP, channels)
+
+    def painted(self, parts: Iterable[Images]) -> "Image.Image":
+        from PIL import Image
+
+        canvas = np.full(self.size, BACKGROUND, np.uint8)
+        for number, image in enumerate(_each(parts)):
+            top = GAP + number // self.columns * (self.height + GAP)
+            left = GAP + number % self.columns * (self.width + GAP)
+            enlarged = image.repeat(self.factor, 0).repeat(self.factor, 1)
+            canvas[top : top + self.height, left : left + self.width] = enlarged
+        return Image.fromarray(_without_single_channel(canvas))
+
+
+def _write_grid(path: Path, parts: Iterable[Images], n: int, shape: tuple[int, int, int]) -> None:
+    grid = _Grid(n, shape)
+    if math.prod(grid.size) > MAX_GRID_VALUES:
+        height, width, _ = grid.size
+        raise UserError(f"{path}: a grid of {width}x{height} pixels; expected fewer images (or use .npy or a folder/)")
     with atomic_file(path) as beside:
-        make_grid(np.concatenate(list(parts))).save(beside, optimize=True)
+        grid.painted(parts).save(beside, optimize=True)
 
 
 def _write_array(path: Path, parts: Iterable[Images], shape: tuple[int, ...]) -> None:

@@ -73,3 +73,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/grid.png: cannot be written"):
         write_images(f"{tmp_path}/file/grid.png", [GREY], 5, (8, 8, 1))
+
+
+def test_grid_of_too_many_pixels_is_refused_before_an_image_is_made(tmp_path):
+    def parts():
+        pytest.fail("an image was asked for")
+        yield
+
+    with pytest.raises(UserError, match=r"a grid of \d+x\d+ pixels; expected fewer images"):
+        write_images(f"{tmp_path}/grid.png", parts(), 5000, (256, 256, 3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_grid_of_parts_is_that_of_the_whole(tmp_path):
+    images = np.concatenate([GREY, GREY[::-1]])
+    write_images(
+        f"{tmp_path}/grid.png", (images[start : start + 3] for start in range(0, len(images), 3)), 10, GREY.shape[1:]
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "grid.png")), np.asarray(make_grid(images)))
