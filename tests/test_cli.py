@@ -73,7 +73,10 @@ def test_sample_fills_a_folder(mlp, tmp_path, capsys):
         ),
         (["--label", "7"], "error: label is '7'; expected none, since the sampler.onnx of this model takes no label\n"),
         (["--device", "gpu"], "error: device is 'gpu'; expected one of auto, cpu, cuda, tensorrt\n"),
-        (["--model", "nowhere"], "error: nowhere: not found; expected an ONNX file that the export stage wrote\n"),
+        (
+            ["--model", "nowhere"],
+            "error: nowhere: not found; expected an export folder or one of its ONNX files\n",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_1_and_writes_nothing(mlp, tmp_path, capsys, options, message):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
+from pipeline.errors import UserError
 from pipeline.files import atomic_directory, expect_new_folder
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def reconstruct(
     from pipeline.commands.reading import read_batches
     from pipeline.runtime.pictures import as_picture
 
+    if Path(output).suffix.lower() in (".png", ".npy", ".gif"):
+        raise UserError(f"--output is {output}; expected a folder to fill, one picture for each image")
     expect_new_folder(output)
     sampler = open_sampler(model, device)
     written = 0

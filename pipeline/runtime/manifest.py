@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.runtime.metadata import FORMAT
+from pipeline.runtime.variants import variant_of
 
 MANIFEST = "manifest.json"
 
@@ -31,6 +32,9 @@ class Manifest:
             UserError: the manifest does not list the file, it is missing, or its bytes are not those listed.
         """
         path, expected = self.folder / name, {**self.others, **self.sha256}.get(name)
+        if expected is None and (variant := variant_of(name)):
+            why = self.variants.get(variant, "an earlier export made none")
+            raise UserError(f"{self.folder / MANIFEST}: lists no {name}, no {variant} copy: {why}")
         if expected is None:
             raise UserError(f"{self.folder / MANIFEST}: lists no {name}; expected one of {', '.join(self.sha256)}")
         try:

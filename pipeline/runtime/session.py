@@ -67,7 +67,7 @@ def read_file(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; expected an ONNX file that the export stage wrote") from None
+        raise UserError(f"{path}: not found; expected an export folder or one of its ONNX files") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected an ONNX file") from None
 

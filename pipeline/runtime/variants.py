@@ -18,5 +18,12 @@ def variant_file(name: str, variant: Variant | None) -> str:
     if variant is None:
         return name
     if variant not in get_args(Variant):
-        raise UserError(f"variant is {variant!r}; expected one of {', '.join(get_args(Variant))}, or None for float32")
+        raise UserError(
+            f"variant is {variant!r}; expected one of {', '.join(get_args(Variant))}; without one the files are float32"
+        )
     return f"{name.removesuffix('.onnx')}.{variant}.onnx" if name in VARIED else name
+
+
+def variant_of(file: str) -> str | None:
+    """The variant that a file's name says, None for float32: `decoder.int8.onnx` -> int8."""
+    return next((variant for variant in get_args(Variant) if file.endswith(f".{variant}.onnx")), None)

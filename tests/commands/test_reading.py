@@ -92,7 +92,7 @@ def test_what_is_not_there_is_named(vae, tmp_path, command):
         (["score", "photos", "--sheet", "sheet.jpg"], "sheet.jpg: suffix is '.jpg'; expected .png"),
         (["encode", "photos", "-o", "folder.npz"], "folder.npz: is a folder; expected the name of a file"),
         (["reconstruct", "photos", "-o", "photos"], "photos: already there; expected a folder that is new or empty"),
-        (["reconstruct", "photos", "-o", "photos/00.png"], "photos/00.png: already there; expected a folder that is"),
+        (["reconstruct", "photos", "-o", "photos/00.png"], "--output is photos/00.png; expected a folder to fill"),
     ],
 )
 def test_where_nothing_can_be_written_nothing_is_computed(vae, tmp_path, photos, monkeypatch, arguments, message):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -60,10 +61,18 @@ def test_every_file_of_the_folder_can_be_opened_by_name(folder):
         assert sampler.session(name).get_outputs()
 
 
+def test_a_variant_that_was_not_written_is_refused_with_what_the_export_found(mlp, tmp_path):
+    folder = shutil.copytree(mlp.folder, tmp_path / "export")
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**content, "variants": {"fp16": "no GPU to measure it on"}}))
+    with pytest.raises(UserError, match=r"lists no sampler.fp16.onnx, no fp16 copy: no GPU to measure it on"):
+        Sampler(folder, "cpu", variant="fp16")
+
+
 def test_a_variant_that_the_folder_lacks_is_named(mlp):
-    with pytest.raises(UserError, match=r"manifest.json: lists no sampler.int8.onnx; expected one of sampler.onnx"):
+    with pytest.raises(UserError, match=r"lists no sampler.int8.onnx, no int8 copy: an earlier export made none"):
         Sampler(mlp.folder, "cpu", variant="int8")
-    with pytest.raises(UserError, match="variant is 'int4'; expected one of fp16, int8, or None for float32"):
+    with pytest.raises(UserError, match="variant is 'int4'; expected one of fp16, int8; without one"):
         Sampler(mlp.folder, "cpu", variant="int4")
 
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.body import LimitBody
+from pipeline.runtime.server.formats import JSON
 from pipeline.runtime.server.guards import Guard, error_response
 from pipeline.runtime.server.kserve import build_kserve_routes
 from pipeline.runtime.server.metrics import MeasureRequests, Metrics
@@ -68,8 +69,11 @@ async def _mistaken(_: Request, error: Exception) -> JSONResponse:
     return error_response(422, str(error))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = cast(RequestValidationError, error).errors()[0]
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if first["loc"] == ("body",) and kind != JSON:
+        return error_response(415, f"Content-Type is {kind!r:.80}; expected {JSON}")
     if first["type"] == "json_invalid":
         return error_response(422, "the body is not JSON; expected an object")
     reason = first["msg"].removeprefix("Value error, ")

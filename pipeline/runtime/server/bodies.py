@@ -6,6 +6,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def read_array(content: bytes, kind: str, name: str, dtype: str) -> NDArray[Any]:
+def read_array(content: bytes, kind: str, name: str, dtype: str, others: Iterable[str] = ()) -> NDArray[Any]:
     """The array in a body of media type `kind`: JSON `{name: [...]}`, or one .npy file.
+
+    `others` are the types that the caller reads itself, for the message.
 
     Raises:
         HTTPException: 415, the media type is another.
@@ -44,7 +47,8 @@ def read_array(content: bytes, kind: str, name: str, dtype: str) -> NDArray[Any]
         return as_array(body[name], dtype, name)
     if kind == NPY:
         return as_array(read_npy(content), dtype, name)
-    raise HTTPException(415, f"Content-Type is {kind!r:.80}; expected {JSON} or {NPY}")
+    expected = ", ".join([*others, JSON])
+    raise HTTPException(415, f"Content-Type is {kind!r:.80}; expected {expected} or {NPY}")
 
 
 def read_json_object(content: bytes) -> dict[str, Any]:

@@ -66,4 +66,4 @@ async def _read_images(service: Service, request: Request, resize: bool) -> NDAr
 def _parse_images(service: Service, content: bytes, kind: str, resize: bool) -> NDArray[Any]:
     if kind in PICTURES:
         return read_picture(content, kind, service.sampler.image_shape, service.settings.max_pixels, resize)
-    return read_array(content, kind, "images", "uint8")
+    return read_array(content, kind, "images", "uint8", PICTURES)

@@ -287,6 +287,17 @@ def test_a_body_of_another_type_is_refused(client, route, kind):
     refused(client.post(route, content=b"x", headers=kind), 415, "Content-Type is")
 
 
+@pytest.mark.parametrize("route", ["/sample", "/interpolate"])
+@pytest.mark.parametrize("body", [b'{"count": 2, "seeds": [1, 2]}', b""])
+def test_fields_that_do_not_say_that_they_are_json_are_refused(client, route, body):
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    refused(client.post(route, content=body, headers=kind), 415, "expected application/json")
+
+
+def test_a_route_of_images_names_the_pictures_that_it_reads(client):
+    refused(client.post("/encode", content=b"x"), 415, "expected image/png, image/jpeg, image/webp, application/json")
+
+
 def test_a_compressed_body_is_refused(client):
     refused(client.post("/decode", content=b"x", headers=IS_JSON | {"content-encoding": "gzip"}), 415, "not compressed")
 
