@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from pipeline.graphs.noise import noise_model
 from pipeline.graphs.triton import model_config, triton_repository
 from pipeline.graphs.versions import OLDEST_ONNXRUNTIME
-from pipeline.runtime import open_session, session
+from pipeline.runtime import open_session, providers
 from pipeline.runtime.describe import describe
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT, random_integers
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -118,7 +118,7 @@ def test_cuda_is_used_as_vae_serve_uses_it(configs):
                 "cudnn_conv_algo_search": algorithms[parameters["cudnn_conv_algo_search"]],
                 "arena_extend_strategy": arenas[parameters["arena_extend_strategy"]],
             }
-            == session._CUDA_OPTIONS
+            == providers._CUDA_OPTIONS
         )
 
 
