@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.graphs.variants.bound import DecoderBound
-from pipeline.graphs.variants.features import features
-from pipeline.graphs.variants.kid import kid_blocks, paired_kid, scaled
 from pipeline.graphs.variants.layers import PARAMETERS, expose
+from pipeline.quality.kid import kid_blocks, paired_kid, scaled
+from pipeline.quality.random_conv import random_conv_features
 from pipeline.runtime.draws import rows
 from pipeline.runtime.sampler import DECODER, SAMPLER
 from pipeline.runtime.session import Device, open_session
@@ -72,7 +73,7 @@ class Yardstick:
     """
 
     def __init__(self, files: Files, bound: DecoderBound, test: Images) -> None:
-        self._bound, self._real = bound, features(test)
+        self._bound, self._real = bound, _features(test)
         images, self._z = _draw(files[SAMPLER], "cpu")
         self._made = self._features(images)
         self._means, self._bounds = self._decode(files[DECODER], "cpu")
@@ -101,11 +102,15 @@ class Yardstick:
         return means, self._bound.of(exposed, device)
 
     def _features(self, images: Images) -> Tensor:
-        return scaled(features(images), by=self._real)
+        return scaled(_features(images), by=self._real)
 
     def _kid(self, made: Tensor) -> Estimate | None:
         blocks = kid_blocks(scaled(self._real, by=self._real), made)
         return None if blocks is None else Estimate.of(blocks)
+
+
+def _features(images: Images) -> Tensor:
+    return random_conv_features(torch.from_numpy(images).movedim(3, 1))
 
 
 def _draw(

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pipeline.graphs.variants import bound, quality
 from pipeline.graphs.variants.choice import Outcome
-from pipeline.graphs.variants.features import EXTRACTOR
 from pipeline.graphs.variants.quality import Estimate
 from pipeline.graphs.variants.speed import DECIDING_SIZES, SIZES
+from pipeline.quality.random_conv import EXTRACTOR
 
 TITLE = "Variants"
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.graphs.variants.features import features
-from pipeline.graphs.variants.kid import kid_blocks, paired_kid, scaled
+from pipeline.quality.kid import kid_blocks, paired_kid, scaled
 
 
 def normal(seed, n, shift=0.0):
@@ -52,16 +51,3 @@ def test_scaled_features_have_the_root_mean_square_of_one():
     real = 40 * normal(0, 100)
     assert scaled(real, by=real).square().mean().item() == pytest.approx(1)
     assert torch.equal(scaled(torch.zeros(4, 6), by=torch.zeros(4, 6)), torch.zeros(4, 6))
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (3, 5, 3), (70, 40, 3)])
-def test_features_of_an_image_do_not_depend_on_the_others(shape):
-    images = np.random.default_rng(0).integers(0, 256, (300, *shape), dtype=np.uint8)
-    together = features(images)
-    assert together.shape == (300, 256)
-    torch.testing.assert_close(together[256:260], features(images[256:260]))
-
-
-def test_the_extractor_is_the_same_on_every_machine():
-    ramp = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 4
-    assert features(ramp)[0, [0, 4]].tolist() == pytest.approx([0.0400043, 0.1271963], rel=1e-4)

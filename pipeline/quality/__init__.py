@@ -1,0 +1,1 @@
+"""How good samples are: features of images, distances between sets of them, and how near samples are to training."""
