@@ -29,7 +29,7 @@ from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.metrics import figures
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use
-from pipeline.metrics.likelihood import Posterior, estimate, mean_and_stderr, posterior, recon_at_mean
+from pipeline.metrics.likelihood import Encoded, encode_split, estimate, mean_and_stderr, recon_at_mean
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
@@ -45,7 +45,7 @@ MANIFOLD_COLUMNS = 20
 _BINARIZATION, _FIGURES = 1, 2  # streams of the seed
 
 
-def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: EvaluateParams) -> dict[str, float]:
+def measure(checkpoint: Checkpoint, given: Encoded, use: LatentUse, params: EvaluateParams) -> dict[str, float]:
     """All metrics of the test split, in nats per image where they have no other unit.
 
     A plain auto-encoder defines no density, so of it only the reconstruction term at the posterior's mean is told.
@@ -74,7 +74,7 @@ def measure(checkpoint: Checkpoint, given: Posterior, use: LatentUse, params: Ev
 
 
 @torch.no_grad()
-def draw(model: VAE, pixels: Tensor, given: Posterior, use: LatentUse, seed: int) -> dict[str, Figure]:
+def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) -> dict[str, Figure]:
     """Figures of what the model makes, by file name; `pixels` is the test split, uint8 [n, C, H, W]."""
     device = given.mu.device
     generator = torch.Generator().manual_seed(stream_key(seed, _FIGURES) >> 1)
@@ -126,7 +126,7 @@ def main() -> None:
     pixels = _test_images(arguments.prepared, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
 
-    given = posterior(model, pixels, checkpoint.binarize, stream_key(params.evaluate.seed, _BINARIZATION))
+    given = encode_split(model, pixels, checkpoint.binarize, stream_key(params.evaluate.seed, _BINARIZATION))
     use = latent_use(given.mu, given.logvar, model.prior)
     metrics = measure(checkpoint, given, use, params.evaluate)
     _refuse_non_finite(metrics)

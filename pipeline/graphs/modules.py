@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.noise import standard_normal
-from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import repeat
 from pipeline.vae.priors import FixedMixture, MixturePrior
 
 
@@ -43,7 +44,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The posterior of each row's image."""
-        return self.vae.encode(unit_pixels(images))
+        q = self.vae.posterior(unit_pixels(images))
+        return q.mu, q.logvar
 
 
 class Scorer(nn.Module):
@@ -73,27 +75,20 @@ class Scorer(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The score and the error map of each row's image."""
         x = unit_pixels(images)
-        mu, logvar = self.vae.encode(x)
+        q = self.vae.posterior(x)
         if not self.variational:
-            error = self._error(x, mu)
+            error = self._error(x, self.vae.decode(q.mu))
             return error.sum((1, 2)), error
         samples = len(self.eps)
-        z = reparameterize(mu[:, None], logvar[:, None], self.eps)  # (n, samples, latent_dim)
-        repeated = x[:, None].expand(-1, samples, -1, -1, -1)
-        errors = self._error(repeated.flatten(0, 1), z.flatten(0, 1))  # (n * samples, H, W)
+        q = q.repeat(samples)
+        draw = q.draw(self.eps.expand(x.shape[0], -1, -1).flatten(0, 1))  # z is (n * samples, latent_dim)
+        errors = self._error(repeat(x, samples), self.vae.parameters_of(draw))  # (n * samples, H, W)
         error = errors.view(-1, samples, *errors.shape[1:]).mean(1)
-        return error.sum((1, 2)) + self._kl(mu, logvar, z), error
+        return error.sum((1, 2)) + q.kl(draw, self.prior).view(-1, samples).mean(1), error
 
-    def _kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
-        """KL(q(z|x) || p(z)) of each row, [n]; z [n, samples, latent_dim] counts where there is no closed form."""
-        if self.prior.has_closed_kl:
-            return self.prior.kl(mu, logvar, z[:, 0])
-        mu, logvar, draws = (value.expand_as(z).flatten(0, 1) for value in (mu[:, None], logvar[:, None], z))
-        return self.prior.kl(mu, logvar, draws).view(-1, z.shape[1]).mean(1)
-
-    def _error(self, x: Tensor, z: Tensor) -> Tensor:
-        """-log p(x_pixel|z), over all channels of the pixel; [m, C, H, W] -> [m, H, W]."""
-        return -self.vae.likelihood.pixel_log_prob(x, self.vae.decode(z))
+    def _error(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """-log p(x_pixel|z), over all channels of the pixel; x [m, C, H, W] -> [m, H, W]."""
+        return -self.vae.likelihood.pixel_log_prob(x, parameters)
 
 
 def unit_pixels(images: Tensor) -> Tensor:

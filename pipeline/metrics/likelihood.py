@@ -16,8 +16,8 @@ _POSTERIOR_NOISE = 1
 _ENCODER_BATCH = 1000
 
 
-class Posterior(NamedTuple):
-    """q(z|x) of each image of a split, [n, latent_dim], and what the model saw of it: uint8 [n, C, H, W]."""
+class Encoded(NamedTuple):
+    """mu and logvar of each image of a split, [n, latent_dim], and what the model saw of it: uint8 [n, C, H, W]."""
 
     mu: Tensor
     logvar: Tensor
@@ -47,19 +47,20 @@ class Estimates(NamedTuple):
 
 
 @torch.no_grad()
-def posterior(model: VAE, images: Tensor, binarize: str, seed: int) -> Posterior:
+def encode_split(model: VAE, images: Tensor, binarize: str, seed: int) -> Encoded:
     """Encode uint8 images [n, C, H, W]; binarisation is drawn once, from the seed and each image's index."""
     nothing = torch.empty(len(images), model.config.latent_dim, device=next(model.parameters()).device)
-    given = Posterior(nothing, nothing.clone(), images, binarize, seed)
+    given = Encoded(nothing, nothing.clone(), images, binarize, seed)
     for examples in index_batches(torch.arange(len(images)), _ENCODER_BATCH):
-        given.mu[examples], given.logvar[examples] = model.encode(given.x(examples))
+        q = model.posterior(given.x(examples))
+        given.mu[examples], given.logvar[examples] = q.mu, q.logvar
     return given
 
 
 @torch.no_grad()
 def estimate(
     model: VAE,
-    given: Posterior,
+    given: Encoded,
     samples: int,
     seed: int,
     batch_log_weights: int,
@@ -74,22 +75,22 @@ def estimate(
     recon, kl, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(4))
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
-        x, mu, logvar = given.x(examples), given.mu[examples], given.logvar[examples]
-        eps = torch.stack([_noise(seed, index, samples, mu) for index in examples.tolist()])
+        x = given.x(examples)
+        q = model.posterior(x)
+        eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()])
         pieces = torch.split(eps, batch_log_weights, dim=1)
-        parts = [importance_samples(model, x, mu, logvar, piece) for piece in pieces]
+        parts = [importance_samples(model, x, q, piece) for piece in pieces]
         log_w, log_p, log_w_discrete = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K)
         recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
-        kl[examples] = (log_p - log_w).mean(1)  # log q(z|x) - log p(z)
+        closed = q.has_closed_kl(model.prior)
+        kl[examples] = q.kl(q.draw(eps[:, 0]), model.prior) if closed else (log_p - log_w).mean(1)
         discrete[examples] = iw_bound(log_w_discrete)
         on_images(len(examples))
-    if model.prior.has_closed_kl:
-        kl = model.prior.kl(given.mu, given.logvar, given.mu)
     return Estimates(recon - kl, recon, kl, bound, discrete)
 
 
 @torch.no_grad()
-def recon_at_mean(model: VAE, given: Posterior) -> Tensor:
+def recon_at_mean(model: VAE, given: Encoded) -> Tensor:
     """log p(x|z) with z at the posterior's mean, [n], in nats: what a plain auto-encoder maximises."""
     recon = torch.empty_like(given.mu[:, 0])
     for examples in index_batches(torch.arange(len(recon)), _ENCODER_BATCH):

@@ -8,7 +8,7 @@ from pipeline.training.feed import Batch
 from pipeline.training.ranks import Ranks
 from pipeline.vae.likelihoods.base import Likelihood
 from pipeline.vae.likelihoods.gaussian import Gaussian
-from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.model import VAE
 from pipeline.vae.objectives import first_sample
 
 CALIBRATION_IMAGES = 4096  # one number is asked of so many images: its error is far below that of the sigma itself
@@ -26,7 +26,7 @@ def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> fl
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # of squares, and how many
     seen = 0
     for batch in batches:
-        means = model.decode(reparameterize(*model.encode(batch.x), first_sample(batch.eps)))
+        means = model.parameters_of(model.posterior(batch.x).draw(first_sample(batch.eps)))
         squares = (batch.x - means).square().sum(dtype=torch.float64)
         sums += torch.stack([squares, torch.full_like(squares, batch.x.numel())])
         seen += len(batch.examples)

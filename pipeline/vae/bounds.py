@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipeline.vae.densities import gaussian_log_prob
-from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import Posterior, repeat
 
 
 class Bound(NamedTuple):
@@ -23,10 +23,10 @@ def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
     `x` is [batch, C, H, W]; `eps` is standard-normal noise [batch, latent_dim]. Zeros for `eps` put z at the
     posterior's mean, which makes `recon` that of a plain auto-encoder.
     """
-    mu, logvar = model.encode(x)
-    z = reparameterize(mu, logvar, eps)
-    recon = model.likelihood.log_prob(x, model.decode(z))
-    kl = model.prior.kl(mu, logvar, z)
+    q = model.posterior(x)
+    draw = q.draw(eps)
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
+    kl = q.kl(draw, model.prior)
     return Bound(recon - kl, recon, kl)
 
 
@@ -41,17 +41,17 @@ class ImportanceSamples(NamedTuple):
     log_w_discrete: Tensor
 
 
-def importance_samples(model: VAE, x: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> ImportanceSamples:
+def importance_samples(model: VAE, x: Tensor, q: Posterior, eps: Tensor) -> ImportanceSamples:
     """Weigh K samples of z per example.
 
-    `x` is [batch, C, H, W], `mu` and `logvar` are [batch, latent_dim], `eps` is [batch, K, latent_dim].
+    `x` is [batch, C, H, W], `q` its posterior, `eps` is [batch, K, latent_dim].
     """
     batch, samples, _ = eps.shape
-    x, mu, logvar = (_repeat(value, samples) for value in (x, mu, logvar))
-    z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * K, latent_dim)
-    parameters = model.decode(z)
+    x, q = repeat(x, samples), q.repeat(samples)
+    draw = q.draw(eps.flatten(0, 1))
+    parameters = model.parameters_of(draw)  # (batch * K, ...)
     recon = model.likelihood.log_prob(x, parameters)
-    log_w = recon + model.prior.log_prob(z) - gaussian_log_prob(z, mu, logvar)
+    log_w = recon + model.prior.log_prob(draw.z) - q.log_prob(draw)
     log_w_discrete = log_w
     if model.likelihood.is_density:
         log_w_discrete = log_w - recon + model.likelihood.discrete_log_prob(x, parameters)
@@ -64,8 +64,3 @@ def iw_bound(log_w: Tensor) -> Tensor:
     Its expectation rises with K from the ELBO towards log p(x).
     """
     return log_w.logsumexp(1) - math.log(log_w.shape[1])
-
-
-def _repeat(value: Tensor, times: int) -> Tensor:
-    """Each example `times` times in a row: [batch, ...] -> [batch * times, ...]; one example alone is not copied."""
-    return value[:, None].expand(-1, times, *value.shape[1:]).flatten(0, 1)

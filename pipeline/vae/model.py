@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
+from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior
 from pipeline.vae.priors import make_prior
 
 
@@ -94,6 +94,14 @@ class VAE(nn.Module):
         mu, logvar = self.encoder(x).to(x.dtype).chunk(2, dim=1)  # (batch, 2 * latent_dim)
         return mu, bounded_logvar(logvar)
 
+    def posterior(self, x: Tensor) -> Posterior:
+        """q(z|x) of images [batch, C, H, W]."""
+        return DiagonalGaussian(*self.encode(x))
+
+    def parameters_of(self, draw: Draw) -> Tensor:
+        """`decode` of a draw's z, which some posteriors have done on the way."""
+        return self.decode(draw.z) if draw.parameters is None else draw.parameters
+
     def decode(self, z: Tensor) -> Tensor:
         """The likelihood's parameters (logits, means, scales: see each), [batch, likelihood.outputs, H, W]."""
         parameters: Tensor = self.decoder(z).to(z.dtype)
@@ -102,11 +110,6 @@ class VAE(nn.Module):
     def mean(self, z: Tensor) -> Tensor:
         """Pixel means E[x|z], clipped to [0, 1], [batch, C, H, W]."""
         return self.likelihood.mean(self.decode(z)).clamp(0, 1)
-
-
-def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
-    """z = mu + sigma * eps (arXiv 1312.6114, section 2.4); shapes broadcast."""
-    return mu + torch.exp(0.5 * logvar) * eps
 
 
 def _are_sizes(values: object) -> bool:

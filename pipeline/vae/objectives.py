@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.errors import UserError
 from pipeline.vae.bounds import Bound, elbo, iw_bound
-from pipeline.vae.densities import gaussian_log_prob
-from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import DiagonalGaussian, Posterior, repeat
 
 MANY_SAMPLES = ("iwae", "dreg")
 """The objectives that take `train.importance_samples` samples of z per example; the others take one."""
@@ -69,11 +70,11 @@ def stl_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor) -> O
 
     log q(z|x) is differentiated by z alone; what is left out has mean 0, and near the exact posterior is all the noise.
     """
-    mu, logvar = model.encode(x)
-    z = reparameterize(mu, logvar, eps)
-    recon = model.likelihood.log_prob(x, model.decode(z))
-    ratio = gaussian_log_prob(z, mu.detach(), logvar.detach()) - model.prior.log_prob(z)
-    kl = model.prior.kl(mu, logvar, z).detach()
+    q = model.posterior(x)
+    draw = q.draw(eps)
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
+    ratio = _without_score(q).log_prob(draw) - model.prior.log_prob(draw.z)
+    kl = q.kl(draw, model.prior).detach()
     return Objective((beta * ratio - recon).mean(), Bound(recon - kl, recon, kl))
 
 
@@ -87,20 +88,19 @@ def importance_objective(
     whose signal does not drown in noise as k grows. beta below 1, of a warm-up, tempers the weights.
     """
     batch, samples, _ = eps.shape
-    mu, logvar = (value[:, None].expand_as(eps).flatten(0, 1) for value in model.encode(x))
-    repeated = x[:, None].expand(-1, samples, *x.shape[1:]).flatten(0, 1)
-    z = reparameterize(mu, logvar, eps.flatten(0, 1))  # (batch * k, latent_dim)
-    posterior = (mu.detach(), logvar.detach()) if doubly_reparameterized else (mu, logvar)
-    recon = model.likelihood.log_prob(repeated, model.decode(z)).view(batch, samples)
-    ratio = (gaussian_log_prob(z, *posterior) - model.prior.log_prob(z)).view(batch, samples)
+    q = model.posterior(x).repeat(samples)
+    draw = q.draw(eps.flatten(0, 1))  # z is (batch * k, latent_dim)
+    recon = model.likelihood.log_prob(repeat(x, samples), model.parameters_of(draw)).view(batch, samples)
+    log_q = (_without_score(q) if doubly_reparameterized else q).log_prob(draw)
+    ratio = (log_q - model.prior.log_prob(draw.z)).view(batch, samples)
     log_w = recon - beta * ratio
     mean_recon, mean_ratio = recon.detach().mean(1), ratio.detach().mean(1)
     bound = Bound(mean_recon - mean_ratio, mean_recon, mean_ratio)
     if not doubly_reparameterized:
         return Objective(-iw_bound(log_w).mean(), bound)
     weights = log_w.detach().softmax(1)
-    if z.requires_grad:
-        z.register_hook(lambda gradient: gradient * weights.view(-1, 1))  # type: ignore[no-untyped-call]
+    if draw.z.requires_grad:
+        draw.z.register_hook(lambda gradient: gradient * weights.view(-1, 1))  # type: ignore[no-untyped-call]
     # The value is the bound's, the gradient that of the weighted sum.
     surrogate = (weights * log_w).sum(1)
     loss = -(surrogate + (iw_bound(log_w) - surrogate).detach()).mean()
@@ -115,3 +115,10 @@ def samples_of(name: str, importance_samples: int) -> int:
 def first_sample(eps: Tensor) -> Tensor:
     """The noise of one sample per example, [batch, latent_dim], of that of one or of k."""
     return eps if eps.ndim == 2 else torch.select(eps, 1, 0)
+
+
+def _without_score(q: Posterior) -> DiagonalGaussian:
+    """q with its parameters held still: what is left of log q(z|x) is a function of z."""
+    if not isinstance(q, DiagonalGaussian):
+        raise UserError(f"{type(q).__name__} has no gradient without its score; expected a diagonal posterior")
+    return q.detached()

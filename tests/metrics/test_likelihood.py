@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.metrics.likelihood import estimate, mean_and_stderr, posterior, recon_at_mean
+from pipeline.metrics.likelihood import encode_split, estimate, mean_and_stderr, recon_at_mean
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
 
@@ -18,7 +18,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def given(model):
-    return posterior(model, DIGITS, "dynamic", seed=0)
+    return encode_split(model, DIGITS, "dynamic", seed=0)
 
 
 def test_memory_limit_does_not_change_the_estimate(model, given):
@@ -31,9 +31,9 @@ def test_memory_limit_does_not_change_the_estimate(model, given):
 def test_exactly_k_samples_are_decoded_for_each_image(model, given, monkeypatch):
     seen = []
 
-    def counting(model, x, mu, logvar, eps):
+    def counting(model, x, q, eps):
         seen.append(eps.shape[0] * eps.shape[1])
-        return importance_samples(model, x, mu, logvar, eps)
+        return importance_samples(model, x, q, eps)
 
     monkeypatch.setattr("pipeline.metrics.likelihood.importance_samples", counting)
     estimate(model, given, 33, 0, 100)
@@ -55,9 +55,9 @@ def test_same_seed_same_estimate_and_progress_counts_every_image(model, given):
     assert sum(done) == 2 * 20
 
 
-def test_posterior_sees_binary_images_only_where_asked(model):
-    assert set(posterior(model, DIGITS, "static", 0).x(EVERY).unique().tolist()) == {0.0, 1.0}
-    assert len(posterior(model, DIGITS, "none", 0).x(EVERY).unique()) > 2
+def test_encoding_sees_binary_images_only_where_asked(model):
+    assert set(encode_split(model, DIGITS, "static", 0).x(EVERY).unique().tolist()) == {0.0, 1.0}
+    assert len(encode_split(model, DIGITS, "none", 0).x(EVERY).unique()) > 2
 
 
 def test_reconstruction_at_the_mean_has_no_noise(model, given):

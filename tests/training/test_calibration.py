@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from pipeline.params import load_params
 from pipeline.training.fit import Fit
 from pipeline.training.trainer import Trainer
-from pipeline.vae.model import VAE, VAEConfig, reparameterize
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.posteriors import reparameterize
 
 DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:, None]
 

@@ -6,7 +6,8 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo
-from pipeline.vae.model import VAE, VAEConfig, reparameterize
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.posteriors import reparameterize
 
 CONFIG = VAEConfig((1, 28, 28), "mlp", (32, 16), "relu", 5, "bernoulli", "learned")
 

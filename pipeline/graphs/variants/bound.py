@@ -7,8 +7,7 @@ from pipeline.graphs.variants.layers import PARAMETERS, TOGETHER
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import Device, open_session
 from pipeline.vae.bounds import iw_bound
-from pipeline.vae.densities import gaussian_log_prob
-from pipeline.vae.model import VAE, reparameterize
+from pipeline.vae.model import VAE
 
 IMAGES, SAMPLES = 500, 16  # test images, and samples of z for each
 _SEED = 0
@@ -26,16 +25,16 @@ class DecoderBound:
     @torch.no_grad()
     def __init__(self, vae: VAE, objective: str, x: Tensor) -> None:
         self._likelihood, self._x = vae.likelihood, x[:IMAGES]
-        mu, logvar = vae.encode(self._x)
+        q = vae.posterior(self._x)
         self.samples = 1 if objective == "autoencoder" else SAMPLES
-        noise = torch.randn(len(mu), SAMPLES, mu.shape[1], generator=torch.Generator().manual_seed(_SEED))
         if objective == "autoencoder":
-            self._z, self._log_ratio = mu, torch.zeros(len(mu), 1)
+            self._z, self._log_ratio = q.mu, torch.zeros(len(q.mu), 1)
             return
-        mu, logvar = (value[:, None].expand_as(noise).flatten(0, 1) for value in (mu, logvar))
-        self._z = reparameterize(mu, logvar, noise.flatten(0, 1))  # (n * samples, latent_dim)
-        log_ratio = vae.prior.log_prob(self._z) - gaussian_log_prob(self._z, mu, logvar)
-        self._log_ratio = log_ratio.view(-1, SAMPLES)
+        noise = torch.randn(len(q.mu), SAMPLES, q.mu.shape[1], generator=torch.Generator().manual_seed(_SEED))
+        q = q.repeat(SAMPLES)
+        draw = q.draw(noise.flatten(0, 1))
+        self._z = draw.z  # (n * samples, latent_dim)
+        self._log_ratio = (vae.prior.log_prob(draw.z) - q.log_prob(draw)).view(-1, SAMPLES)
 
     @torch.no_grad()
     def of(self, decoder: bytes, device: Device) -> Tensor:

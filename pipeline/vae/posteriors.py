@@ -1,0 +1,94 @@
+"""q(z|x) of a batch: an object that draws z and knows how likely it was to draw it."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from pipeline.vae.densities import gaussian_log_prob
+from pipeline.vae.priors import Prior
+
+
+class Draw(NamedTuple):
+    """One z per example, [batch, latent_dim], and what drawing it has made known already."""
+
+    z: Tensor
+    log_q: Tensor | None = None
+    """log q(z|x), [batch], where it comes with the draw."""
+    kl: Tensor | None = None
+    """A KL with less noise than log q - log p at z, [batch], where it comes with the draw."""
+    parameters: Tensor | None = None
+    """What the decoder makes of z, where it comes with the draw."""
+
+
+class Posterior:
+    """q(z|x) of each example of a batch.
+
+    Attributes:
+        mu: the mean of a Gaussian that stands for q where one is wanted (encoder.onnx), [batch, latent_dim].
+        logvar: its log-variance, [batch, latent_dim].
+    """
+
+    mu: Tensor
+    logvar: Tensor
+
+    def draw(self, eps: Tensor) -> Draw:
+        """z from standard-normal noise, [batch, latent_dim]; differentiable in q's parameters."""
+        raise NotImplementedError
+
+    def log_prob(self, draw: Draw) -> Tensor:
+        """log q(z|x) of a draw of this posterior, in nats: [batch]."""
+        raise NotImplementedError
+
+    def kl(self, draw: Draw, prior: Prior) -> Tensor:
+        """KL(q || p) in nats, [batch], or where it has no closed form, an unbiased estimate of it from the draw."""
+        return self.log_prob(draw) - prior.log_prob(draw.z)
+
+    def has_closed_kl(self, prior: Prior) -> bool:  # noqa: ARG002
+        """Whether `kl` is the same for every draw."""
+        return False
+
+    def repeat(self, times: int) -> Self:
+        """Each example so many times in a row: a posterior of batch * times examples."""
+        raise NotImplementedError
+
+
+class DiagonalGaussian(Posterior):
+    """N(mu, diag(exp(logvar))) (arXiv 1312.6114, equation 9)."""
+
+    def __init__(self, mu: Tensor, logvar: Tensor) -> None:
+        self.mu, self.logvar = mu, logvar
+
+    def draw(self, eps: Tensor) -> Draw:
+        """z = mu + sigma * eps (arXiv 1312.6114, section 2.4)."""
+        return Draw(reparameterize(self.mu, self.logvar, eps))
+
+    def log_prob(self, draw: Draw) -> Tensor:
+        """log q(z|x) in nats, [batch]."""
+        return gaussian_log_prob(draw.z, self.mu, self.logvar)
+
+    def kl(self, draw: Draw, prior: Prior) -> Tensor:
+        """KL(q || p) in nats, [batch]: in closed form where the prior has one."""
+        return prior.kl(self.mu, self.logvar, draw.z)
+
+    def has_closed_kl(self, prior: Prior) -> bool:
+        """Whether the prior knows its KL from a Gaussian."""
+        return prior.has_closed_kl
+
+    def repeat(self, times: int) -> "DiagonalGaussian":
+        """Each example so many times in a row."""
+        return DiagonalGaussian(repeat(self.mu, times), repeat(self.logvar, times))
+
+    def detached(self) -> "DiagonalGaussian":
+        """The same density, as a constant: what of log q(z|x) is left when q's own parameters are held still."""
+        return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """z = mu + sigma * eps (arXiv 1312.6114, section 2.4); shapes broadcast."""
+    return mu + torch.exp(0.5 * logvar) * eps
+
+
+def repeat(value: Tensor, times: int) -> Tensor:
+    """Each example `times` times in a row: [batch, ...] -> [batch * times, ...]; one example alone is not copied."""
+    return value[:, None].expand(-1, times, *value.shape[1:]).flatten(0, 1)
