@@ -84,9 +84,10 @@ class ModelParams(Section):
     """Dimensions of z."""
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]
     """p(x|z) of a pixel: binary, real in [0, 1], real, or one of 256 levels (the last two)."""
-    sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned", "optimal"]
+    sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned", "optimal", "per_pixel"]
     """The Gaussian's standard deviation, in units of the pixel range; `learned`: one, shared by all pixels; `optimal`:
-    of each batch the one that fits it best, and for measurements that of the training images."""
+    of each batch the one that fits it best, and for measurements that of the training images; `per_pixel`: the decoder
+    gives each pixel's, and its means pass a sigmoid (Kingma and Welling, appendix C.2)."""
     likelihood_components: Annotated[int, Field(ge=1, le=100)]
     """Of the logistic mixture: how many logistics share a pixel."""
     prior: Literal["standard", "mixture", "vamp"]

@@ -54,7 +54,10 @@ def test_the_params_of_the_repository_are_valid():
         ({"train.seed": -1}, "train.seed is -1; expected a number >= 0"),
         ({"train.seed": 2**32}, "train.seed is 4294967296; expected a number <= 4294967295"),
         ({"train.early_stopping_epochs": 0}, "train.early_stopping_epochs is 0; expected a number >= 1, or null"),
-        ({"model.sigma": 0.0}, "model.sigma is 0.0; expected a number >= 0.001, or one of learned or optimal"),
+        (
+            {"model.sigma": 0.0},
+            "model.sigma is 0.0; expected a number >= 0.001, or one of learned, optimal or per_pixel",
+        ),
         ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
         ({"model.prior_components": 0}, "model.prior_components is 0; expected a number >= 1"),
         ({"model.likelihood_components": 101}, "model.likelihood_components is 101; expected a number <= 100"),
@@ -93,7 +96,8 @@ def test_a_value_out_of_range_is_named(changes, expected):
         ({"model.hidden": ["wide"]}, "model.hidden.0 is 'wide'; expected a whole number"),
         (
             {"model.sigma": "learnt"},
-            "model.sigma is 'learnt'; expected a number, or one of learned or optimal; did you mean learned?",
+            "model.sigma is 'learnt'; expected a number, or one of learned, optimal or per_pixel; "
+            "did you mean learned?",
         ),
         (
             {"model.likelihood": "continous_bernoulli"},

@@ -42,8 +42,8 @@ class VAEConfig:
             if not _are_sizes(sizes):
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected whole numbers above 0")
         is_number = isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf
-        if self.sigma not in ("learned", "optimal") and not is_number:
-            raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned or optimal")
+        if self.sigma not in ("learned", "optimal", "per_pixel") and not is_number:
+            raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned, optimal or per_pixel")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         single = ("latent_dim", "likelihood_components", "prior_components")

@@ -15,6 +15,7 @@ from pipeline.vae.model import VAE, VAEConfig
 CASES = {
     "continuous_bernoulli": ("continuous_bernoulli", 1, "learned"),
     "gaussian of optimal sigma": ("gaussian", 1, "optimal"),
+    "gaussian of each pixel's sigma in colour": ("gaussian", 3, "per_pixel"),
     "discretized_logistic in colour": ("discretized_logistic", 3, "learned"),
     "logistic_mixture": ("logistic_mixture", 1, "learned"),
     "logistic_mixture in colour": ("logistic_mixture", 3, "learned"),

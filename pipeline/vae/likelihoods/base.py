@@ -43,6 +43,13 @@ class Likelihood(nn.Module):
         """E[x|z], [batch, C, ...]."""
         raise NotImplementedError
 
+    def sample_from(self, parameters: Tensor, eps: Tensor) -> Tensor:
+        """The draw of x that standard-normal `eps` makes, both [batch, C, ...]; its distribution is that of `sample`.
+
+        Not every likelihood has it: one number for each pixel and channel must be enough.
+        """
+        raise NotImplementedError
+
     def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw x, [batch, C, ...]."""
         raise NotImplementedError

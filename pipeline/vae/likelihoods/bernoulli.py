@@ -28,3 +28,8 @@ class Bernoulli(Likelihood):
     def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw x in {0, 1}."""
         return torch.bernoulli(torch.sigmoid(parameters), generator=generator)
+
+    def sample_from(self, parameters: Tensor, eps: Tensor) -> Tensor:
+        """The draw that standard-normal `eps` makes: 1 where its distribution function is below the mean."""
+        is_white: Tensor = torch.special.ndtr(eps) < torch.sigmoid(parameters)
+        return is_white.to(parameters.dtype)

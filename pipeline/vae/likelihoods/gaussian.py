@@ -1,4 +1,4 @@
-"""Real pixels with one standard deviation for all of them."""
+"""Real pixels around a mean, with one standard deviation for all of them or one for each."""
 
 import math
 
@@ -10,10 +10,53 @@ from pipeline.vae.likelihoods.base import GREY_LEVEL, Likelihood
 
 INITIAL_SIGMA = 0.25  # about the spread of pixels in [0, 1]: neither the data nor the KL drowns the other at the start
 SMALLEST_SIGMA = 1e-3  # a quarter of a grey level
+ROUNDING_LOGVAR = math.log(GREY_LEVEL**2 / 12)  # of what is lost to the nearest level, a uniform error
 
 
-class Gaussian(Likelihood):
-    """Pixels around the decoder's means. With a fixed sigma this is the squared error up to a constant.
+class GaussianPixels(Likelihood):
+    """Pixels around means; `moments`, which a kind of Gaussian gives, says how far around."""
+
+    is_density = True
+
+    def moments(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of each pixel and channel; the latter may broadcast."""
+        raise NotImplementedError
+
+    def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """log p(x_pixel|z) in nats, a density per unit of the pixel range; [batch, ...]."""
+        return gaussian_elements(x, *self.moments(parameters)).sum(1)
+
+    def discrete_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """The log-probability of the 256 values, in nats, [batch]; all beyond black and white belongs to these."""
+        mean, logvar = self.moments(parameters)
+        sigma = torch.exp(0.5 * logvar)
+        centre, width = (x - mean) / sigma, GREY_LEVEL / sigma
+        result = _log_of_narrow_interval(centre, width)
+        exact = (width * centre.abs().clamp_min(1) > 1) | (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
+        outside = torch.full_like(x, math.inf)
+        lower = torch.where(x < GREY_LEVEL / 2, -outside, centre - width / 2)[exact]
+        upper = torch.where(x > 1 - GREY_LEVEL / 2, outside, centre + width / 2)[exact]
+        result[exact] = _log_of_interval(lower, upper)
+        return sum_over_event(result)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """E[x|z], not clipped."""
+        return self.moments(parameters)[0]
+
+    def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
+        """Draw x, not clipped."""
+        shape = self.mean(parameters).shape
+        eps = torch.randn(shape, generator=generator, dtype=parameters.dtype, device=parameters.device)
+        return self.sample_from(parameters, eps)
+
+    def sample_from(self, parameters: Tensor, eps: Tensor) -> Tensor:
+        """The draw that standard-normal `eps`, [batch, C, ...], makes; not clipped."""
+        mean, logvar = self.moments(parameters)
+        return mean + torch.exp(0.5 * logvar) * eps
+
+
+class Gaussian(GaussianPixels):
+    """One standard deviation for all pixels. With a fixed sigma this is the squared error up to a constant.
 
     `sigma` is a number, in units of the pixel range; or `learned`, one weight of the model; or `optimal` (Rybkin,
     Daniilidis and Levine 2021, arXiv 2006.13202): in training mode the maximum-likelihood sigma of the batch, its root
@@ -21,8 +64,6 @@ class Gaussian(Likelihood):
     normalisation does, it takes what `calibrate` left: the sigma of the training images. A log-variance that training
     sets is used through `bounded_logvar`; a fixed one is what the user says.
     """
-
-    is_density = True
 
     logvar: Tensor
 
@@ -34,41 +75,38 @@ class Gaussian(Likelihood):
         else:
             self.register_buffer("logvar", torch.tensor(2 * math.log(sigma)))
 
+    def moments(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's means [batch, C, ...], and the one log-variance []."""
+        return parameters, bounded_logvar(self.logvar) if isinstance(self.logvar, nn.Parameter) else self.logvar
+
     def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x_pixel|z) in nats, a density per unit of the pixel range; [batch, ...]."""
-        logvar = self._logvar()
-        if self.is_optimal and self.training:
-            logvar = (x - parameters).square().mean().clamp_min(SMALLEST_SIGMA**2).log()
+        if not (self.is_optimal and self.training):
+            return super().pixel_log_prob(x, parameters)
+        logvar = (x - parameters).square().mean().clamp_min(SMALLEST_SIGMA**2).log()
         return gaussian_elements(x, parameters, logvar).sum(1)
-
-    def discrete_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
-        """The log-probability of the 256 values, in nats, [batch]; all beyond black and white belongs to these."""
-        sigma = torch.exp(0.5 * self._logvar())
-        centre, width = (x - parameters) / sigma, GREY_LEVEL / sigma
-        result = _log_of_narrow_interval(centre, width)
-        exact = (width * centre.abs().clamp_min(1) > 1) | (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
-        outside = torch.full_like(x, math.inf)
-        lower = torch.where(x < GREY_LEVEL / 2, -outside, centre - width / 2)[exact]
-        upper = torch.where(x > 1 - GREY_LEVEL / 2, outside, centre + width / 2)[exact]
-        result[exact] = _log_of_interval(lower, upper)
-        return sum_over_event(result)
-
-    def mean(self, parameters: Tensor) -> Tensor:
-        """E[x|z], not clipped."""
-        return parameters
-
-    def sample(self, parameters: Tensor, generator: Generator | None = None) -> Tensor:
-        """Draw x, not clipped."""
-        eps = torch.randn(parameters.shape, generator=generator, dtype=parameters.dtype, device=parameters.device)
-        return parameters + torch.exp(0.5 * self._logvar()) * eps
 
     @torch.no_grad()
     def calibrate(self, mean_squared_error: float) -> None:
         """Set the sigma that evaluation mode uses; for `optimal`, from the training images' error."""
         self.logvar.fill_(math.log(max(mean_squared_error, SMALLEST_SIGMA**2)))
 
-    def _logvar(self) -> Tensor:
-        return bounded_logvar(self.logvar) if isinstance(self.logvar, nn.Parameter) else self.logvar
+
+class PixelwiseGaussian(GaussianPixels):
+    """A standard deviation for each pixel, which the decoder gives beside the mean; the mean passes a sigmoid.
+
+    The decoder of the paper's Frey faces (arXiv 1312.6114, section 5 and appendix C.2). The paper's density has no
+    bound on a pixel that the decoder knows exactly; to this one's variance that of rounding to 256 levels is added.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(2 * channels)
+
+    def moments(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, 2 C, ...] -> mean in (0, 1) and log-variance, each [batch, C, ...]."""
+        logits, free = parameters.chunk(2, dim=1)
+        above = bounded_logvar(free + 2 * math.log(INITIAL_SIGMA)) - ROUNDING_LOGVAR
+        return torch.sigmoid(logits), ROUNDING_LOGVAR + nn.functional.softplus(above)
 
 
 def _log_of_narrow_interval(centre: Tensor, width: Tensor) -> Tensor:

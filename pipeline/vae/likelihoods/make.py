@@ -6,7 +6,7 @@ from pipeline.errors import UserError
 from pipeline.vae.likelihoods.base import Likelihood
 from pipeline.vae.likelihoods.bernoulli import Bernoulli
 from pipeline.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from pipeline.vae.likelihoods.gaussian import Gaussian
+from pipeline.vae.likelihoods.gaussian import Gaussian, PixelwiseGaussian
 from pipeline.vae.likelihoods.logistic import DiscretizedLogistic
 from pipeline.vae.likelihoods.logistic_mixture import LogisticMixture
 
@@ -19,7 +19,7 @@ def make_likelihood(name: str, channels: int, sigma: float | str, components: in
     Args:
         name: one of LIKELIHOODS.
         channels: C of the images.
-        sigma: of the Gaussian alone: a number, `learned` or `optimal`.
+        sigma: of the Gaussian alone: a number, `learned`, `optimal` or `per_pixel`.
         components: of the logistic mixture alone.
 
     Raises:
@@ -31,7 +31,7 @@ def make_likelihood(name: str, channels: int, sigma: float | str, components: in
         case "continuous_bernoulli":
             return ContinuousBernoulli(channels)
         case "gaussian":
-            return Gaussian(channels, sigma)
+            return PixelwiseGaussian(channels) if sigma == "per_pixel" else Gaussian(channels, sigma)
         case "discretized_logistic":
             return DiscretizedLogistic(channels)
         case "logistic_mixture":

@@ -11,7 +11,11 @@ from pipeline.vae.likelihoods.logistic_mixture import LogisticMixture
 from pipeline.vae.likelihoods.make import LIKELIHOODS, bits_per_dim, make_likelihood
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
-CASES = [(name, channels, 0.07) for name in LIKELIHOODS for channels in (1, 3)] + [("gaussian", 1, "learned")]
+CASES = [(name, channels, 0.07) for name in LIKELIHOODS for channels in (1, 3)] + [
+    ("gaussian", 1, "learned"),
+    ("gaussian", 1, "per_pixel"),
+    ("gaussian", 3, "per_pixel"),
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case)))
@@ -32,7 +36,7 @@ def values(likelihood):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 @pytest.mark.parametrize("spread", [0.0, 1.5, 40.0])
-@pytest.mark.parametrize("sigma", [0.002, 0.07, 3.0])
+@pytest.mark.parametrize("sigma", [0.002, 0.07, 3.0, "per_pixel"])
 def test_the_probabilities_of_all_stored_values_sum_to_one(name, spread, sigma):
     likelihood = make_likelihood(name, 1, sigma, components=3).double()
     x = values(likelihood)[:, None, None, None]
@@ -71,6 +75,19 @@ def test_samples_have_the_mean_and_lie_among_the_values(case):
     if not likelihood.is_density:
         distance = (draws.unique()[:, None] - values(likelihood)).abs().min(1).values
         assert distance.max() < 1e-6
+
+
+@pytest.mark.parametrize(("name", "sigma"), [("bernoulli", 1.0), ("gaussian", 0.07), ("gaussian", "per_pixel")])
+def test_noise_that_is_given_makes_draws_of_the_same_distribution(name, sigma):
+    likelihood = make_likelihood(name, 1, sigma, components=1).eval()
+    p = parameters(likelihood, 1, 2).float().expand(40_000, -1, -1)
+    eps = torch.randn(40_000, 1, 2, generator=torch.Generator().manual_seed(0))
+    made, drawn = likelihood.sample_from(p, eps), likelihood.sample(p, torch.Generator().manual_seed(1))
+    assert torch.equal(made, likelihood.sample_from(p, eps))
+    for moment in (1, 2):
+        spread = drawn.pow(moment).std(0).max().item()
+        expected = drawn.pow(moment).mean(0)
+        torch.testing.assert_close(made.pow(moment).mean(0), expected, atol=5 * spread / 140, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "discretized_logistic", "logistic_mixture"])

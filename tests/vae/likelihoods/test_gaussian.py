@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from pipeline.vae.likelihoods.gaussian import INITIAL_SIGMA, Gaussian
+from pipeline.vae.likelihoods.gaussian import INITIAL_SIGMA, Gaussian, PixelwiseGaussian
 
 LEVELS = torch.arange(256, dtype=torch.float64)[:, None] / 255
 
@@ -98,3 +98,21 @@ def test_no_level_has_a_probability_above_one_however_small_sigma_is():
     x = torch.full((1, 1), 100 / 255)
     assert likelihood.log_prob(x, x).exp().item() / 255 > 3
     assert likelihood.discrete_log_prob(x, x).exp().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_each_pixel_has_the_mean_and_sigma_that_the_decoder_gives_it():
+    """Against scipy, at spreads so wide that the floor of rounding does not count."""
+    p = torch.tensor(
+        [[[0.3, -1.0], [1.5, 0.0]]], dtype=torch.float64
+    )  # (batch, mean's logits and log-variance, pixels)
+    x = torch.tensor([[[0.5, 0.2]]], dtype=torch.float64)
+    sigma = INITIAL_SIGMA * (p[:, 1] / 2).exp().numpy()
+    expected = norm.logpdf(x[:, 0].numpy(), p[:, 0].sigmoid().numpy(), sigma)
+    np.testing.assert_allclose(PixelwiseGaussian(1).pixel_log_prob(x, p).numpy(), expected, rtol=1e-4)
+
+
+def test_a_pixel_known_exactly_has_the_spread_of_rounding():
+    x = torch.full((1, 1, 1), 0.5)
+    p = torch.tensor([[[0.0], [-300.0]]])
+    rounding = math.sqrt(1 / 12) / 255
+    assert PixelwiseGaussian(1).log_prob(x, p).item() == pytest.approx(norm.logpdf(0, 0, rounding), rel=1e-4)
