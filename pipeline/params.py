@@ -55,6 +55,9 @@ class PrepareParams(Section):
     """Share of the images (of the training split where the set has a test split) for validation."""
     test_fraction: Fraction
     """Share of the images for testing; unused where the set has a test split of its own."""
+    train_images: Positive | None
+    """At most so many images for training, the first of the training split in the source's order, to see what more data
+    is worth; null takes all."""
     held_out_labels: Annotated[tuple[str | int, ...], Field(strict=False)]
     """Classes of a labelled source, by name (or by place, from 0, where no name is a number), that go to none of the
     splits but to the array `held_out`: strange images of a known kind, to measure the scorer with."""

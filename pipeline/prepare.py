@@ -30,8 +30,10 @@ from pipeline.params import PrepareParams, load_params
 SKIPPED_SHOWN = 10
 
 
-def prepare(source: Source, draw: SplitDraw, folder: Path) -> dict[str, Any]:
+def prepare(source: Source, draw: SplitDraw, folder: Path, train_images: int | None = None) -> dict[str, Any]:
     """Write the source's images into `folder`, chunk by chunk; returns what meta.json is to say of them.
+
+    Of those that fall to the training split, only the first `train_images` are written.
 
     Raises:
         UserError: no image can be used, or a split is left empty.
@@ -42,7 +44,10 @@ def prepare(source: Source, draw: SplitDraw, folder: Path) -> dict[str, Any]:
     with dataset_writer(folder, image_shape, source.classes, held_out=bool(draw.held_out)) as writer:
         for chunk in chunks:
             for split, images, labels in draw.divide(chunk):
-                writer.append(split, images, labels)
+                kept = slice(None)
+                if split == "train" and train_images is not None:
+                    kept = slice(train_images - writer.counts["train"])
+                writer.append(split, images[kept], None if labels is None else labels[kept])
             skipped += chunk.skipped
             rounding_error = max(rounding_error, chunk.rounding_error)
         _refuse_empty_splits(writer.counts, draw)
@@ -134,7 +139,7 @@ def main() -> None:
     held_out = held_out_classes(params.held_out_labels, source.classes)
     draw = SplitDraw(params.val_fraction, params.test_fraction, params.seed, held_out)
     with atomic_directory(folder) as beside:
-        meta = {"source": params.source, **prepare(source, draw, beside)}
+        meta = {"source": params.source, **prepare(source, draw, beside, params.train_images)}
         write_json(beside / META_FILE, meta)
     _report(meta, params.path if params.source in ("images", "array") else params.source, folder)
 

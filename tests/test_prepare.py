@@ -162,6 +162,19 @@ def test_a_relative_root_starts_at_the_repository_that_dvc_names(place, tmp_path
     assert asked == [Path("data/torchvision"), tmp_path / "data/torchvision", Path("/somewhere")]
 
 
+def test_train_images_bounds_the_training_split_alone(place):
+    place_faces(place)
+    everything = run_main()
+    place_faces(place, train_images=7)
+    few = run_main()
+    assert np.array_equal(few.train.images, everything.train.images[:7])
+    assert np.array_equal(few.val.images, everything.val.images)
+    assert np.array_equal(few.test.images, everything.test.images)
+    assert few.meta["splits"]["train"]["count"] == 7
+    place_faces(place, train_images=1000)
+    assert run_main().sha256 == everything.sha256
+
+
 def test_held_out_labels_are_in_no_split_but_in_an_array_of_their_own(place, capsys):
     images = grey_images(90)
     put_images("images", images, ("cat", "dog", "eel"))
