@@ -129,6 +129,8 @@ class TrainParams(Section):
     early_stopping_epochs: Positive | None
     """Stop after so many epochs without a better validation score; null never stops early."""
     max_gradient_norm: Annotated[float, Field(gt=0)] | None
+    keep_epoch: Literal["best", "last"]
+    """Which epoch's weights are saved: the best by the validation score, or the last whatever its score."""
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]
     """At a loss or gradient that is not finite: end, or go back to the last checkpoint with half the learning rate."""

@@ -96,7 +96,7 @@ class Fit:
             terms = ", ".join(f"{name} {metrics[name]:g}" for name in ("val/recon", "val/kl") if name in metrics)
             raise NonFiniteError(f"the validation score is {score} after epoch {epoch} ({terms})")
         self.history.rows.append(metrics)
-        if score > self.history.best_score:
+        if score > self.history.best_score or self.trainer.params.keep_epoch == "last":
             self.history.best_epoch, self.history.best_score = epoch, score
             self._best = self.trainer.average.weights.detach().clone()
         self._on_epoch(epoch, metrics)

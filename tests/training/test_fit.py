@@ -56,6 +56,22 @@ def test_training_raises_the_validation_elbo():
     assert elbos[-1] > elbos[0] + 5
 
 
+@pytest.mark.parametrize("objective", ["iwae", "wake_sleep"])
+def test_other_objectives_raise_the_validation_elbo_too(objective):
+    _, history = fit(trainer(epochs=8, objective=objective))
+    elbos = [row["val/elbo"] for row in history.rows]
+    assert elbos[-1] > elbos[0] + 3
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for():
+    """A learning rate that ruins the model: its best epoch is not its last."""
+    ruined = {"learning_rate": 0.5, "ema_decay": 0.0, "schedule": "constant", "epochs": 4}
+    best, last = (fit(trainer(keep_epoch=keep, **ruined))[1] for keep in ("best", "last"))
+    assert best.best_epoch < 4
+    assert last.best_epoch == 4
+    assert best.rows[-1]["val/elbo"] == last.rows[-1]["val/elbo"] == last.best_score
+
+
 def test_reported_elbo_ignores_beta():
     """beta shapes the next weights, not the number: before any step has been taken, all betas report the same."""
     reported = [first_epoch(trainer(beta=beta, learning_rate=1e-12))["train/elbo"] for beta in (0.0, 1.0, 4.0)]
