@@ -102,10 +102,11 @@ class ModelParams(Section):
 class TrainParams(Section):
     """How the model is trained."""
 
-    objective: Literal["elbo", "stl", "iwae", "dreg", "autoencoder"]
+    objective: Literal["elbo", "stl", "iwae", "dreg", "wake_sleep", "autoencoder"]
     """`stl`: the ELBO with a gradient of less noise (Roeder et al. 2017). `iwae`: the bound of k samples (Burda et al.
-    2015). `dreg`: that with a gradient of less noise (Tucker et al. 2018). `autoencoder`: no noise and no KL, to see
-    what the variational part changes."""
+    2015). `dreg`: that with a gradient of less noise (Tucker et al. 2018). `wake_sleep`: the decoder learns from
+    images, the encoder from the model's dreams (Hinton et al. 1995). `autoencoder`: no noise and no KL, to see what
+    the variational part changes."""
     importance_samples: Annotated[int, Field(ge=1, le=1000)]
     """k of iwae and dreg; each costs as much as an image more in the batch."""
     free_bits: Annotated[float, Field(ge=0)]
@@ -128,9 +129,9 @@ class TrainParams(Section):
     """Decay of the exponential moving average of the weights that is validated and saved; 0 turns it off."""
     early_stopping_epochs: Positive | None
     """Stop after so many epochs without a better validation score; null never stops early."""
-    max_gradient_norm: Annotated[float, Field(gt=0)] | None
     keep_epoch: Literal["best", "last"]
     """Which epoch's weights are saved: the best by the validation score, or the last whatever its score."""
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]
     """At a loss or gradient that is not finite: end, or go back to the last checkpoint with half the learning rate."""
@@ -225,6 +226,8 @@ class Params(Section):
                 f"train.beta is {beta} while train.objective is {objective!r}, whose bound has no beta; "
                 "expected train.beta: 1, or train.objective: elbo"
             )
+        if objective == "wake_sleep":
+            self._check_wake_sleep()
         if objective == "dreg" and self.train.compile == "always":
             raise ValueError(
                 "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
@@ -235,6 +238,21 @@ class Params(Section):
                 f"train.free_bits is {free_bits} while train.objective is {objective!r} and model.prior is "
                 f"{self.model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
             )
+
+    def _check_wake_sleep(self) -> None:
+        """Its phases have no beta, dream of a standard z, and make each dreamt pixel of one number of noise."""
+        expected = {
+            "train.beta": (self.train.beta, (1.0,)),
+            "train.warmup_epochs": (self.train.warmup_epochs, (0,)),
+            "model.prior": (self.model.prior, ("standard",)),
+            "model.likelihood": (self.model.likelihood, ("bernoulli", "gaussian")),
+        }
+        for name, (found, allowed) in expected.items():
+            if found not in allowed:
+                raise ValueError(
+                    f"{name} is {found!r} while train.objective is 'wake_sleep'; "
+                    f"expected {name}: {' or '.join(map(str, allowed))}, or train.objective: elbo"
+                )
 
     def digest(self) -> str:
         """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits."""

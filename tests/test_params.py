@@ -131,6 +131,33 @@ def test_a_value_of_another_type_is_named(changes, expected):
     assert message(changed(changes)) == f"params.yaml: {expected}"
 
 
+WAKE_SLEEP = {"train.objective": "wake_sleep", "train.warmup_epochs": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"train.beta": 4.0}, "train.beta is 4.0 while train.objective is 'wake_sleep'; expected train.beta: 1.0, or"),
+        (
+            {"train.warmup_epochs": 5},
+            "train.warmup_epochs is 5 while train.objective is 'wake_sleep'; expected train.warm",
+        ),
+        (
+            {"model.prior": "vamp"},
+            "model.prior is 'vamp' while train.objective is 'wake_sleep'; expected model.prior: st",
+        ),
+        (
+            {"model.likelihood": "logistic_mixture", "train.binarize": "none"},
+            "model.likelihood is 'logistic_mixture' while train.objective is 'wake_sleep'; expected model.likelihood: "
+            "bernoulli or gaussian, or train.objective: elbo",
+        ),
+    ],
+)
+def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
+    assert check_params(changed(WAKE_SLEEP), "params.yaml").train.objective == "wake_sleep"
+    assert message(changed(WAKE_SLEEP | changes)).startswith(f"params.yaml: {found}")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["train.beta", "train.learning_rate", "model.sigma", "export.max_parity_error"])
 def test_a_number_that_is_not_finite_is_refused(name, value):
@@ -311,6 +338,7 @@ OTHER_VALUES = {
         "cpu",
         "never",
         "rollback",
+        "last",
         0.5,
     ),
     int: (7,),
@@ -338,7 +366,6 @@ def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
     assert accepted
     assert all(accepted)
 
-        "last",
 
 def test_the_digest_of_a_model_does_not_change_with_how_it_is_measured():
     other = changed({"evaluate.seed": 7, "export.max_parity_error": 0.03})

@@ -3,6 +3,7 @@
 The noise of example i in epoch t is a function of (seed, t, i): who computes it, and in what company, changes nothing.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.dataset.shuffle import shuffled
 from pipeline.params import TrainParams
 from pipeline.training.ranks import Ranks
-from pipeline.vae.objectives import samples_of
+from pipeline.vae.objectives import noise_shape
 
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
 _BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
     x: Tensor
     """float32 [m, C, H, W] in [0, 1]."""
     eps: Tensor
-    """Standard-normal noise, float32 [m, latent_dim], of k samples [m, k, latent_dim]; zeros for an auto-encoder."""
+    """Standard-normal noise of the shape that the objective takes, float32 [m, ...]; zeros for an auto-encoder."""
 
 
 class Feed:
@@ -96,9 +97,10 @@ class Feed:
         if self._params.objective == "autoencoder":
             return x, torch.zeros(len(examples), self._latent_dim, device=self._device)
         # Validation reports the ELBO, of one sample.
-        samples = samples_of(self._params.objective, self._params.importance_samples) if epoch else 1
-        eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, samples * self._latent_dim)
-        return x, eps if samples == 1 else eps.view(-1, samples, self._latent_dim)
+        name = self._params.objective if epoch else "elbo"
+        shape = noise_shape(name, self._params.importance_samples, self._latent_dim, images[0].numel())
+        eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, math.prod(shape))
+        return x, eps.view(-1, *shape)
 
 
 def _resident(images: Tensor, device: torch.device) -> Tensor:

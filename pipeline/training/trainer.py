@@ -177,7 +177,7 @@ class Trainer:
 
     def _bound(self, batch: Batch) -> Bound:
         with precision_context(self.precision, self.device):
-            return elbo(self.model, batch.x, first_sample(batch.eps))
+            return elbo(self.model, batch.x, first_sample(batch.eps, self.model.config.latent_dim))
 
     def _eager_objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, [], and the terms summed over the batch, float64 [3]."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.vae.bounds import Bound, elbo, iw_bound
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import DiagonalGaussian, Posterior, repeat
+from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat
 
 MANY_SAMPLES = ("iwae", "dreg")
 """The objectives that take `train.importance_samples` samples of z per example; the others take one."""
@@ -25,16 +25,17 @@ def objective(name: str, model: VAE, x: Tensor, eps: Tensor, beta: float | Tenso
     """The loss of a batch by its name in params.yaml.
 
     Args:
-        name: elbo, stl, iwae, dreg or autoencoder.
+        name: elbo, stl, iwae, dreg, wake_sleep or autoencoder.
         model: what is trained.
         x: [batch, C, H, W].
-        eps: standard-normal noise, [batch, latent_dim], for iwae and dreg [batch, k, latent_dim], zeros for an
-            auto-encoder.
+        eps: standard-normal noise, [batch, *noise_shape(...)], zeros for an auto-encoder.
         beta: weight of log q(z|x) - log p(z), or of its expectation, the KL.
         free_bits: of elbo: nats per latent dimension below which the KL costs no less.
     """
     if name in MANY_SAMPLES:
         return importance_objective(model, x, eps, beta, doubly_reparameterized=name == "dreg")
+    if name == "wake_sleep":
+        return wake_sleep_objective(model, x, eps)
     if name == "stl":
         return stl_objective(model, x, eps, beta)
     bound = elbo(model, x, eps)
@@ -107,14 +108,41 @@ def importance_objective(
     return Objective(loss, bound)
 
 
-def samples_of(name: str, importance_samples: int) -> int:
-    """How many samples of z an objective takes of each example."""
-    return importance_samples if name in MANY_SAMPLES else 1
+def wake_sleep_objective(model: VAE, x: Tensor, eps: Tensor) -> Objective:
+    """Minus log p(x, z), z ~ q(z|x) (wake), minus log q(z|x), (x, z) ~ p (sleep): means over the batch, in nats.
+
+    The wake-sleep algorithm (Hinton, Dayan, Frey and Neal 1995) with continuous z. The wake phase teaches decoder and
+    prior, with the gradient that the ELBO gives them; the sleep phase teaches the encoder, on images that the model
+    dreams. The sum is not the bound of anything: each phase has the divergence of q and p(z|x) the other way round.
+
+    Args:
+        model: with a standard prior, a diagonal posterior, and a likelihood that has `sample_from`.
+        x: [batch, C, H, W].
+        eps: [batch, 2 latent_dim + C H W]: of the waking z, of the dreamt z and of the dreamt pixels.
+    """
+    latent_dim = model.config.latent_dim
+    of_z, dreamt_z, of_pixels = torch.split(eps, [latent_dim, latent_dim, x[0].numel()], dim=1)
+    with torch.no_grad():
+        q = model.posterior(x)
+        draw = q.draw(of_z)
+        kl = q.kl(draw, model.prior)
+        dream = model.likelihood.sample_from(model.decode(dreamt_z), of_pixels.view_as(x))
+    recon = model.likelihood.log_prob(x, model.decode(draw.z))
+    wake = recon + model.prior.log_prob(draw.z)
+    sleep = model.posterior(dream).log_prob(Draw(dreamt_z))
+    return Objective(-(wake + sleep).mean(), Bound(recon.detach() - kl, recon.detach(), kl))
 
 
-def first_sample(eps: Tensor) -> Tensor:
-    """The noise of one sample per example, [batch, latent_dim], of that of one or of k."""
-    return eps if eps.ndim == 2 else torch.select(eps, 1, 0)
+def noise_shape(name: str, importance_samples: int, latent_dim: int, pixels: int) -> tuple[int, ...]:
+    """The shape of the noise that an objective takes for each example of so many pixels (of all channels)."""
+    if name in MANY_SAMPLES:
+        return importance_samples, latent_dim
+    return (2 * latent_dim + pixels,) if name == "wake_sleep" else (latent_dim,)
+
+
+def first_sample(eps: Tensor, latent_dim: int) -> Tensor:
+    """The noise of one sample of z per example, [batch, latent_dim], of all that an objective takes."""
+    return eps[:, :latent_dim] if eps.ndim == 2 else torch.select(eps, 1, 0)
 
 
 def _without_score(q: Posterior) -> DiagonalGaussian:

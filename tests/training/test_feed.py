@@ -38,10 +38,13 @@ def test_what_an_example_looks_like_does_not_depend_on_the_batch_size(make_train
         assert torch.equal(eps, seen[0][1])
 
 
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "wake_sleep"])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_what_one_process_would_see(make_trainer, world_size):
-    alone = list(feed(make_trainer).steps(2))
-    ranks = [list(feed(make_trainer, Ranks(rank, world_size)).steps(2)) for rank in range(world_size)]
+def test_ranks_share_what_one_process_would_see(make_trainer, world_size, objective):
+    alone = list(feed(make_trainer, objective=objective).steps(2))
+    ranks = [
+        list(feed(make_trainer, Ranks(rank, world_size), objective=objective).steps(2)) for rank in range(world_size)
+    ]
     for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
         for together, shared in zip(whole, joined(parts), strict=True):
             assert torch.equal(together, shared)

@@ -6,7 +6,7 @@ from linear import LATENTS, give_exact_posterior, images, linear_vae, noise
 
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.objectives import beta_vae_loss, objective
+from pipeline.vae.objectives import beta_vae_loss, noise_shape, objective
 
 
 def gradient(vae, loss, part):
@@ -92,3 +92,40 @@ def test_every_objective_teaches_every_part_under_every_prior(name, prior):
     objective(name, vae, (torch.rand(6, 1, 4, 4) > 0.5).float(), eps, 1.0, 0.0).loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
     assert all(parameter.grad.abs().max() > 0 for parameter in vae.prior.parameters())
+
+
+def wake_sleep_noise(count, seed=1):
+    return noise(count, *noise_shape("wake_sleep", 1, LATENTS, 6), seed=seed)
+
+
+@pytest.mark.parametrize("part", ["decoder", "likelihood"])
+def test_awake_the_decoder_learns_as_from_the_elbo(part):
+    """With q as it is: the KL does not touch the decoder, and the waking z is that of the same noise."""
+    vae, x, eps = linear_vae("learned"), images(5), wake_sleep_noise(5)
+    awake = objective("wake_sleep", vae, x, eps, 1.0, 0.0)
+    plain = objective("elbo", vae, x, eps[:, :LATENTS], 1.0, 0.0)
+    torch.testing.assert_close(awake.bound.elbo, plain.bound.elbo)
+    torch.testing.assert_close(gradient(vae, awake.loss, part), gradient(vae, plain.loss, part))
+
+
+def test_asleep_the_encoder_rests_at_the_exact_posterior_and_nowhere_else():
+    """There its gradient has mean 0: it is the score of p(z|x) over the model's own pairs."""
+
+    def stderrs_from_zero(vae):
+        losses = (objective("wake_sleep", vae, images(500), eps, 1.0, 0.0).loss for eps in noises)
+        draws = torch.stack([gradient(vae, loss, "encoder") for loss in losses])
+        return (draws.mean(0).abs() / (draws.std(0) / len(draws) ** 0.5)).max()
+
+    noises = wake_sleep_noise(20 * 500).split(500)
+    vae = linear_vae()
+    assert stderrs_from_zero(vae) > 20
+    give_exact_posterior(vae)
+    assert stderrs_from_zero(vae) < 5
+
+
+def test_the_encoder_sees_nothing_of_the_waking_images():
+    vae, eps = linear_vae(), wake_sleep_noise(3)
+    first, second = (
+        gradient(vae, objective("wake_sleep", vae, images(3, seed), eps, 1.0, 0.0).loss, "encoder") for seed in (0, 1)
+    )
+    torch.testing.assert_close(first, second)
