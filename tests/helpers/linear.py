@@ -1,7 +1,9 @@
 """The linear-Gaussian model, whose likelihood and posterior are known (Tipping and Bishop: probabilistic PCA)."""
 
 import torch
+from torch.distributions import MultivariateNormal
 
+from pipeline.metrics.likelihood import Encoded
 from pipeline.vae.model import VAE, VAEConfig
 
 PIXELS, LATENTS, SIGMA = (1, 2, 3), 2, 0.4
@@ -36,3 +38,23 @@ def images(count, seed=0):
 
 def noise(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def marginal(vae):
+    """The exact p(x): a Gaussian with covariance W W^T + sigma^2 I."""
+    weight, bias = vae.decoder[0].weight, vae.decoder[0].bias
+    noise = torch.exp(vae.likelihood.logvar) * torch.eye(len(bias), dtype=torch.float64)
+    return MultivariateNormal(bias, weight @ weight.T + noise)
+
+
+class Split(Encoded):
+    """A split whose images are no bytes: float64 [n, C, H, W]."""
+
+    def x(self, examples):
+        return self.pixels[examples]
+
+
+@torch.no_grad()
+def split(vae, x):
+    """Images with the posteriors that the model gives of them."""
+    return Split(*vae.encode(x), x, "none", 0)

@@ -5,19 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from linear import LATENTS, PIXELS, give_exact_posterior, images, linear_vae, noise
-from torch.distributions import MultivariateNormal
+from linear import LATENTS, PIXELS, give_exact_posterior, images, linear_vae, marginal, noise
 
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.objectives import autoencoder_loss, beta_vae_loss
-
-
-def marginal(vae):
-    """The exact log p(x): a Gaussian with covariance W W^T + sigma^2 I."""
-    weight, bias = vae.decoder[0].weight, vae.decoder[0].bias
-    noise = torch.exp(vae.likelihood.logvar) * torch.eye(len(bias), dtype=torch.float64)
-    return MultivariateNormal(bias, weight @ weight.T + noise)
 
 
 def draw(vae, x, samples, seed=1):

@@ -1,0 +1,175 @@
+"""Annealed importance sampling of log p(x): a check on the importance bound that asks nothing of q(z|x).
+
+Neal 2001, arXiv physics/9803008; for decoder-based models Wu et al. 2017, arXiv 1611.04273. Chains start at draws of
+the prior and move by Hamiltonian Monte Carlo through p(z) p(x|z)^beta, beta from 0 to 1. The mean of their weights has
+the expectation p(x), so its logarithm is on average a lower bound of log p(x), as the importance bound is. (As in the
+paper the step sizes are adapted on the way, so the expectation holds to the size of an adaptation.)
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from pipeline.dataset.batches import index_batches
+from pipeline.dataset.noise import stream_key
+from pipeline.errors import UserError
+from pipeline.metrics.likelihood import Encoded
+from pipeline.vae.bounds import iw_bound
+from pipeline.vae.model import VAE
+
+_NOISE = 3  # a stream of the seed
+_LEAPFROGS = 10  # of a proposal; as in the paper
+_FIRST_STEP = 0.1
+_LARGER, _SMALLER = 1.02, 0.98  # what an accepted proposal makes of its chain's step size, and a rejected one
+_SIGMOID_REACH = 4.0  # the sigmoidal schedule is a piece of the logistic function, from -4 to 4
+
+LogDensity = Callable[[Tensor], Tensor]
+
+
+class Annealing(NamedTuple):
+    """How a chain comes from the prior to the posterior; the noise of an image depends on (seed, its index) alone."""
+
+    steps: int
+    chains: int
+    schedule: str
+    seed: int
+
+
+class _Point(NamedTuple):
+    """Where the chains are: z [n, latent_dim], log p(z) and log p(x|z), each [n], and their gradients by z."""
+
+    z: Tensor
+    prior: Tensor
+    likelihood: Tensor
+    prior_gradient: Tensor
+    likelihood_gradient: Tensor
+
+    def log_density(self, beta: float) -> Tensor:
+        return self.prior + beta * self.likelihood
+
+    def gradient(self, beta: float) -> Tensor:
+        return self.prior_gradient + beta * self.likelihood_gradient
+
+
+class Chains:
+    """Chains that move together, each with a step size of its own.
+
+    Args:
+        log_prior: log p(z) in nats, [n, latent_dim] -> [n]; differentiable.
+        log_likelihood: log p(x|z) of the x of each chain, likewise.
+        z: where the chains start, draws of the prior, [n, latent_dim].
+    """
+
+    def __init__(self, log_prior: LogDensity, log_likelihood: LogDensity, z: Tensor) -> None:
+        self._log_prior, self._log_likelihood = log_prior, log_likelihood
+        self._step = torch.full_like(z[:, :1], _FIRST_STEP)
+        self.point = self._at(z)
+        self.log_w = torch.zeros_like(z[:, 0])
+
+    def weigh(self, rise: float) -> None:
+        """Multiply each weight by what a rise of beta makes of the density at its chain's place."""
+        self.log_w = self.log_w + rise * self.point.likelihood
+
+    def move(self, beta: float, momentum: Tensor, uniform: Tensor) -> None:
+        """One transition that leaves p(z) p(x|z)^beta as it is: Neal 2011, arXiv 1206.1901, section 3.
+
+        `momentum` is standard-normal [n, latent_dim], `uniform` in [0, 1) of shape [n].
+        """
+        proposal, turned = self._leapfrogs(beta, momentum)
+        gain = proposal.log_density(beta) - self.point.log_density(beta)
+        gain = gain + 0.5 * (momentum.square() - turned.square()).sum(1)
+        accepted = (uniform.log() < gain)[:, None]  # a NaN is not accepted
+        self.point = _Point(*(_choose(accepted, new, old) for new, old in zip(proposal, self.point, strict=True)))
+        self._step = self._step * torch.where(accepted, _LARGER, _SMALLER)
+
+    def _leapfrogs(self, beta: float, momentum: Tensor) -> tuple[_Point, Tensor]:
+        point = self.point
+        momentum = momentum + 0.5 * self._step * point.gradient(beta)
+        for left in reversed(range(_LEAPFROGS)):
+            point = self._at(point.z + self._step * momentum)
+            momentum = momentum + (1.0 if left else 0.5) * self._step * point.gradient(beta)
+        return point, momentum
+
+    def _at(self, z: Tensor) -> _Point:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            prior, likelihood = self._log_prior(z), self._log_likelihood(z)
+            gradients = [torch.autograd.grad(value.sum(), z)[0] for value in (prior, likelihood)]
+        return _Point(z.detach(), prior.detach(), likelihood.detach(), *gradients)
+
+
+def estimate_ais(
+    model: VAE,
+    given: Encoded,
+    examples: Tensor,
+    annealing: Annealing,
+    most_chains: int,
+    on_steps: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """log p(x) of some images of a split by annealed importance sampling, [len(examples)], in nats.
+
+    `most_chains` bounds how many chains move at once, and changes the result by rounding only. `on_steps` hears how
+    many steps of an image's chains are done.
+    """
+    found = torch.empty(len(examples), dtype=given.mu.dtype, device=given.mu.device)
+    for places in index_batches(torch.arange(len(examples)), max(1, most_chains // annealing.chains)):
+        some = examples[places]
+        noise = _Noise(annealing, some, given.mu)
+        x = given.x(some).repeat_interleave(annealing.chains, 0)
+        chains = Chains(
+            model.prior.log_prob,
+            lambda z, x=x: model.likelihood.log_prob(x, model.decode(z)),  # type: ignore[misc]
+            noise.start(model),
+        )
+        for before, beta in pairwise(temperatures(annealing.schedule, annealing.steps)):
+            chains.weigh(beta - before)
+            if beta < 1:
+                chains.move(beta, *noise.of_a_move())
+            on_steps(len(some))
+        found[places] = iw_bound(chains.log_w.view(len(some), annealing.chains))
+    return found
+
+
+def temperatures(schedule: str, steps: int) -> list[float]:
+    """The betas from 0 to 1, steps + 1 of them: in equal steps, or small ones at both ends (Wu et al., section 4.1).
+
+    Raises:
+        UserError: there is no such schedule.
+    """
+    even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if schedule == "linear":
+        return even.tolist()
+    if schedule == "sigmoid":
+        curve = torch.sigmoid(_SIGMOID_REACH * (2 * even - 1))
+        return ((curve - curve[0]) / (curve[-1] - curve[0])).tolist()
+    raise UserError(f"evaluate.ais_schedule is {schedule!r}; expected linear or sigmoid")
+
+
+class _Noise:
+    """All draws of the chains of some images, each image's from a generator of its own."""
+
+    def __init__(self, annealing: Annealing, examples: Tensor, like: Tensor) -> None:
+        self._chains, self._like = annealing.chains, like
+        keys = [stream_key(annealing.seed, _NOISE, index) >> 1 for index in examples.tolist()]
+        self._generators = [Generator().manual_seed(key) for key in keys]
+
+    def start(self, model: VAE) -> Tensor:
+        """Draws of the prior, [images * chains, latent_dim]."""
+        return self._gather([model.prior.sample(self._chains, generator) for generator in self._generators])
+
+    def of_a_move(self) -> tuple[Tensor, Tensor]:
+        """Momentum [images * chains, latent_dim] and uniform numbers [images * chains]."""
+        size, dtype = self._like.shape[1], self._like.dtype
+        momentum = [torch.randn(self._chains, size, generator=own, dtype=dtype) for own in self._generators]
+        uniform = [torch.rand(self._chains, generator=own, dtype=dtype) for own in self._generators]
+        return self._gather(momentum), self._gather(uniform)
+
+    def _gather(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).to(self._like)
+
+
+def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(accepted if new.ndim == 2 else accepted[:, 0], new, old)
