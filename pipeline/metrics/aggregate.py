@@ -1,0 +1,70 @@
+"""The aggregate posterior q(z), the mean of q(z|x) over the images: what z says of x, and how far q(z) is from p(z).
+
+The KL term of the ELBO is I(x; z) + KL(q(z) || p(z)) (Hoffman and Johnson 2016, "ELBO surgery"). Neither part can be
+computed, so both are bounded, from one draw of z for each of N images:
+
+- `mutual_information` takes the mean of the N posteriors for q(z). Its expectation is at most I(x; z) (Poole et al.
+  2019, arXiv 1905.06922, equation 10) and at most log N, however much z says: near log N it is no measurement. What it
+  leaves of the KL is at least KL(q(z) || p(z)), on average.
+- `fitted_marginal_kl` takes for q(z) a mixture of Gaussians that was fitted to other images' draws. On average it is at
+  most KL(q(z) || p(z)), whatever the fit, and knows no log N: the better the mixture fits, the more of it is seen.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from pipeline.dataset.batches import index_batches
+from pipeline.dataset.noise import standard_normal, stream_key
+from pipeline.metrics.likelihood import Encoded
+from pipeline.vae.model import VAE
+from pipeline.vae.priors import Mixture, mixture_log_prob
+
+_NOISE = 4  # a stream of the seed
+_TOGETHER = 1000  # images
+_COMPONENTS = 10  # of the fitted mixture, each with a covariance of its own
+
+
+class Codes(NamedTuple):
+    """One z for each image, [n, latent_dim], with log q(z|x) and log p(z), each [n], in nats."""
+
+    z: Tensor
+    log_q: Tensor
+    log_p: Tensor
+
+
+@torch.no_grad()
+def draw_codes(model: VAE, given: Encoded, seed: int) -> Codes:
+    """Draw z from q(z|x) of each image of a split; the noise of an image depends on (seed, its index) alone."""
+    parts = []
+    for examples in index_batches(torch.arange(len(given.mu)), _TOGETHER):
+        q = model.posterior(given.x(examples))
+        eps = standard_normal(stream_key(seed, _NOISE), examples, q.mu.shape[1]).to(q.mu)
+        draw = q.draw(eps)
+        parts.append(Codes(draw.z, q.log_prob(draw), model.prior.log_prob(draw.z)))
+    return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def mutual_information(codes: Codes, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log q(z|x) - log (1/N) sum_j q(z|x_j) of each code, [n], in nats: its mean is at most I(x; z), and at most log N.
+
+    `mu` and `logvar` are those of the codes' own posteriors, diagonal Gaussians, each [n, latent_dim].
+    """
+    shares = torch.full_like(codes.log_q, -math.log(len(codes.z)))
+    q = Mixture(shares, mu, logvar)
+    return codes.log_q - torch.cat([mixture_log_prob(z, q) for z in torch.split(codes.z, _TOGETHER)])
+
+
+def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tensor:
+    """log q'(z) - log p(z) of each code, [n], in nats, where q' is a mixture of Gaussians fitted to other codes.
+
+    Over codes of images that the fit has not seen, the mean is at most KL(q(z) || p(z)).
+    """
+    components = max(1, min(_COMPONENTS, len(fitted_to.z) // (2 * fitted_to.z.shape[1])))
+    mixture = GaussianMixture(components, covariance_type="full", reg_covar=1e-4, max_iter=50, random_state=seed)
+    mixture.fit(fitted_to.z.double().cpu().numpy())
+    log_q = torch.from_numpy(mixture.score_samples(measured_on.z.double().cpu().numpy()))
+    return log_q - measured_on.log_p.double().cpu()
