@@ -1,0 +1,70 @@
+"""What is lost because one network answers for every image: the amortisation gap.
+
+Cremer et al. 2018, arXiv 1801.03558: the ELBO of the best diagonal Gaussian q for an image, less that of the encoder's.
+The best one is looked for by gradient steps from the encoder's answer, so what is found is on average at most the gap.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline.dataset.noise import standard_normal, stream_key
+from pipeline.metrics.likelihood import Encoded
+from pipeline.vae.bounds import importance_samples
+from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import DiagonalGaussian
+
+_SEARCH, _MEASURE = 5, 6  # streams of the seed
+_STEPS = 200
+_LEARNING_RATE = 0.05  # of Adam; falls to 0 in a straight line
+_SAMPLES_OF_A_STEP = 4
+_PIECES, _SAMPLES_OF_A_PIECE = 16, 16  # both ELBOs are measured with 256 samples, the same for both
+
+
+@torch.no_grad()
+def amortisation_gap(model: VAE, given: Encoded, examples: Tensor, seed: int) -> Tensor:
+    """How many nats of ELBO an own q would win for some images of a split, [len(examples)].
+
+    The encoder's q of these images must be a `DiagonalGaussian`.
+    """
+    x = given.x(examples)
+    amortised = DiagonalGaussian(given.mu[examples], given.logvar[examples])
+    own = _search(model, x, amortised, examples, seed)
+    gap = torch.zeros_like(amortised.mu[:, 0])
+    for piece in range(_PIECES):
+        eps = _noise(stream_key(seed, _MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, amortised.mu)
+        gap += (_elbo(model, x, own, eps) - _elbo(model, x, amortised, eps)) / _PIECES
+    return gap
+
+
+def _search(model: VAE, x: Tensor, start: DiagonalGaussian, examples: Tensor, seed: int) -> DiagonalGaussian:
+    """The q at the end of the steps; mu moves in units of the first standard deviation, so that one step size suits."""
+    shift, stretch = (torch.zeros_like(start.mu).requires_grad_() for _ in range(2))
+    optimizer = torch.optim.Adam([shift, stretch], _LEARNING_RATE)
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
+    for step in range(_STEPS):
+        eps = _noise(stream_key(seed, _SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
+        with torch.enable_grad():
+            loss = -_elbo(model, x, _moved(start, shift, stretch), eps).sum()
+        shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
+        optimizer.step()
+        slower.step()
+    return _moved(start, shift, stretch)
+
+
+def _moved(q: DiagonalGaussian, shift: Tensor, stretch: Tensor) -> DiagonalGaussian:
+    return DiagonalGaussian(q.mu + torch.exp(0.5 * q.logvar) * shift, q.logvar + stretch)
+
+
+def _elbo(model: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor) -> Tensor:
+    """The ELBO of each image with q in the encoder's place; eps is [batch, samples, latent_dim] -> [batch], in nats."""
+    samples = importance_samples(model, x, q, eps)
+    if q.has_closed_kl(model.prior):
+        return samples.recon.mean(1) - q.kl(q.draw(eps[:, 0]), model.prior)
+    return samples.log_w.mean(1)
+
+
+def _noise(key: int, examples: Tensor, samples: int, like: Tensor) -> Tensor:
+    """Standard-normal noise [batch, samples, latent_dim] in pairs of opposite signs, whose first order cancels."""
+    half = standard_normal(key, examples, samples // 2 * like.shape[1]).to(like)
+    half = half.view(len(examples), samples // 2, like.shape[1])
+    return torch.cat([half, -half], dim=1)

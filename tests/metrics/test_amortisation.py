@@ -1,0 +1,66 @@
+import pytest
+import torch
+from linear import give_exact_posterior, images, linear_vae, noise, split
+
+from pipeline.metrics.amortisation import amortisation_gap
+
+EVERY = torch.arange(8)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr("pipeline.metrics.amortisation._STEPS", 10)
+
+
+def exact_model():
+    """Its q(z|x) is p(z|x), which has a diagonal covariance."""
+    vae = linear_vae()
+    give_exact_posterior(vae)
+    return vae
+
+
+def disturbed(given):
+    return given._replace(mu=given.mu + 0.5 * noise(*given.mu.shape), logvar=given.logvar - 1)
+
+
+def test_an_exact_posterior_has_nothing_to_gain():
+    vae = exact_model()
+    gap = amortisation_gap(vae, split(vae, images(8)), EVERY, 0)
+    assert gap.shape == (8,)
+    assert gap.abs().max() < 0.02
+
+
+def test_the_gap_is_the_divergence_from_the_exact_posterior():
+    vae = exact_model()
+    exact = split(vae, images(8))
+    given = disturbed(exact)
+    ratio = given.logvar - exact.logvar
+    expected = 0.5 * (ratio.exp() + (given.mu - exact.mu).square() / exact.logvar.exp() - 1 - ratio).sum(1)
+    assert expected.min() > 0.3
+    found = amortisation_gap(vae, given, EVERY, 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.2)
+    assert (found - expected).mean().abs() < 0.05
+
+
+def test_a_prior_without_closed_kl_gives_the_same_gap(monkeypatch):
+    vae = exact_model()
+    given = disturbed(split(vae, images(8)))
+    closed = amortisation_gap(vae, given, EVERY, 0)
+    monkeypatch.setattr(vae.prior, "has_closed_kl", False)
+    torch.testing.assert_close(amortisation_gap(vae, given, EVERY, 0), closed, rtol=0.05, atol=0.1)
+
+
+def test_the_model_is_left_as_it_was(few_steps):
+    vae = exact_model()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    amortisation_gap(vae, split(vae, images(8)), EVERY, 0)
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+    assert all(parameter.grad is None for parameter in vae.parameters())
+
+
+def test_what_a_subset_gives_does_not_depend_on_the_others(few_steps):
+    vae = exact_model()
+    given = disturbed(split(vae, images(8)))
+    torch.testing.assert_close(
+        amortisation_gap(vae, given, EVERY[5:], 0), amortisation_gap(vae, given, EVERY, 0)[5:], rtol=1e-4, atol=1e-4
+    )
