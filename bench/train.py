@@ -9,7 +9,8 @@ with Gaussian ones) with Adam at the same constant learning rate on the same gre
 process of its own that trains some images when its turn comes and sleeps otherwise, so whatever else happens on the
 machine happens to all. The test ELBO is measured after each epoch by one function and noise, off the clock; `averaged`
 is that of the weights that this engine would keep. Compilation is on the clock of the seconds, and not in the median
-of the turns. `--pythae` is a folder for an environment with pythae from PyPI, made there once.
+of the turns. `its products alone` repeats the matrix products of the engine's steps and nothing else: how far the rest
+of a step could still be cut. `--pythae` is a folder for an environment with pythae from PyPI, made there once.
 """
 
 import argparse
@@ -67,7 +68,7 @@ class Running:
         self.seconds += answer["seconds"]
         if answer["images"]:
             self.rates.append(answer["images"] / answer["seconds"])
-        if "elbo" in answer:
+        if "elbo" in answer:  # its products alone learn nothing
             self.epochs.append((self.seconds, answer))
         return True
 
@@ -82,12 +83,14 @@ def engine_rows(network: str) -> list[Row]:
         Row("this engine", "engine.py", small, {"params": {"compile": "never"}}),
         Row("this engine, fp32", "engine.py", small, {"params": {"compile": "never", "precision": "fp32"}}),
         Row("this engine, compiled", "engine.py", small, {"params": {"compile": "always"}}),
+        Row("its products alone", "products.py", small, {"params": {"compile": "never"}}),
     ]
     if large != small:
         rows += [
             Row("this engine, binarising", "engine.py", small, {"params": {"compile": "never", "binarize": "dynamic"}}),
             Row(f"this engine, batch {large}", "engine.py", large, {"params": {"compile": "never"}}),
             Row(f"this engine, batch {large}, compiled", "engine.py", large, {"params": {"compile": "always"}}),
+            Row(f"its products alone, batch {large}", "products.py", large, {"params": {"compile": "never"}}),
         ]
     return rows
 
@@ -195,11 +198,11 @@ def table(running: list[Running], peaks: dict[str, float], target: float | None)
     for one in running:
         rate, fast = statistics.median(one.rates), np.quantile(one.rates, 0.9)
         times = statistics.median(mine / other for mine, other in zip(one.rates, tutorial.rates, strict=False))
-        last, reached = one.epochs[-1][1], one.seconds_to(target)
+        last, reached = one.epochs[-1][1] if one.epochs else {}, one.seconds_to(target)
         share = operations * fast / peaks[one.about["precision"]]
-        averaged = f"{last['averaged']:.2f}" if "averaged" in last else ""
+        elbo, averaged = (f"{last[name]:.2f}" if name in last else "" for name in ("elbo", "averaged"))
         print(f"| {one.row.name} | {one.about['precision']} | {rate:,.0f} | {fast:,.0f} | {times:.2f} | {share:.0%} |"
-              f" {last['elbo']:.2f} | {averaged} | {'' if reached is None else f'{reached:.1f}'} |")  # fmt: skip
+              f" {elbo} | {averaged} | {'' if reached is None else f'{reached:.1f}'} |")  # fmt: skip
     print(f"\n{operations / 1e6:.2f} MFLOP an image, forward and backward; the share is that of the fastest tenth")
 
 
@@ -224,10 +227,11 @@ def main() -> None:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {arguments.threads} threads"
         print(f"{arguments.network}, {images:,} images, {arguments.epochs} epochs; {device}", flush=True)
         running = [start(row, Path(folder), arguments, images) for row in rows(arguments)]
-        if len({one.about["weights"] for one in running}) > 1:
-            counts = ", ".join(f"{one.row.name} {one.about['weights']:,}" for one in running)
+        weights = {one.row.name: one.about["weights"] for one in running if "weights" in one.about}
+        if len(set(weights.values())) > 1:
+            counts = ", ".join(f"{name} {count:,}" for name, count in weights.items())
             raise SystemExit(f"error: the architectures differ in their number of weights: {counts}")
-        peaks: dict[str, float] = dict.fromkeys(("fp32", "bf16"), 0.0)
+        peaks: dict[str, float] = dict.fromkeys(sorted({one.about["precision"] for one in running}), 0.0)
         active = running
         while active:
             active = [one for one in active if one.turn()]

@@ -41,10 +41,9 @@ def operations(config: VAEConfig) -> float:
     return counter.get_total_flops() / batch
 
 
-def main() -> None:
+def make_trainer() -> Trainer:
     torch.set_flush_denormal(True)  # as the train stage does
     torch.manual_seed(0)
-    config, device = CONFIGS[SETTINGS["network"]], choose_device("auto")
     train, test = (torch.from_numpy(np.load(SETTINGS[name])) for name in ("train", "test"))
     params = load_params().train.model_copy(
         update={
@@ -57,13 +56,18 @@ def main() -> None:
             **SETTINGS["params"],
         }
     )
-    trainer = Trainer(published(config), train, test[:VALIDATED], params, device)
+    return Trainer(published(CONFIGS[SETTINGS["network"]]), train, test[:VALIDATED], params, choose_device("auto"))
+
+
+def main() -> None:
+    trainer = make_trainer()
+    config = trainer.model.config
     turns = Turns(precision=trainer.precision, operations=operations(config), weights=trainer.flat.weights.numel())
 
     def measured(weights: Tensor) -> float:
         model = published(config)
         model.load_state_dict(named_weights(model, weights))
-        model.to(device)
+        model.to(trainer.device)
         return test_elbo(SETTINGS["test"], SETTINGS["network"], model.encode, model.decode)
 
     def on_epoch(_epoch: int, _metrics: dict[str, float]) -> None:
