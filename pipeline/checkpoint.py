@@ -18,7 +18,7 @@ CONFIG = "config.json"
 RUN = "run.json"
 HISTORY = "history.csv"
 
-OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "autoencoder")
+OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "wake_sleep", "autoencoder")
 BINARIZE = ("none", "static", "dynamic")
 
 

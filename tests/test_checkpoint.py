@@ -1,11 +1,13 @@
 import json
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.checkpoint import BINARIZE, OBJECTIVES, Checkpoint, load_checkpoint, save_checkpoint
 from pipeline.errors import UserError
+from pipeline.params import TrainParams
 from pipeline.vae.model import VAE, VAEConfig
 
 MLP = VAEConfig((1, 8, 8), "mlp", (16, 12), "tanh", 3, "gaussian", "learned")
@@ -139,3 +141,8 @@ def test_a_config_of_something_else_is_refused(folder, edit, expected):
 def test_a_config_that_is_no_json_object_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
     assert message(folder).startswith("config.json: ")
+
+
+def test_a_model_of_every_objective_and_binarisation_can_be_opened():
+    for field, known in (("objective", OBJECTIVES), ("binarize", BINARIZE)):
+        assert get_args(TrainParams.model_fields[field].annotation) == known
