@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SWEEP ?= rate-distortion
+PAPER ?= frey mnist mnist-samples likelihood
+DATA ?= data
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test gpu check format results sweep demo ui clean
+.PHONY: help repro test gpu check format results sweep paper demo ui clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -47,6 +49,10 @@ results: $(READY)  ## reproduce a recipe and hold it to its target: make results
 
 sweep: $(READY)  ## run a grid of experiments and draw it: make sweep SWEEP=rate-distortion
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.sweep recipes/sweeps/$(SWEEP).yaml reports/sweeps $(SET)
+
+paper: $(READY)  ## redraw the paper's experiments: make paper DATA=folder of MNIST/raw and frey_face.npz PAPER='frey mnist'
+	@$(BIN)/python -m pipeline.paper models/paper reports/paper $(PAPER:%=recipes/paper/%.yaml) \
+		--set prepare.root=$(abspath $(DATA)) prepare.path=$(abspath $(DATA))/frey_face.npz $(SET)
 
 demo: $(READY)  ## renew the sampler that ships with the package, from models/export
 	@$(BIN)/python -m pipeline.graphs.demo models/export pipeline/runtime/demo

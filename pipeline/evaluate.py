@@ -11,7 +11,6 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from pipeline.device import choose_device
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.metrics import figures
-from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use
+from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, estimate, mean_and_stderr, recon_at_mean
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
@@ -89,7 +88,7 @@ def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) 
         "traversals": figures.traversals(moved, dimensions, use.kl.tolist(), TRAVERSAL),
     }
     if model.config.latent_dim == 2 and model.config.prior == "standard":
-        grid = _images(model, _prior_quantiles(MANIFOLD_COLUMNS).to(device))
+        grid = _images(model, prior_quantiles(MANIFOLD_COLUMNS).to(device))
         pictures["manifold"] = figures.manifold(grid, MANIFOLD_COLUMNS)
     return pictures
 
@@ -173,12 +172,6 @@ def _traversal(z: Tensor, dimensions: Sequence[int], values: Sequence[float]) ->
     for row, dimension in enumerate(dimensions):
         copies[row, :, dimension] = torch.tensor(values)
     return copies.flatten(0, 1)
-
-
-def _prior_quantiles(columns: int) -> Tensor:
-    """A grid of two-dimensional z at equal steps of the standard normal's probability: [columns**2, 2]."""
-    quantiles = [NormalDist().inv_cdf((step + 0.5) / columns) for step in range(columns)]
-    return torch.tensor([(across, -down) for down in quantiles for across in quantiles])
 
 
 def _headline(metrics: dict[str, float]) -> str:

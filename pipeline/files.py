@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
-def write_csv(path: Path | str, rows: list[dict[str, float]]) -> None:
-    """Write rows of numbers, atomically; the first row names the columns."""
+def write_csv(path: Path | str, rows: Sequence[Mapping[str, float | str]]) -> None:
+    """Write rows, atomically; the first one names the columns. `read_csv` reads them back where all are numbers."""
     with atomic_file(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

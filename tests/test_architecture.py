@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "experiment": LEAVES,
     "recipe": LEAVES | {"experiment", "params"},
     "sweep": LEAVES | {"experiment", "metrics", "params"},
+    "paper": LEAVES | {"checkpoint", "dataset", "device", "metrics", "params", "sweep", "training", "vae"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),
 }
 # A model is opened by its name in the registry where somebody asks for that; nothing else of the runtime knows it.

@@ -25,26 +25,26 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _INCHES_PER_IMAGE = 0.62
-_DOTS_PER_INCH = 110
+DOTS_PER_INCH = 110
 _LEAST_WIDTH = 4.6  # inches; narrower than this a title does not fit
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG without the date and version that would make equal pictures differ."""
-    figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
 def image_grid(images: Array, columns: int, title: str, row_labels: Sequence[str] = ()) -> Figure:
     """Images in rows of `columns`, with a label before each row where labels are given."""
     rows = -(-len(images) // columns)
-    mosaic = _mosaic(images, rows, columns)
+    picture = mosaic(images, rows, columns)
     label_space = 0.75 if row_labels else 0.1
     scale = max(_INCHES_PER_IMAGE, (_LEAST_WIDTH - label_space - 0.1) / columns)
-    width, height = columns * scale, columns * scale * mosaic.shape[0] / mosaic.shape[1]
+    width, height = columns * scale, columns * scale * picture.shape[0] / picture.shape[1]
     figure = Figure(figsize=(width + label_space + 0.1, height + 0.5))
     size = figure.get_size_inches()
     axes = figure.add_axes((label_space / size[0], 0.1 / size[1], width / size[0], height / size[1]))
-    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest" if images.shape[-1] < 64 else "auto")
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest" if images.shape[-1] < 64 else "auto")
     axes.set_axis_off()
     for row, label in enumerate(row_labels):
         axes.text(-0.012, 1 - (row + 0.5) / rows, label, ha="right", va="center", transform=axes.transAxes, size=8)
@@ -99,6 +99,16 @@ def manifold(images: Array, columns: int) -> Figure:
     return image_grid(images, columns, "The manifold: z at equal steps of the prior's probability")
 
 
+def mosaic(images: Array, rows: int, columns: int) -> Array:
+    """[n, C, H, W] -> one picture [rows * (H + 1), columns * (W + 1), C or none], with a line between."""
+    count, channels, height, width = images.shape
+    cells = np.ones((rows * columns, channels, height + 1, width + 1), np.float32)
+    cells[:count, :, :height, :width] = images
+    grid = cells.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    picture = grid.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    return picture[..., 0] if channels == 1 else picture
+
+
 def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, best_epoch: int) -> None:
     epochs = [row["epoch"] for row in rows]
     for split, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
@@ -108,13 +118,3 @@ def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, bes
     margin = 0.05 * (max(values) - min(values)) or 1.0  # the first epochs would flatten all the others
     axes.set_ylim(0 if name == "kl" else min(values) - margin, max(values) + margin)
     axes.set(title={"elbo": "ELBO", "recon": "recon", "kl": "KL"}[name] + " (nats)", xlabel="epoch")
-
-
-def _mosaic(images: Array, rows: int, columns: int) -> Array:
-    """[n, C, H, W] -> one picture [rows * (H + 1), columns * (W + 1), C or none], with a line between."""
-    count, channels, height, width = images.shape
-    cells = np.ones((rows * columns, channels, height + 1, width + 1), np.float32)
-    cells[:count, :, :height, :width] = images
-    grid = cells.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    picture = grid.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
-    return picture[..., 0] if channels == 1 else picture

@@ -1,7 +1,9 @@
 """Which latent dimensions carry information."""
 
+from statistics import NormalDist
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pipeline.vae.priors import Prior
@@ -29,3 +31,9 @@ class LatentUse(NamedTuple):
 def latent_use(mu: Tensor, logvar: Tensor, prior: Prior) -> LatentUse:
     """Measure the posteriors of a split, both [n, latent_dim]; the KL is `prior.kl_per_dimension`."""
     return LatentUse(prior.kl_per_dimension(mu, logvar).mean(0), mu.var(0))
+
+
+def prior_quantiles(columns: int) -> Tensor:
+    """A grid of two-dimensional z at equal steps of the standard normal's probability: [columns**2, 2]."""
+    quantiles = [NormalDist().inv_cdf((step + 0.5) / columns) for step in range(columns)]
+    return torch.tensor([(across, -down) for down in quantiles for across in quantiles])

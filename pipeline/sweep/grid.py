@@ -58,11 +58,16 @@ def load_sweep(path: Path, base: dict[str, Any]) -> Sweep:
             raise UserError(f"{path}: grid.{name} is {values!r}; expected a list of different numbers")
     sweep = Sweep(path.stem, content["params"], grid)
     for point in sweep.points:
-        check_params(_applied({**sweep.shared, **point}, base, path), path)
+        check_params(applied({**sweep.shared, **point}, base, path), path)
     return sweep
 
 
-def _applied(values: Mapping[str, Any], base: dict[str, Any], path: Path) -> dict[str, Any]:
+def applied(values: Mapping[str, Any], base: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`base` with values in place, which are named as `train.beta`; errors name the recipe at `path`.
+
+    Raises:
+        UserError: a name is in no section.
+    """
     changed = {name: dict(section) for name, section in base.items()}
     for name, value in values.items():
         section, _, param = str(name).partition(".")

@@ -14,7 +14,7 @@ def random_images(count, channels=1, height=8, width=6):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grid_shows_every_image_in_its_place(channels):
     images = random_images(5, channels)
-    picture = figures._mosaic(images, rows=2, columns=3)
+    picture = figures.mosaic(images, rows=2, columns=3)
     picture = picture[..., None] if channels == 1 else picture
     np.testing.assert_array_equal(picture[9:17, 7:13], images[4].transpose(1, 2, 0))
     assert (picture[9:, 14:] == 1).all()  # the sixth place is empty

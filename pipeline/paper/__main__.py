@@ -1,0 +1,124 @@
+"""Run the recipes of the paper's experiments, and draw its figures from what was measured.
+
+Reads    the recipes named; params.yaml for what they leave open; the images, by the prepare stage
+Writes   in the first folder, a folder for each run (the trained model, curve.csv); in the second, for each recipe a
+         table of its curves, and its figures
+
+A run that is there, under the same params and data, is not repeated: what was stopped goes on with the next one.
+
+    python -m pipeline.paper models/paper reports/paper recipes/paper/*.yaml [--set section.param=value ...]
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.dataset.store import PreparedData, open_prepared
+from pipeline.errors import UserError, run_stage
+from pipeline.files import atomic_directory, read_csv, write_csv, write_json
+from pipeline.metrics.figures import save_figure
+from pipeline.paper import figures
+from pipeline.paper.plan import Plan, Run, load_plan
+from pipeline.paper.training import train_and_measure
+from pipeline.params import PARAMS_FILE, Params, read_yaml
+
+CURVE = "curve.csv"
+
+
+def prepared(params: Params, folder: Path) -> PreparedData:
+    """The images that params name, by the prepare stage, unless they are there already.
+
+    Raises:
+        UserError: the stage failed; why has been printed by then.
+    """
+    place = folder / f"data-{_digest(params.prepare.model_dump(mode='json'))}"
+    if not (place / "prepared").is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+        write_json(place / PARAMS_FILE, params.model_dump(mode="json"))  # every JSON file is a YAML file
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "DVC_ROOT": str(Path.cwd())}
+        command = [sys.executable, "-m", "pipeline.prepare", "prepared"]
+        if subprocess.run(command, cwd=place, env=environment, check=False).returncode != 0:
+            raise UserError(f"prepare.source {params.prepare.source}: the prepare stage failed; see above")
+    return open_prepared(place / "prepared")
+
+
+def folder_of(run: Run, data: PreparedData, folder: Path) -> Path:
+    """Where a run lies: named by all that shapes it, so that recipes share what they have in common."""
+    return folder / f"run-{_digest([data.sha256, run.params.digest(), run.params.evaluate.seed, vars(run.measure)])}"
+
+
+def run_plan(plan: Plan, folder: Path) -> dict[Path, Run]:
+    """Train, measure and save the runs that are not there yet; all of them, by their folders."""
+    places = {}
+    for number, run in enumerate(plan.runs, 1):
+        data = prepared(run.params, folder)
+        place = folder_of(run, data, folder)
+        if not place.is_dir():
+            checkpoint, rows = train_and_measure(run, data)
+            with atomic_directory(place) as beside:
+                save_checkpoint(beside, checkpoint)
+                write_csv(beside / CURVE, rows)
+        places[place] = run
+        last = read_csv(place / CURVE)[-1]
+        elbos = ", ".join(f"{split} elbo {last[f'{split}_elbo']:.2f}" for split in ("train", "test"))
+        print(f"paper: {number} of {len(plan.runs)}, {run.name}: {elbos} at {last['samples']:,.0f} samples", flush=True)
+    return places
+
+
+def report(plan: Plan, places: dict[Path, Run], folder: Path) -> None:
+    """Write the table of a recipe's curves, and its figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{**run.point, **row} for place, run in places.items() for row in read_csv(place / CURVE)]
+    write_csv(folder / f"{plan.name}.csv", rows)
+    for name in plan.figures:
+        save_figure(_draw(name, rows, places), folder / f"{plan.name}-{name}.png")
+
+
+def main() -> None:
+    """Run and draw one recipe after the other."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.paper", description="Redraw the paper's experiments.")
+    parser.add_argument("runs", type=Path, help="folder of the runs")
+    parser.add_argument("reports", type=Path, help="folder of the tables and figures")
+    parser.add_argument("recipes", type=Path, nargs="+")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="section.param=value or measure.name=value, over the recipe's"
+    )
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)  # as the train stage does
+    plans = [load_plan(recipe, read_yaml(PARAMS_FILE), arguments.set) for recipe in arguments.recipes]
+    for plan in plans:
+        report(plan, run_plan(plan, arguments.runs), arguments.reports)
+        print(f"paper: {plan.name}: {len(plan.runs)} runs -> {arguments.reports}", flush=True)
+
+
+def _draw(name: str, rows: Sequence[figures.Row], places: dict[Path, Run]) -> Figure:
+    if name == "bound":
+        return figures.bound_curves(rows)
+    if name == "likelihood":
+        return figures.likelihood_curves(rows)
+    models = {
+        run.params.model.latent_dim: load_checkpoint(place).model
+        for place, run in places.items()
+        if run.params.train.objective == "elbo"
+    }
+    if name == "manifold":
+        return figures.manifold(models[2])
+    return figures.samples(models)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    run_stage(main)

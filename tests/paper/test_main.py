@@ -1,0 +1,111 @@
+"""`python -m pipeline.paper` as a whole, on the smallest digits, with trainings of a second."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from pipeline.checkpoint import load_checkpoint
+from pipeline.dataset.noise import stream_key
+from pipeline.dataset.store import open_prepared
+from pipeline.errors import UserError
+from pipeline.metrics.likelihood import encode_split, estimate
+from pipeline.paper import __main__ as module
+from pipeline.paper import training
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+figures: [bound, likelihood, manifold, samples]
+params:
+  prepare.source: array
+  prepare.path: digits.npz
+  model.hidden: [16]
+  train.warmup_epochs: 0
+  train.global_batch_size: 20
+  train.learning_rate: 0.02
+  train.ema_decay: 0.0
+  train.precision: fp32
+  train.device: cpu
+  train.compile: never
+grid:
+  model.latent_dim: [2]
+  prepare.train_images: [100]
+  train.objective: [elbo, wake_sleep]
+measure: {first: 50, last: 430, per_decade: 3, images: 30, importance_samples: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a recipe and its digits, in which `paper` has run once."""
+    folder = tmp_path_factory.mktemp("paper")
+    images = (load_digits().images[:200] * 255 / 16).round().astype(np.uint8)
+    np.savez(folder / "digits.npz", images=images)
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (folder / "small.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_main(patch, folder)
+    return folder
+
+
+def run_main(patch, folder, *overrides):
+    settings = [f"prepare.path={folder / 'digits.npz'}", *overrides]
+    patch.setattr(sys, "argv", ["paper", "runs", "report", "small.yaml", "--set", *settings])
+    module.main()
+
+
+def table(folder):
+    head, *rows = (folder / "report" / "small.csv").read_text().splitlines()
+    return [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
+
+
+def test_a_grid_of_two_runs_is_measured_and_drawn(place):
+    rows = table(place)
+    assert [row["train.objective"] for row in rows] == ["elbo"] * 4 + ["wake_sleep"] * 4
+    assert [float(row["samples"]) for row in rows[:4]] == [60, 100, 200, 440]
+    elbos = [float(row["test_elbo"]) for row in rows[:4]]
+    assert elbos == sorted(elbos)
+    assert elbos[-1] > elbos[0] + 2
+    assert all(float(row["test_nll"]) < -float(row["test_elbo"]) for row in rows)
+    for figure in ("bound", "likelihood", "manifold", "samples"):
+        assert (place / "report" / f"small-{figure}.png").stat().st_size > 1000
+
+
+def test_the_saved_model_is_the_one_that_was_measured_last(place):
+    [run] = [folder for folder in (place / "runs").glob("run-*") if load_checkpoint(folder).objective == "wake_sleep"]
+    [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
+    model = load_checkpoint(run).model
+    given = encode_split(model, training.spread(data.test.images, 30), "dynamic", stream_key(0, 1))
+    found = estimate(model, given, 3, 0, 5000)
+    last = table(place)[-1]
+    assert found.elbo.mean().item() == pytest.approx(float(last["test_elbo"]), abs=1e-3)
+    assert -found.iw_bound.mean().item() == pytest.approx(float(last["test_nll"]), abs=1e-3)
+
+
+def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, capsys):
+    ran = []
+
+    def train(run, data):
+        ran.append(run.name)
+        raise UserError("enough")
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(module, "train_and_measure", train)
+    before = table(place)
+    run_main(monkeypatch, place)
+    assert ran == []
+    assert table(place) == before
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 2 runs -> report"
+    with pytest.raises(UserError, match="enough"):
+        run_main(monkeypatch, place, "train.learning_rate=0.01")
+    assert ran == ["small-latent_dim-2-train_images-100-objective-elbo"]
+
+
+def test_images_are_spread_over_the_split():
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    assert training.spread(images, 5).flatten().tolist() == [0, 25, 50, 74, 99]
+    assert torch.equal(training.spread(images, 1000).flatten(), torch.arange(100, dtype=torch.uint8))

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.paper.plan import Measure, load_plan
+from pipeline.params import read_yaml
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
+BASE = read_yaml(ROOT / "params.yaml")
+HOW = "measure: {first: 100, last: 1000, per_decade: 2, images: 5, importance_samples: 1}\n"
+GRID = "grid: {model.latent_dim: [2, 5], train.objective: [elbo, wake_sleep]}\n"
+PARAMS = "params: {train.warmup_epochs: 0}\n"
+WHOLE = f"figures: [bound]\n{PARAMS}{GRID}{HOW}"
+
+
+def write(folder, text):
+    path = folder / "small.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_paper_is_valid(path):
+    plan = load_plan(path, BASE)
+    assert plan.figures
+    assert len({run.name for run in plan.runs}) == len(plan.runs) > 1
+
+
+def test_both_algorithms_train_the_same_networks():
+    for path in RECIPES:
+        pairs = {}
+        for run in load_plan(path, BASE).runs:
+            pairs.setdefault((run.params.prepare.train_images, run.params.model), set()).add(run.params.train.objective)
+        assert all(found == {"elbo", "wake_sleep"} for found in pairs.values()) or path.stem == "mnist-samples"
+
+
+def test_the_runs_are_all_points_of_the_grid(tmp_path):
+    runs = load_plan(write(tmp_path, WHOLE), BASE).runs
+    assert [(run.params.model.latent_dim, run.params.train.objective) for run in runs] == [
+        (2, "elbo"),
+        (2, "wake_sleep"),
+        (5, "elbo"),
+        (5, "wake_sleep"),
+    ]
+    assert runs[1].name == "small-latent_dim-2-objective-wake_sleep"
+
+
+def test_the_command_line_has_the_last_word(tmp_path):
+    overrides = ["measure.last=400", "prepare.root=/data", "train.learning_rate=0.02"]
+    [run, *_] = load_plan(write(tmp_path, WHOLE), BASE, overrides).runs
+    assert (run.measure.last, run.params.prepare.root, run.params.train.learning_rate) == (400, "/data", 0.02)
+
+
+def test_milestones_lie_at_equal_ratios_and_end_the_run():
+    milestones = Measure(first=100, last=10_000, per_decade=2, images=1, importance_samples=1).milestones
+    assert milestones == [100, 316, 1000, 3162, 10_000]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PARAMS + GRID + HOW, "holds params, grid, measure; expected the list figures, and the mappings params, grid"),
+        (WHOLE.replace("bound", "bounds"), "figures has 'bounds'; expected some of bound, likelihood, manifold"),
+        (WHOLE.replace("bound", "likelihood"), "figures has 'likelihood'; expected prepare.train_images in grid"),
+        (WHOLE.replace("[2, 5]", "2"), "grid.model.latent_dim is 2; expected a list of values"),
+        (WHOLE.replace("[2, 5]", "[0]"), "model.latent_dim is 0; expected a number >= 1"),
+        (WHOLE.replace("warmup_epochs: 0", "warmup_epochs: 3"), "train.warmup_epochs is 3 while train.objective is"),
+        (
+            WHOLE.replace("[bound]", "[manifold]").replace("[2, 5]", "[5]"),
+            "figures has 'manifold', and no run a model.l",
+        ),
+        (
+            WHOLE.replace("train.warmup", "trian.warmup"),
+            "trian.warmup_epochs is in no section; expected one of prepare",
+        ),
+        (WHOLE.replace("images: 5", "images: many"), "measure.images is 'many'; expected a whole number >= 1"),
+        (WHOLE.replace("images: 5, ", ""), "measure holds first, last, per_decade, importance_samples; expected first"),
+        (WHOLE.replace("last: 1000", "last: 10"), "measure.last is 10; expected at least measure.first, 100"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_plan(path, BASE)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_setting_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'train.epochs' is no setting; expected section.param=value"):
+        load_plan(write(tmp_path, WHOLE), BASE, ["train.epochs"])
