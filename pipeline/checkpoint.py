@@ -12,13 +12,13 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.objectives import OBJECTIVES
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RUN = "run.json"
 HISTORY = "history.csv"
 
-OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "wake_sleep", "autoencoder")
 BINARIZE = ("none", "static", "dynamic")
 
 

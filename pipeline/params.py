@@ -102,17 +102,19 @@ class ModelParams(Section):
 class TrainParams(Section):
     """How the model is trained."""
 
-    objective: Literal["elbo", "stl", "iwae", "dreg", "wake_sleep", "autoencoder"]
+    objective: Literal["elbo", "stl", "iwae", "dreg", "tc", "wake_sleep", "autoencoder"]
     """`stl`: the ELBO with a gradient of less noise (Roeder et al. 2017). `iwae`: the bound of k samples (Burda et al.
-    2015). `dreg`: that with a gradient of less noise (Tucker et al. 2018). `wake_sleep`: the decoder learns from
-    images, the encoder from the model's dreams (Hinton et al. 1995). `autoencoder`: no noise and no KL, to see what
-    the variational part changes."""
+    2015). `dreg`: that with a gradient of less noise (Tucker et al. 2018). `tc`: beta weighs the total correlation of
+    q(z) alone (Chen et al. 2018). `wake_sleep`: the decoder learns from images, the encoder from the model's dreams
+    (Hinton et al. 1995). `autoencoder`: no noise and no KL, to see what the variational part changes."""
     importance_samples: Annotated[int, Field(ge=1, le=1000)]
     """k of iwae and dreg; each costs as much as an image more in the batch."""
     free_bits: Annotated[float, Field(ge=0)]
     """Of elbo: nats that each latent dimension may carry, on average over the batch, without being pushed to less."""
+    sampled_kl: bool
+    """Of elbo: the KL is log q - log p of the z that recon is taken at, also where it has a closed form."""
     beta: Annotated[float, Field(ge=0)]
-    """Weight of the KL in the objective. What is reported always has beta = 1."""
+    """Weight of the KL in the objective, or of tc's total correlation. What is reported always has beta = 1."""
     warmup_epochs: Annotated[int, Field(ge=0)]
     """Epochs over which beta rises linearly from 0."""
     binarize: Literal["none", "static", "dynamic"]
@@ -233,10 +235,26 @@ class Params(Section):
                 "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
                 "expected train.compile: auto or never"
             )
+        if objective == "tc":
+            self._check_total_correlation()
+        if self.train.sampled_kl and (objective != "elbo" or free_bits > 0):
+            raise ValueError(
+                f"train.sampled_kl is true while train.objective is {objective!r} and train.free_bits is {free_bits}; "
+                "expected train.sampled_kl: false, or train.objective: elbo without free bits"
+            )
         if free_bits > 0 and (objective != "elbo" or self.model.prior != "standard"):
             raise ValueError(
                 f"train.free_bits is {free_bits} while train.objective is {objective!r} and model.prior is "
                 f"{self.model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
+            )
+
+    def _check_total_correlation(self) -> None:
+        """It is estimated over the batch, which several processes would cut into pieces."""
+        processes = self.train.devices * self.train.nodes
+        if processes > 1:
+            raise ValueError(
+                f"train.devices * train.nodes is {processes} while train.objective is 'tc', whose total correlation is "
+                "that of a whole batch; expected one process, or train.objective: elbo"
             )
 
     def _check_wake_sleep(self) -> None:

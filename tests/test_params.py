@@ -236,6 +236,16 @@ def test_a_section_that_holds_no_params_is_named(section):
             "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",
         ),
         (
+            {"train.sampled_kl": True, "train.free_bits": 0.5},
+            "train.sampled_kl is true while train.objective is 'elbo' and train.free_bits is 0.5; "
+            "expected train.sampled_kl: false, or train.objective: elbo without free bits",
+        ),
+        (
+            {"train.objective": "tc", "train.devices": 2},
+            "train.devices * train.nodes is 2 while train.objective is 'tc', whose total correlation is that of a "
+            "whole batch; expected one process, or train.objective: elbo",
+        ),
+        (
             {"model.prior": "vamp", "train.objective": "autoencoder"},
             "model.prior is 'vamp' while train.objective is 'autoencoder', which has no prior; "
             "expected model.prior: standard, or train.objective: elbo",
@@ -345,6 +355,7 @@ OTHER_VALUES = {
     float: (0.03,),
     list: ([5],),
     type(None): ([9, 9], 3),
+    bool: (True,),
 }
 
 

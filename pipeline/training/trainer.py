@@ -183,7 +183,9 @@ class Trainer:
         """The loss, [], and the terms summed over the batch, float64 [3]."""
         params = self.params
         with precision_context(self.precision, self.device):
-            loss, bound = objective(params.objective, self.model, batch.x, batch.eps, beta, params.free_bits)
+            loss, bound = objective(
+                params.objective, self.model, batch.x, batch.eps, beta, params.free_bits, params.sampled_kl
+            )
         return loss, _sum_terms(bound)
 
     def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:

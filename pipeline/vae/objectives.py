@@ -1,5 +1,6 @@
 """What training minimises. These shape the weights alone; what is reported is always the bound itself."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,11 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.vae.bounds import Bound, elbo, iw_bound
+from pipeline.vae.densities import gaussian_elements
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat
+
+OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "tc", "wake_sleep", "autoencoder")
 
 MANY_SAMPLES = ("iwae", "dreg")
 """The objectives that take `train.importance_samples` samples of z per example; the others take one."""
@@ -21,23 +25,39 @@ class Objective(NamedTuple):
     bound: Bound
 
 
-def objective(name: str, model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, free_bits: float) -> Objective:
+def objective(
+    name: str,
+    model: VAE,
+    x: Tensor,
+    eps: Tensor,
+    beta: float | Tensor,
+    free_bits: float = 0.0,
+    sampled_kl: bool = False,
+) -> Objective:
     """The loss of a batch by its name in params.yaml.
 
     Args:
-        name: elbo, stl, iwae, dreg, wake_sleep or autoencoder.
+        name: elbo, stl, iwae, dreg, tc, wake_sleep or autoencoder.
         model: what is trained.
         x: [batch, C, H, W].
         eps: standard-normal noise, [batch, *noise_shape(...)], zeros for an auto-encoder.
-        beta: weight of log q(z|x) - log p(z), or of its expectation, the KL.
+        beta: weight of log q(z|x) - log p(z), or of its expectation, the KL; of tc, of the total correlation.
         free_bits: of elbo: nats per latent dimension below which the KL costs no less.
+        sampled_kl: of elbo: log q - log p of the z that recon is taken at, also where the KL has a closed form.
+
+    Raises:
+        UserError: there is no such objective.
     """
+    if name not in OBJECTIVES:
+        raise UserError(f"train.objective is {name!r}; expected one of {', '.join(OBJECTIVES)}")
     if name in MANY_SAMPLES:
         return importance_objective(model, x, eps, beta, doubly_reparameterized=name == "dreg")
     if name == "wake_sleep":
         return wake_sleep_objective(model, x, eps)
-    if name == "stl":
-        return stl_objective(model, x, eps, beta)
+    if name == "stl" or (name == "elbo" and sampled_kl):
+        return sampled_objective(model, x, eps, beta, with_score=name == "elbo")
+    if name == "tc":
+        return total_correlation_objective(model, x, eps, beta)
     bound = elbo(model, x, eps)
     if name == "autoencoder":
         return Objective(autoencoder_loss(bound), bound)
@@ -66,17 +86,45 @@ def free_bits_loss(model: VAE, x: Tensor, bound: Bound, beta: float | Tensor, fr
     return beta * per_dimension.clamp_min(free_bits).sum() - bound.recon.mean()
 
 
-def stl_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor) -> Objective:
-    """Minus the ELBO by one sample, without the score of q ("sticking the landing", Roeder et al., arXiv 1703.09194).
+def sampled_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, with_score: bool) -> Objective:
+    """Minus the ELBO by one sample in both terms (arXiv 1312.6114, equation 6).
 
-    log q(z|x) is differentiated by z alone; what is left out has mean 0, and near the exact posterior is all the noise.
+    Without the score of q ("sticking the landing", Roeder et al., arXiv 1703.09194) log q(z|x) is differentiated by z
+    alone; what is left out has mean 0, and near the exact posterior is all the noise.
     """
     q = model.posterior(x)
     draw = q.draw(eps)
     recon = model.likelihood.log_prob(x, model.parameters_of(draw))
-    ratio = _without_score(q).log_prob(draw) - model.prior.log_prob(draw.z)
+    ratio = (q if with_score else _without_score(q)).log_prob(draw) - model.prior.log_prob(draw.z)
     kl = q.kl(draw, model.prior).detach()
     return Objective((beta * ratio - recon).mean(), Bound(recon - kl, recon, kl))
+
+
+def total_correlation_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor) -> Objective:
+    """Minus the ELBO plus (beta - 1) times the total correlation of q(z): beta-TCVAE (Chen et al., arXiv 1802.04942).
+
+    The KL is mutual information, total correlation and the KL of each dimension; beta weighs the second alone
+    (equation 4 with alpha = gamma = 1).
+    """
+    q = model.posterior(x)
+    draw = q.draw(eps)
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
+    bound = Bound(recon - (kl := q.kl(draw, model.prior)), recon, kl)
+    correlation = total_correlation(draw.z, q.mu, q.logvar).mean()
+    return Objective((beta - 1) * correlation - bound.elbo.mean(), bound)
+
+
+def total_correlation(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log q(z) - sum_d log q(z_d) at each z, [batch], in nats; q(z) is the mean of the batch's posteriors.
+
+    All are [batch, latent_dim], z drawn from N(mu, exp(logvar)). With the whole data in place of the batch, its mean
+    is the total correlation; but for a constant this is the minibatch-weighted sampling of arXiv 1802.04942, C.1.
+    """
+    pairs = gaussian_elements(z[:, None], mu, logvar)  # (batch, batch, latent_dim): log q(z_i | x_j)
+    count = math.log(len(mu))
+    joint = pairs.sum(2).logsumexp(1) - count
+    marginals = (pairs.logsumexp(1) - count).sum(1)
+    return joint - marginals
 
 
 def importance_objective(

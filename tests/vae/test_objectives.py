@@ -1,12 +1,15 @@
 """Objectives on the linear-Gaussian model, whose posterior is known."""
 
+import math
+
 import pytest
 import torch
 from linear import LATENTS, give_exact_posterior, images, linear_vae, noise
 
+from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.objectives import beta_vae_loss, noise_shape, objective
+from pipeline.vae.objectives import beta_vae_loss, noise_shape, objective, total_correlation
 
 
 def gradient(vae, loss, part):
@@ -72,6 +75,51 @@ def test_at_the_exact_posterior_the_encoder_hears_no_noise(name):
     assert other.abs().max() > 1e-3
 
 
+def test_a_sampled_kl_has_the_mean_of_the_closed_one_and_more_noise():
+    vae, x = linear_vae(), images(3)
+    losses = torch.tensor(
+        [
+            [objective("elbo", vae, x, eps, 0.7, sampled_kl=sampled).loss.item() for sampled in (False, True)]
+            for eps in (noise(3, LATENTS, seed=seed) for seed in range(1000))
+        ]
+    )
+    difference = losses[:, 1] - losses[:, 0]
+    assert difference.mean().abs() < 4 * difference.std() / 1000**0.5
+    assert difference.std() > 0.1
+
+
+def test_total_correlation_is_that_of_the_mixture_of_the_posteriors():
+    mu = torch.tensor([[-1.0, -1.2], [1.0, 0.8], [0.3, 0.9]], dtype=torch.float64)
+    logvar = torch.tensor([[-1.0, -0.5], [-1.5, -1.0], [-2.0, -0.3]], dtype=torch.float64)
+    axis = torch.linspace(-7, 7, 701, dtype=torch.float64)
+    density = torch.exp(
+        -0.5 * ((axis[:, None, None] - mu) ** 2 / logvar.exp() + logvar + math.log(2 * math.pi))
+    )  # (grid, component, dimension)
+    joint = torch.einsum("akx,bky->xyab", density, density)[0, 1] / 3
+    marginals = density.mean(1)
+    ratio = joint / (marginals[:, None, 0] * marginals[None, :, 1])
+    exact = (joint * ratio.clamp_min(1e-300).log()).sum() * (axis[1] - axis[0]) ** 2
+    means, variances = mu.repeat(700, 1), logvar.repeat(700, 1)
+    found = total_correlation(means + (0.5 * variances).exp() * noise(2100, 2), means, variances)
+    assert exact > 0.2
+    assert (found.mean() - exact).abs() < 4 * found.std() / 2100**0.5
+
+
+def test_with_beta_one_the_total_correlation_counts_as_in_the_elbo():
+    vae, x, eps = linear_vae(), images(5), noise(5, LATENTS)
+    one, four = (objective("tc", vae, x, eps, beta) for beta in (1.0, 4.0))
+    torch.testing.assert_close(one.loss, objective("elbo", vae, x, eps, 1.0).loss)
+    q = vae.posterior(x)
+    correlation = total_correlation(q.draw(eps).z, q.mu, q.logvar).mean()
+    torch.testing.assert_close(four.loss - one.loss, 3 * correlation)
+    assert torch.equal(four.bound.elbo, one.bound.elbo)
+
+
+def test_an_objective_that_does_not_exist_is_an_error():
+    with pytest.raises(UserError, match="train.objective is 'elbow'; expected one of elbo, stl"):
+        objective("elbow", linear_vae(), images(2), noise(2, LATENTS), 1.0)
+
+
 def test_free_bits_let_a_dimension_carry_so_much_for_nothing():
     vae, x, eps = linear_vae(), images(5), noise(5, LATENTS)
     kl = vae.prior.kl_per_dimension(*vae.encode(x)).mean(0)
@@ -83,7 +131,7 @@ def test_free_bits_let_a_dimension_carry_so_much_for_nothing():
     torch.testing.assert_close(objective("elbo", vae, x, eps, 1.0, 1e-9).loss, kl.sum() - recon)
 
 
-@pytest.mark.parametrize("name", ["elbo", "stl", "iwae", "dreg"])
+@pytest.mark.parametrize("name", ["elbo", "stl", "iwae", "dreg", "tc"])
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
 def test_every_objective_teaches_every_part_under_every_prior(name, prior):
     torch.manual_seed(0)
