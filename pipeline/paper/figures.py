@@ -20,7 +20,7 @@ SPLITS = {"test": "-", "train": ":"}
 _PANEL = (2.2, 2.6)  # inches
 _BELOW = 0.1  # of the measurements, the lowest, which may lie below the frame: the steep beginning flattens all others
 _GAP, _TITLE = 0.12, 0.25  # inches, around pictures and above them
-_GRID, _SAMPLES = 20, 10  # columns
+_GRID, _SAMPLES = 18, 8  # columns
 _SEED = 0
 
 

@@ -41,8 +41,8 @@ class Measure:
 
     @property
     def milestones(self) -> list[int]:
-        """Numbers of training samples at which to measure, at equal ratios, the last among them."""
-        steps = math.ceil(math.log10(self.last / self.first) * self.per_decade)
+        """Numbers of training samples at which to measure, at equal ratios down from the last to about the first."""
+        steps = round(math.log10(self.last / self.first) * self.per_decade)
         return sorted({round(self.last * 10 ** (-step / self.per_decade)) for step in range(steps + 1)})
 
 
