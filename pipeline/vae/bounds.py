@@ -17,16 +17,17 @@ class Bound(NamedTuple):
     kl: Tensor
 
 
-def elbo(model: VAE, x: Tensor, eps: Tensor) -> Bound:
+def elbo(model: VAE, x: Tensor, eps: Tensor, label: Tensor | None = None) -> Bound:
     """The ELBO (arXiv 1312.6114, equation 10) from one z per example, with the analytic KL where the prior has one.
 
     `x` is [batch, C, H, W]; `eps` is standard-normal noise [batch, latent_dim]. Zeros for `eps` put z at the
-    posterior's mean, which makes `recon` that of a plain auto-encoder.
+    posterior's mean, which makes `recon` that of a plain auto-encoder. Of a conditional model `label`, int64 [batch],
+    are the classes, and the bound is one of log p(x|y).
     """
-    q = model.posterior(x)
+    q = model.posterior(x, label)
     draw = q.draw(eps)
-    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
-    kl = q.kl(draw, model.prior)
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw, label))
+    kl = q.kl(draw, model.prior.given(label))
     return Bound(recon - kl, recon, kl)
 
 
@@ -41,21 +42,28 @@ class ImportanceSamples(NamedTuple):
     log_w_discrete: Tensor
 
 
-def importance_samples(model: VAE, x: Tensor, q: Posterior, eps: Tensor) -> ImportanceSamples:
+def importance_samples(
+    model: VAE, x: Tensor, q: Posterior, eps: Tensor, label: Tensor | None = None
+) -> ImportanceSamples:
     """Weigh K samples of z per example.
 
-    `x` is [batch, C, H, W], `q` its posterior, `eps` is [batch, K, latent_dim].
+    `x` is [batch, C, H, W], `q` its posterior, `eps` is [batch, K, latent_dim]; `label`, int64 [batch], as in `elbo`.
     """
     batch, samples, _ = eps.shape
-    x, q = repeat(x, samples), q.repeat(samples)
+    x, q, label = repeat(x, samples), q.repeat(samples), repeated(label, samples)
     draw = q.draw(eps.flatten(0, 1))
-    parameters = model.parameters_of(draw)  # (batch * K, ...)
+    parameters = model.parameters_of(draw, label)  # (batch * K, ...)
     recon = model.likelihood.log_prob(x, parameters)
-    log_w = recon + model.prior.log_prob(draw.z) - q.log_prob(draw)
+    log_w = recon + model.prior.given(label).log_prob(draw.z) - q.log_prob(draw)
     log_w_discrete = log_w
     if model.likelihood.is_density:
         log_w_discrete = log_w - recon + model.likelihood.discrete_log_prob(x, parameters)
     return ImportanceSamples(*(value.view(batch, samples) for value in (log_w, recon, log_w_discrete)))
+
+
+def repeated(label: Tensor | None, times: int) -> Tensor | None:
+    """Each class so many times in a row; None stays None."""
+    return None if label is None else repeat(label, times)
 
 
 def iw_bound(log_w: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.vae.condition import CONDITIONS, Conditioned, check_label
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
@@ -31,9 +32,13 @@ class VAEConfig:
     likelihood_components: int = 1
     prior: str = "standard"
     prior_components: int = 1
+    condition: str = "none"
+    classes: tuple[str, ...] = ()
+    """Their names, in the order of the labels, where `condition` is label; else none."""
 
     def __post_init__(self) -> None:
-        for name, known in {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS)}.items():
+        choices = {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS), "condition": CONDITIONS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if not _are_sizes(self.image_shape) or len(self.image_shape) != 3:
@@ -44,6 +49,19 @@ class VAEConfig:
         is_number = isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf
         if self.sigma not in ("learned", "optimal", "per_pixel") and not is_number:
             raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned, optimal or per_pixel")
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        names, conditional = self.classes, self.condition == "label"
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"model.classes is {names!r:.60}; expected a list of names")
+        if len(set(names)) != len(names):
+            raise UserError(f"model.classes is {names!r:.60}; expected each name once")
+        if conditional != bool(names):
+            expected = "the names of the classes" if conditional else "none"
+            raise UserError(f"model.classes has {len(names)} names; expected {expected} for condition {self.condition}")
+        if conditional and self.prior == "vamp":
+            raise UserError("model.prior is 'vamp' in a conditional model; expected standard, mixture or per_class")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         single = ("latent_dim", "likelihood_components", "prior_components")
@@ -70,6 +88,9 @@ class VAEConfig:
 class VAE(nn.Module):
     """q(z|x), p(z) and p(x|z), with x in [0, 1] of shape [batch, C, H, W] and z of shape [batch, latent_dim].
 
+    A conditional model is q(z|x, y), p(z) or p(z|y), and p(x|z, y): its methods take the classes as `label`, int64
+    [batch], from 0, and `prior.given(label)` is its prior. Another model takes none; either refuses the other's call.
+
     Raises:
         UserError: the network does not fit the images.
     """
@@ -81,35 +102,43 @@ class VAE(nn.Module):
         likelihood = make_likelihood(config.likelihood, channels, config.sigma, config.likelihood_components)
         parameter_shape = (likelihood.outputs, height, width)
         layout = (config.hidden, config.activation)
-        self.encoder = ENCODERS[config.network](config.image_shape, *layout, 2 * config.latent_dim)
-        self.decoder = DECODERS[config.network](parameter_shape, *layout, config.latent_dim)
+        classes = len(config.classes)
+        encoder = ENCODERS[config.network](config.image_shape, *layout, 2 * config.latent_dim)
+        decoder = DECODERS[config.network](parameter_shape, *layout, config.latent_dim)
+        self.encoder = Conditioned(encoder, classes) if classes else encoder
+        self.decoder = Conditioned(decoder, classes) if classes else decoder
         self.prior = make_prior(
-            config.prior, config.latent_dim, config.prior_components, config.image_shape, self.encode
+            config.prior, config.latent_dim, config.prior_components, config.image_shape, self.encode, classes
         )
         self.likelihood = likelihood
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """q(z|x) as mu and logvar (the log of the variance, by `bounded_logvar`), each [batch, latent_dim]."""
         # Under autocast the network gives bfloat16; densities want the precision of their input.
-        mu, logvar = self.encoder(x).to(x.dtype).chunk(2, dim=1)  # (batch, 2 * latent_dim)
+        mu, logvar = self._run(self.encoder, x, label).chunk(2, dim=1)  # (batch, 2 * latent_dim)
         return mu, bounded_logvar(logvar)
 
-    def posterior(self, x: Tensor) -> Posterior:
+    def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z|x) of images [batch, C, H, W]."""
-        return DiagonalGaussian(*self.encode(x))
+        return DiagonalGaussian(*self.encode(x, label))
 
-    def parameters_of(self, draw: Draw) -> Tensor:
+    def parameters_of(self, draw: Draw, label: Tensor | None = None) -> Tensor:
         """`decode` of a draw's z, which some posteriors have done on the way."""
-        return self.decode(draw.z) if draw.parameters is None else draw.parameters
+        return self.decode(draw.z, label) if draw.parameters is None else draw.parameters
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """The likelihood's parameters (logits, means, scales: see each), [batch, likelihood.outputs, H, W]."""
-        parameters: Tensor = self.decoder(z).to(z.dtype)
-        return parameters
+        return self._run(self.decoder, z, label)
 
-    def mean(self, z: Tensor) -> Tensor:
+    def mean(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Pixel means E[x|z], clipped to [0, 1], [batch, C, H, W]."""
-        return self.likelihood.mean(self.decode(z)).clamp(0, 1)
+        return self.likelihood.mean(self.decode(z, label)).clamp(0, 1)
+
+    def _run(self, network: nn.Module, given: Tensor, label: Tensor | None) -> Tensor:
+        """What a network makes of its input, in the precision of that input."""
+        check_label(label, len(self.config.classes))
+        outputs: Tensor = network(given) if label is None else network(given, label)
+        return outputs.to(given.dtype)
 
 
 def _are_sizes(values: object) -> bool:

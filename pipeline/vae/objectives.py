@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.vae.bounds import Bound, elbo, iw_bound
+from pipeline.vae.bounds import Bound, elbo, iw_bound, repeated
 from pipeline.vae.densities import gaussian_elements
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat
@@ -33,6 +33,7 @@ def objective(
     beta: float | Tensor,
     free_bits: float = 0.0,
     sampled_kl: bool = False,
+    label: Tensor | None = None,
 ) -> Objective:
     """The loss of a batch by its name in params.yaml.
 
@@ -44,6 +45,7 @@ def objective(
         beta: weight of log q(z|x) - log p(z), or of its expectation, the KL; of tc, of the total correlation.
         free_bits: of elbo: nats per latent dimension below which the KL costs no less.
         sampled_kl: of elbo: log q - log p of the z that recon is taken at, also where the KL has a closed form.
+        label: of a conditional model: the classes, int64 [batch].
 
     Raises:
         UserError: there is no such objective.
@@ -51,18 +53,18 @@ def objective(
     if name not in OBJECTIVES:
         raise UserError(f"train.objective is {name!r}; expected one of {', '.join(OBJECTIVES)}")
     if name in MANY_SAMPLES:
-        return importance_objective(model, x, eps, beta, doubly_reparameterized=name == "dreg")
+        return importance_objective(model, x, eps, beta, name == "dreg", label)
     if name == "wake_sleep":
-        return wake_sleep_objective(model, x, eps)
+        return wake_sleep_objective(model, x, eps, label)
     if name == "stl" or (name == "elbo" and sampled_kl):
-        return sampled_objective(model, x, eps, beta, with_score=name == "elbo")
+        return sampled_objective(model, x, eps, beta, name == "elbo", label)
     if name == "tc":
-        return total_correlation_objective(model, x, eps, beta)
-    bound = elbo(model, x, eps)
+        return total_correlation_objective(model, x, eps, beta, label)
+    bound = elbo(model, x, eps, label)
     if name == "autoencoder":
         return Objective(autoencoder_loss(bound), bound)
     if free_bits > 0:
-        return Objective(free_bits_loss(model, x, bound, beta, free_bits), bound)
+        return Objective(free_bits_loss(model, x, bound, beta, free_bits, label), bound)
     return Objective(beta_vae_loss(bound, beta), bound)
 
 
@@ -76,40 +78,47 @@ def autoencoder_loss(bound: Bound) -> Tensor:
     return -bound.recon.mean()
 
 
-def free_bits_loss(model: VAE, x: Tensor, bound: Bound, beta: float | Tensor, free_bits: float) -> Tensor:
+def free_bits_loss(
+    model: VAE, x: Tensor, bound: Bound, beta: float | Tensor, free_bits: float, label: Tensor | None = None
+) -> Tensor:
     """`beta_vae_loss` in which each dimension's KL, a mean over the batch, counts at least `free_bits` nats.
 
     Kingma et al. 2016, arXiv 1606.04934, equation 15, with a group for each dimension: one that carries less than that
     is not pushed to carry nothing.
     """
-    per_dimension = model.prior.kl_per_dimension(*model.encode(x)).mean(0)  # (latent_dim,)
+    prior = model.prior.given(label)
+    per_dimension = prior.kl_per_dimension(*model.encode(x, label)).mean(0)  # (latent_dim,)
     return beta * per_dimension.clamp_min(free_bits).sum() - bound.recon.mean()
 
 
-def sampled_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, with_score: bool) -> Objective:
+def sampled_objective(
+    model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, with_score: bool, label: Tensor | None = None
+) -> Objective:
     """Minus the ELBO by one sample in both terms (arXiv 1312.6114, equation 6).
 
     Without the score of q ("sticking the landing", Roeder et al., arXiv 1703.09194) log q(z|x) is differentiated by z
     alone; what is left out has mean 0, and near the exact posterior is all the noise.
     """
-    q = model.posterior(x)
+    q = model.posterior(x, label)
     draw = q.draw(eps)
-    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
-    ratio = (q if with_score else _without_score(q)).log_prob(draw) - model.prior.log_prob(draw.z)
-    kl = q.kl(draw, model.prior).detach()
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw, label))
+    ratio = (q if with_score else _without_score(q)).log_prob(draw) - model.prior.given(label).log_prob(draw.z)
+    kl = q.kl(draw, model.prior.given(label)).detach()
     return Objective((beta * ratio - recon).mean(), Bound(recon - kl, recon, kl))
 
 
-def total_correlation_objective(model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor) -> Objective:
+def total_correlation_objective(
+    model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, label: Tensor | None = None
+) -> Objective:
     """Minus the ELBO plus (beta - 1) times the total correlation of q(z): beta-TCVAE (Chen et al., arXiv 1802.04942).
 
     The KL is mutual information, total correlation and the KL of each dimension; beta weighs the second alone
     (equation 4 with alpha = gamma = 1).
     """
-    q = model.posterior(x)
+    q = model.posterior(x, label)
     draw = q.draw(eps)
-    recon = model.likelihood.log_prob(x, model.parameters_of(draw))
-    bound = Bound(recon - (kl := q.kl(draw, model.prior)), recon, kl)
+    recon = model.likelihood.log_prob(x, model.parameters_of(draw, label))
+    bound = Bound(recon - (kl := q.kl(draw, model.prior.given(label))), recon, kl)
     correlation = total_correlation(draw.z, q.mu, q.logvar).mean()
     return Objective((beta - 1) * correlation - bound.elbo.mean(), bound)
 
@@ -128,7 +137,12 @@ def total_correlation(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def importance_objective(
-    model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, doubly_reparameterized: bool
+    model: VAE,
+    x: Tensor,
+    eps: Tensor,
+    beta: float | Tensor,
+    doubly_reparameterized: bool,
+    label: Tensor | None = None,
 ) -> Objective:
     """Minus the importance-weighted bound of k samples (Burda et al., arXiv 1509.00519), `eps` [batch, k, latent_dim].
 
@@ -137,11 +151,11 @@ def importance_objective(
     whose signal does not drown in noise as k grows. beta below 1, of a warm-up, tempers the weights.
     """
     batch, samples, _ = eps.shape
-    q = model.posterior(x).repeat(samples)
+    q, label_of_draw = model.posterior(x, label).repeat(samples), repeated(label, samples)
     draw = q.draw(eps.flatten(0, 1))  # z is (batch * k, latent_dim)
-    recon = model.likelihood.log_prob(repeat(x, samples), model.parameters_of(draw)).view(batch, samples)
+    recon = model.likelihood.log_prob(repeat(x, samples), model.parameters_of(draw, label_of_draw)).view(batch, samples)
     log_q = (_without_score(q) if doubly_reparameterized else q).log_prob(draw)
-    ratio = (log_q - model.prior.log_prob(draw.z)).view(batch, samples)
+    ratio = (log_q - model.prior.given(label_of_draw).log_prob(draw.z)).view(batch, samples)
     log_w = recon - beta * ratio
     mean_recon, mean_ratio = recon.detach().mean(1), ratio.detach().mean(1)
     bound = Bound(mean_recon - mean_ratio, mean_recon, mean_ratio)
@@ -156,7 +170,7 @@ def importance_objective(
     return Objective(loss, bound)
 
 
-def wake_sleep_objective(model: VAE, x: Tensor, eps: Tensor) -> Objective:
+def wake_sleep_objective(model: VAE, x: Tensor, eps: Tensor, label: Tensor | None = None) -> Objective:
     """Minus log p(x, z), z ~ q(z|x) (wake), minus log q(z|x), (x, z) ~ p (sleep): means over the batch, in nats.
 
     The wake-sleep algorithm (Hinton, Dayan, Frey and Neal 1995) with continuous z. The wake phase teaches decoder and
@@ -171,13 +185,13 @@ def wake_sleep_objective(model: VAE, x: Tensor, eps: Tensor) -> Objective:
     latent_dim = model.config.latent_dim
     of_z, dreamt_z, of_pixels = torch.split(eps, [latent_dim, latent_dim, x[0].numel()], dim=1)
     with torch.no_grad():
-        q = model.posterior(x)
+        q = model.posterior(x, label)
         draw = q.draw(of_z)
-        kl = q.kl(draw, model.prior)
-        dream = model.likelihood.sample_from(model.decode(dreamt_z), of_pixels.view_as(x))
-    recon = model.likelihood.log_prob(x, model.decode(draw.z))
-    wake = recon + model.prior.log_prob(draw.z)
-    sleep = model.posterior(dream).log_prob(Draw(dreamt_z))
+        kl = q.kl(draw, model.prior.given(label))
+        dream = model.likelihood.sample_from(model.decode(dreamt_z, label), of_pixels.view_as(x))
+    recon = model.likelihood.log_prob(x, model.decode(draw.z, label))
+    wake = recon + model.prior.given(label).log_prob(draw.z)
+    sleep = model.posterior(dream, label).log_prob(Draw(dreamt_z))
     return Objective(-(wake + sleep).mean(), Bound(recon.detach() - kl, recon.detach(), kl))
 
 

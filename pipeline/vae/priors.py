@@ -1,4 +1,4 @@
-"""p(z): the standard normal, and two that are learned."""
+"""p(z): the standard normal, and those that are learned."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,11 +7,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pipeline.errors import UserError
+from pipeline.vae.condition import check_label
 from pipeline.vae.densities import LOG_2PI, bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-PRIORS = ("standard", "mixture", "vamp")
+PRIORS = ("standard", "mixture", "vamp", "per_class")
 _DARKEST = 0.02  # of a pseudo-input at the start, and 1 minus the brightest: beyond, its gradient is too small to learn
 
 
@@ -31,6 +32,10 @@ class Prior(nn.Module):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
+
+    def given(self, label: Tensor | None) -> "Prior":  # noqa: ARG002
+        """p(z|y) of the class of each row, int64 [batch]; most priors are the same for all of them."""
+        return self
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats; [batch, latent_dim] -> [batch]."""
@@ -73,6 +78,54 @@ class StandardNormal(Prior):
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Draw z, float32 [count, latent_dim], on the CPU."""
         return torch.randn(count, self.latent_dim, generator=generator)
+
+
+class Normal(Prior):
+    """N(mu, diag(exp(logvar))), one for each row of z, both [batch, latent_dim]."""
+
+    has_closed_kl = True
+
+    def __init__(self, mu: Tensor, logvar: Tensor) -> None:
+        super().__init__(mu.shape[1])
+        self.mu, self.logvar = mu, logvar
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats; [batch, latent_dim] -> [batch]."""
+        return gaussian_log_prob(z, self.mu, self.logvar)
+
+    def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
+        """KL(q || p) in nats, [batch], whatever z."""
+        return self.kl_per_dimension(mu, logvar).sum(1)
+
+    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """KL(q || p) of each dimension of a Gaussian q, in nats: [batch, latent_dim] -> [batch, latent_dim]."""
+        return gaussian_kl_per_dimension((mu - self.mu) * torch.exp(-0.5 * self.logvar), logvar - self.logvar)
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: Generator | None = None) -> Tensor:
+        """Draw z, float32 [count, latent_dim], on the CPU; `count` is that of the rows."""
+        eps = torch.randn(count, self.latent_dim, generator=generator)
+        return (self.mu + torch.exp(0.5 * self.logvar) * eps.to(self.mu)).float().cpu()
+
+
+class PerClass(Prior):
+    """p(z|y) = N(mu_y, diag(exp(logvar_y))), learned; `given` says which. Without a class there is no density."""
+
+    has_closed_kl = True
+
+    def __init__(self, latent_dim: int, classes: int) -> None:
+        super().__init__(latent_dim)
+        self.mu = nn.Parameter(torch.zeros(classes, latent_dim))
+        self.logvar = nn.Parameter(torch.zeros(classes, latent_dim))
+
+    def given(self, label: Tensor | None) -> Normal:
+        """p(z|y) of the class of each row, int64 [batch].
+
+        Raises:
+            UserError: the label is missing.
+        """
+        check_label(label, len(self.mu))
+        return Normal(self.mu[label], bounded_logvar(self.logvar)[label])
 
 
 class MixturePrior(Prior):
@@ -171,11 +224,18 @@ def mixture_log_prob(z: Tensor, mixture: Mixture) -> Tensor:
     return (constants - 0.5 * squares).logsumexp(1)
 
 
-def make_prior(name: str, latent_dim: int, components: int, image_shape: tuple[int, int, int], encode: Encode) -> Prior:
-    """Build a prior by its name in params.yaml; `components` are those of mixture and vamp.
+def make_prior(
+    name: str,
+    latent_dim: int,
+    components: int,
+    image_shape: tuple[int, int, int],
+    encode: Encode,
+    classes: int = 0,
+) -> Prior:
+    """Build a prior by its name in params.yaml; `components` are those of mixture and vamp, `classes` of per_class.
 
     Raises:
-        UserError: there is no such prior.
+        UserError: there is no such prior, or no class for it.
     """
     match name:
         case "standard":
@@ -184,4 +244,8 @@ def make_prior(name: str, latent_dim: int, components: int, image_shape: tuple[i
             return LearnedMixture(latent_dim, components)
         case "vamp":
             return VampPrior(latent_dim, components, image_shape, encode)
+        case "per_class":
+            if not classes:
+                raise UserError("model.prior is 'per_class' without classes; expected model.condition: label")
+            return PerClass(latent_dim, classes)
     raise UserError(f"model.prior is {name!r}; expected one of {', '.join(PRIORS)}")

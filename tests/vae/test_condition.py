@@ -1,0 +1,123 @@
+import dataclasses
+
+import pytest
+import torch
+from linear import LATENTS, conditional_linear_vae, images, marginal_of_class, model_of_class, noise
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from pipeline.errors import UserError
+from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.condition import Conditioned
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.objectives import OBJECTIVES, noise_shape, objective
+
+LABEL = torch.tensor([2, 0, 1, 2])
+CONFIG = VAEConfig(
+    (1, 8, 8), "mlp", (16,), "relu", 3, "bernoulli", "learned", condition="label", classes=("cat", "dog")
+)
+
+
+@pytest.mark.parametrize("prior", ["standard", "per_class"])
+def test_the_bounds_of_a_conditional_model_stand_in_order_and_reach_the_likelihood_of_the_class(prior):
+    vae, x = conditional_linear_vae(prior), images(4)
+    exact = torch.stack([marginal_of_class(vae, y).log_prob(one.flatten()) for y, one in zip(LABEL, x, strict=True)])
+    with torch.no_grad():
+        eps = noise(4, 40_000, LATENTS)
+        log_w = importance_samples(vae, x, vae.posterior(x, LABEL), eps, LABEL).log_w
+        many = [elbo(vae, x, eps[:, k], LABEL).elbo for k in range(500)]
+        bounds = [torch.stack(many).mean(0), iw_bound(log_w[:, :4000].reshape(-1, 10)).view(4, -1).mean(1)]
+    assert (bounds[0] < bounds[1]).all()
+    assert (bounds[1] < exact).all()
+    torch.testing.assert_close(iw_bound(log_w), exact, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_is_for_each_class_that_of_the_model_of_this_class(name):
+    vae, x = conditional_linear_vae(), images(5)
+    eps = noise(5, *noise_shape(name, 3, LATENTS, x[0].numel()))
+    for label in range(3):
+        made = objective(name, vae, x, eps, 0.7, label=torch.full((5,), label))
+        expected = objective(name, model_of_class(vae, label), x, eps, 0.7)
+        torch.testing.assert_close(made.loss, expected.loss)
+        torch.testing.assert_close(made.bound, expected.bound)
+
+
+def test_a_prior_per_class_has_the_kl_of_its_class_in_closed_form():
+    prior = conditional_linear_vae("per_class").prior
+    mu, logvar = noise(4, LATENTS), noise(4, LATENTS, seed=2)
+    given = prior.given(LABEL)
+    sigma = torch.exp(0.5 * prior.logvar)
+    expected = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(prior.mu[LABEL], sigma[LABEL]))
+    torch.testing.assert_close(given.kl_per_dimension(mu, logvar), expected)
+    torch.testing.assert_close(given.kl(mu, logvar, noise(4, LATENTS, seed=3)), expected.sum(1))
+
+
+def test_a_prior_per_class_draws_what_its_density_says():
+    prior = conditional_linear_vae("per_class").prior
+    label = torch.arange(3).repeat_interleave(20_000)
+    z = prior.given(label).sample(len(label), torch.Generator().manual_seed(0)).view(3, -1, LATENTS)
+    torch.testing.assert_close(z.mean(1).double(), prior.mu.detach(), atol=0.02, rtol=0)
+    torch.testing.assert_close(z.var(1).log().double(), prior.logvar.detach(), atol=0.05, rtol=0)
+    density = Normal(prior.mu[label], torch.exp(0.5 * prior.logvar[label])).log_prob(z.flatten(0, 1)).sum(1)
+    torch.testing.assert_close(prior.given(label).log_prob(z.flatten(0, 1)), density)
+
+
+def test_a_class_is_one_input_more_of_a_dense_network():
+    torch.manual_seed(0)
+    conditioned = Conditioned(nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)), 3)
+    layer = conditioned.first[1]
+    wider = nn.Linear(9, 5)
+    with torch.no_grad():
+        wider.weight.copy_(torch.cat([layer.weight, conditioned.class_bias.weight.T], dim=1))
+        wider.bias.copy_(layer.bias)
+    x = torch.rand(4, 1, 2, 3)
+    beside = torch.cat([x.flatten(1), torch.eye(3)[LABEL]], dim=1)
+    torch.testing.assert_close(conditioned(x, LABEL), conditioned.rest(wider(beside)))
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("prior", ["standard", "mixture", "per_class"])
+def test_every_part_learns_of_the_class(network, prior):
+    config = dataclasses.replace(CONFIG, network=network, prior=prior, prior_components=4)
+    vae, label = VAE(config), torch.tensor([0, 1, 1])
+    (-elbo(vae, torch.rand(3, 1, 8, 8), torch.randn(3, 3), label).elbo.sum()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in vae.parameters() if parameter is not vae.likelihood)
+    x = torch.rand(1, 1, 8, 8).expand(2, -1, -1, -1)
+    means = vae.mean(vae.encode(x, torch.tensor([0, 1]))[0], torch.tensor([0, 1]))
+    assert (means[0] - means[1]).abs().max() > 1e-3
+
+
+def test_a_conditional_model_without_a_label_and_a_label_without_a_class_are_refused():
+    x, label = torch.rand(2, 1, 8, 8), torch.tensor([0, 1])
+    conditional, plain = VAE(CONFIG), VAE(dataclasses.replace(CONFIG, condition="none", classes=()))
+    for call in (lambda: conditional.posterior(x), lambda: conditional.mean(torch.zeros(2, 3))):
+        with pytest.raises(UserError, match="label is missing; expected one of 2 classes"):
+            call()
+    for call in (lambda: plain.posterior(x, label), lambda: plain.mean(torch.zeros(2, 3), label)):
+        with pytest.raises(UserError, match="label is given; expected none"):
+            call()
+    with pytest.raises(UserError, match="label is missing"):
+        VAE(dataclasses.replace(CONFIG, prior="per_class")).prior.given(None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"classes": ()}, "model.classes has 0 names; expected the names of the classes for condition label"),
+        ({"condition": "none"}, "model.classes has 2 names; expected none for condition none"),
+        ({"classes": ("cat", "cat")}, "expected each name once"),
+        ({"classes": (1, 2)}, "expected a list of names"),
+        ({"condition": "lable"}, "model.condition is 'lable'; expected one of none, label"),
+        ({"prior": "vamp"}, "expected standard, mixture or per_class"),
+    ],
+)
+def test_a_config_whose_classes_do_not_fit_is_refused(changes, error):
+    with pytest.raises(UserError, match=error):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_a_prior_per_class_wants_classes():
+    config = dataclasses.replace(CONFIG, condition="none", classes=(), prior="per_class")
+    with pytest.raises(UserError, match="expected model.condition: label"):
+        VAE(config)
