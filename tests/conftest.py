@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
+from filelock import FileLock
 from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
@@ -43,6 +44,12 @@ class Exported:
     vae: VAE
     metadata: Metadata
     files: dict[str, bytes]
+
+
+def pytest_collection_modifyitems(items):
+    """Files with tests that take minutes come first, or one worker would be left with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -213,16 +220,21 @@ def environment(config, name):
     key = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = config.cache.mkdir(f"{pins.stem}-{key}")
     python, ready = folder / "bin" / "python", folder / ".ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
-        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-compile", "--retries=1", "--timeout=30"]
-        command = [sys.executable, "-m", "pip", "--python", python, "install", *options, "--requirement", pins]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ended.returncode:
-            reason = f"{name} cannot be installed: {ended.stderr.strip().splitlines()[-1]}"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-        ready.touch()
+    with FileLock(folder.with_suffix(".lock")):  # of several workers one makes it
+        if not ready.exists():
+            make_environment(folder, python, pins)
+            ready.touch()
     return python
+
+
+def make_environment(folder, python, pins):
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-compile", "--retries=1", "--timeout=30"]
+    command = [sys.executable, "-m", "pip", "--python", python, "install", *options, "--requirement", pins]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        reason = f"{pins.name} cannot be installed: {ended.stderr.strip().splitlines()[-1]}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def validation_images(config):

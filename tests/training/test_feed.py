@@ -1,13 +1,11 @@
-import multiprocessing
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from little_memory import train_in_128_megabytes
 from sparse_set import make_sparse_set
 
-from pipeline.dataset.batches import mapped_images
-from pipeline.dataset.store import memory_bytes, open_prepared
+from pipeline.dataset.store import memory_bytes
 from pipeline.training.feed import Feed
 from pipeline.training.ranks import Ranks
 
@@ -77,30 +75,10 @@ def test_a_last_step_with_fewer_examples_than_ranks_leaves_some_with_none(make_t
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process has of its own")
-def test_an_epoch_needs_no_memory_for_the_set(make_trainer, tmp_path):
+def test_an_epoch_needs_no_memory_for_the_set(tmp_path):
     """A process that may take 128 MB trains on a set that is larger than the machine's memory."""
     make_sparse_set(tmp_path, (1, 8, 8), 2 * memory_bytes() // 64)
-    process = multiprocessing.get_context("fork").Process(
-        target=_train_in_128_megabytes, args=(make_trainer(), tmp_path)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
-def _train_in_128_megabytes(trainer, folder):
-    import resource
-
-    status = Path("/proc/self/status").read_text().splitlines()
-    [taken] = [int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:")]
-    resource.setrlimit(resource.RLIMIT_DATA, (taken + 2**27, taken + 2**27))
-    data = open_prepared(folder)
-    train, val = (mapped_images(split.images) for split in (data.train, data.val))
-    trainer.feed = Feed(train, val, trainer.params, 4, torch.device("cpu"), Ranks())
-    for step, _ in enumerate(trainer.steps()):
-        if step == 8:
-            break
-    trainer.validate()
+    assert train_in_128_megabytes(tmp_path) == 0
 
 
 def test_a_small_validation_split_is_made_ready_once_and_a_large_one_every_time(make_trainer, monkeypatch):

@@ -1,15 +1,13 @@
 """A training that is killed at any moment goes on, and ends with the very weights that it would have had."""
 
 import errno
-import multiprocessing
 import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
-import torch
+from small_training import Child, digest, train, train_and_die, train_in_child
 
 from pipeline.errors import Stopped
 from pipeline.training import scratch as scratch_module
@@ -18,22 +16,6 @@ from pipeline.training.scratch import Scratch, State
 from pipeline.training.signals import StopWish, stop_wish
 
 CHANGES = {"epochs": 4, "global_batch_size": 50, "checkpoint_minutes": 1e-9}  # a checkpoint after every step
-
-
-def digest(best, history):
-    weights = torch.cat([value.flatten() for value in best.values()]).numpy().tobytes()
-    rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history.rows]
-    return weights, rows, history.best_epoch
-
-
-def train(trainer, folder, wish=None):
-    """One process' life: go on from what is there, and say what came of it."""
-    with Scratch(folder, "training") as scratch:
-        fit = Fit(trainer, scratch, wish=wish)
-        found = scratch.load()
-        if found is not None:
-            fit.resume(found)
-        return digest(*fit.run())
 
 
 class Kept:
@@ -65,16 +47,16 @@ def test_every_state_leads_to_the_same_end(make_trainer, decay):
 
 
 def test_twenty_kills_at_random_moments_change_nothing(make_trainer, unbroken, tmp_path):
-    chance, context = random.Random(0), multiprocessing.get_context("fork")  # noqa: S311
+    chance = random.Random(0)  # noqa: S311
     kills = 0
     while kills < 20:
-        process = context.Process(target=train, args=(make_trainer(**CHANGES), tmp_path))
-        process.start()
+        child = Child(train_in_child, tmp_path, CHANGES)
         time.sleep(chance.uniform(0.0, 0.08))
-        process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        if process.exitcode == 0:  # it came to its end: begin anew, there are kills left
+        child.kill()
+        code = child.end()
+        assert code in (0, -signal.SIGKILL)
+        kills += code == -signal.SIGKILL
+        if code == 0:  # it came to its end: begin anew, there are kills left
             (tmp_path / "training" / "lock").unlink(missing_ok=True)
             for state in (tmp_path / "training").glob("*.safetensors"):
                 state.unlink()
@@ -84,30 +66,9 @@ def test_twenty_kills_at_random_moments_change_nothing(make_trainer, unbroken, t
 @pytest.mark.parametrize("write", [1, 2, 9, 30])
 @pytest.mark.parametrize("moment", ["half", "before the rename"])
 def test_a_kill_in_the_middle_of_a_checkpoint_changes_nothing(make_trainer, unbroken, tmp_path, write, moment):
-    process = multiprocessing.get_context("fork").Process(
-        target=_train_and_die, args=(make_trainer(**CHANGES), tmp_path, write, moment)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert Child(train_and_die, tmp_path, CHANGES, write, moment).end() == -signal.SIGKILL
     assert len(list((tmp_path / "training").glob(".*.writing"))) == 1
     assert train(make_trainer(**CHANGES), tmp_path) == unbroken
-
-
-def _train_and_die(trainer, folder, write, moment):
-    count, whole = 0, scratch_module._write
-
-    def dying(path: Path, content: bytes) -> None:
-        nonlocal count
-        count += 1
-        if count < write:
-            whole(path, content)
-            return
-        whole(path, content[: len(content) // 2] if moment == "half" else content)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    scratch_module._write = dying
-    train(trainer, folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -179,11 +140,7 @@ def test_a_stop_on_a_full_disk_says_that_nothing_was_saved(make_trainer, unbroke
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_truncated_checkpoints_are_passed_over_to_the_same_end(make_trainer, unbroken, tmp_path, damaged, capsys):
     """With both gone the training begins anew."""
-    process = multiprocessing.get_context("fork").Process(
-        target=_train_and_die, args=(make_trainer(**CHANGES), tmp_path, 20, "half")
-    )
-    process.start()
-    process.join()
+    assert Child(train_and_die, tmp_path, CHANGES, 20, "half").end() == -signal.SIGKILL
     states = sorted((tmp_path / "training").glob("*.safetensors"))
     assert len(states) == 2
     for state in states[-damaged:]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
-from conftest import CONFIG, DIGITS, PARAMS
+from small_training import CONFIG, DIGITS, PARAMS
 
 from pipeline.errors import run_stage
 from pipeline.training.fit import Fit
