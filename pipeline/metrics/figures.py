@@ -94,6 +94,25 @@ def kl_per_dimension(kl: Sequence[float], variance: Sequence[float], threshold: 
     return figure
 
 
+def importance_bound(metrics: Mapping[str, float]) -> Figure:
+    """The importance bound along its number of samples, over what it is at the last: flat where it has converged."""
+    curve = sorted((int(name.removeprefix("test/nll_iw")), nll) for name, nll in metrics.items() if _is_bound(name))
+    sizes, nats = zip(*curve, strict=True)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(sizes, nats, "o-", color=VAL_COLOUR, ms=4, linewidth=1.4, clip_on=False)
+        axes.axhline(nats[-1], color=TRAIN_COLOUR, linewidth=0.8, linestyle="--")
+        for size, value in curve[:-2] + curve[-1:]:  # K/2 stands too near to K for its number
+            axes.annotate(f"{value:.2f}", (size, value), xytext=(3, 5), textcoords="offset points", size=8)
+        axes.set(xscale="log", xlim=(sizes[0] / 1.3, sizes[-1] * 2.2), ylim=(None, max(nats) + 0.12 * np.ptp(nats)))
+        axes.set_xticks([size for size in sizes if size not in sizes[-2:-1]], minor=False)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set(xlabel="samples of z for each image, K", ylabel="bound on -log p(x) (nats)")
+        axes.set_title("The importance bound, mean over test images")
+    return figure
+
+
 def manifold(images: Array, columns: int) -> Figure:
     """The decoder over a grid of a two-dimensional z (arXiv 1312.6114, Figure 4)."""
     return image_grid(images, columns, "The manifold: z at equal steps of the prior's probability")
@@ -107,6 +126,10 @@ def mosaic(images: Array, rows: int, columns: int) -> Array:
     grid = cells.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
     picture = grid.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
     return picture[..., 0] if channels == 1 else picture
+
+
+def _is_bound(name: str) -> bool:
+    return name.removeprefix("test/nll_iw").isdigit()
 
 
 def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, best_epoch: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.dataset.batches import index_batches, model_input
 from pipeline.dataset.noise import stream_key
-from pipeline.vae.bounds import importance_samples, iw_bound
+from pipeline.vae.bounds import importance_samples, iw_bound, iw_bound_of_groups
 from pipeline.vae.model import VAE
 
 _POSTERIOR_NOISE = 1
@@ -36,7 +36,7 @@ class Estimates(NamedTuple):
     over the K samples) and the importance bound.
 
     `discrete_bound` bounds the log-probability of the stored values; it is another number than `iw_bound` where the
-    likelihood is a density.
+    likelihood is a density. `curve`, [n, sizes], is the bound with each number of samples of `curve_sizes`.
     """
 
     elbo: Tensor
@@ -44,6 +44,7 @@ class Estimates(NamedTuple):
     kl: Tensor
     iw_bound: Tensor
     discrete_bound: Tensor
+    curve: Tensor
 
 
 @torch.no_grad()
@@ -73,6 +74,8 @@ def estimate(
     """
     # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
     recon, kl, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(4))
+    sizes = curve_sizes(samples)
+    curve = torch.empty(len(recon), len(sizes), dtype=recon.dtype, device=recon.device)
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
         x = given.x(examples)
@@ -85,8 +88,15 @@ def estimate(
         closed = q.has_closed_kl(model.prior)
         kl[examples] = q.kl(q.draw(eps[:, 0]), model.prior) if closed else (log_p - log_w).mean(1)
         discrete[examples] = iw_bound(log_w_discrete)
+        curve[examples] = torch.stack([iw_bound_of_groups(log_w, size) for size in sizes], dim=1)
         on_images(len(examples))
-    return Estimates(recon - kl, recon, kl, bound, discrete)
+    return Estimates(recon - kl, recon, kl, bound, discrete, curve)
+
+
+def curve_sizes(samples: int) -> list[int]:
+    """Numbers of samples at which the bound is told, so that a reader sees it converge: powers of ten, K/2 and K."""
+    powers = [10**power for power in range(len(str(samples)))]
+    return sorted({*powers, max(1, samples // 2), samples})
 
 
 @torch.no_grad()

@@ -72,3 +72,14 @@ def iw_bound(log_w: Tensor) -> Tensor:
     Its expectation rises with K from the ELBO towards log p(x).
     """
     return log_w.logsumexp(1) - math.log(log_w.shape[1])
+
+
+def iw_bound_of_groups(log_w: Tensor, size: int) -> Tensor:
+    """The importance-weighted bound with `size` samples, averaged over disjoint groups of K: [batch, K] -> [batch].
+
+    Every group is an independent draw of that bound, so the mean is an unbiased estimate of its expectation, from all
+    samples but K mod `size`.
+    """
+    batch, samples = log_w.shape
+    groups = log_w[:, : samples // size * size].reshape(-1, size)
+    return iw_bound(groups).view(batch, -1).mean(1)

@@ -50,3 +50,9 @@ def test_inactive_dimensions_are_pale():
     first, second = figure.axes[0].patches
     assert first.get_height() == 2.0
     assert first.get_facecolor() != second.get_facecolor()
+
+
+def test_the_importance_bound_is_drawn_along_its_samples():
+    metrics = {"test/nll_iw10": 104.5, "test/nll_iw1": 107.1, "test/nll_iw100": 103.4, "test/nll_iw100_stderr": 1.3}
+    [curve, _] = figures.importance_bound(metrics).axes[0].lines
+    assert curve.get_xydata().tolist() == [[1, 107.1], [10, 104.5], [100, 103.4]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.metrics.likelihood import encode_split, estimate, mean_and_stderr, recon_at_mean
+from pipeline.metrics.likelihood import curve_sizes, encode_split, estimate, mean_and_stderr, recon_at_mean
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
 
@@ -69,3 +69,17 @@ def test_standard_error_is_that_of_the_mean():
     mean, stderr = mean_and_stderr(torch.tensor([1.0, 3.0, 5.0, 7.0]))
     assert mean == 4
     assert stderr == pytest.approx((20 / 3) ** 0.5 / 2)
+
+
+def test_the_curve_rises_to_the_bound_with_all_samples(model, given):
+    found = estimate(model, given, 1000, 0, 5000)
+    assert curve_sizes(1000) == [1, 10, 100, 500, 1000]
+    assert found.curve.shape == (20, 5)
+    torch.testing.assert_close(found.curve[:, -1], found.iw_bound)
+    means = found.curve.mean(0).tolist()
+    assert means == sorted(means)
+
+
+@pytest.mark.parametrize(("samples", "sizes"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 5]), (250, [1, 10, 100, 125, 250])])
+def test_the_curve_has_powers_of_ten_half_of_the_samples_and_all(samples, sizes):
+    assert curve_sizes(samples) == sizes

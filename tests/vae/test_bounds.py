@@ -7,7 +7,7 @@ import pytest
 import torch
 from linear import LATENTS, PIXELS, give_exact_posterior, images, linear_vae, marginal, noise
 
-from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.bounds import elbo, importance_samples, iw_bound, iw_bound_of_groups
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.objectives import autoencoder_loss, beta_vae_loss
 
@@ -50,6 +50,14 @@ def test_importance_bound_rises_to_the_likelihood_from_below():
     assert means[0] < exact - 1
     assert means[-1] == pytest.approx(exact, abs=0.02)
     assert means[-2] < exact
+
+
+def test_the_bound_of_fewer_samples_is_the_mean_over_disjoint_groups_of_the_same_weights():
+    log_w = noise(3, 7)
+    torch.testing.assert_close(iw_bound_of_groups(log_w, 7), iw_bound(log_w))
+    torch.testing.assert_close(iw_bound_of_groups(log_w, 1), log_w.mean(1))
+    by_hand = (iw_bound(log_w[:, :3]) + iw_bound(log_w[:, 3:6])) / 2  # the seventh is left over
+    torch.testing.assert_close(iw_bound_of_groups(log_w, 3), by_hand)
 
 
 def test_importance_bound_with_one_sample_averages_to_the_elbo():
