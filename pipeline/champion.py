@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.health import FAILED_CHECKS
 from pipeline.params import ExportParams
 from pipeline.record import Metrics, Record
 
@@ -110,7 +111,7 @@ def gates_of(params: ExportParams, evaluation: Record, metrics: Metrics) -> list
     nll = f"test/nll_iw{evaluation.params.get('evaluate.importance_samples')}"
     return [
         *(at_most(name, metrics.get(f"export/{name}"), params.max_parity_error) for name in PARITY_ERRORS),
-        at_least("active_units", evaluation.metrics.get("test/active_units"), params.min_active_units),
+        at_most("failed_checks", evaluation.metrics.get(FAILED_CHECKS), 0),
         at_most("nll", evaluation.metrics.get(nll), params.max_nll),
         at_most("latency_ms", metrics.get(LATENCY), params.max_latency_ms),
     ]
@@ -119,11 +120,6 @@ def gates_of(params: ExportParams, evaluation: Record, metrics: Metrics) -> list
 def at_most(name: str, value: float | None, limit: float | None) -> Gate:
     """A gate that a value above the limit, a NaN or a missing value fails."""
     return Gate(name, value, limit, limit is None or (value is not None and value <= limit))
-
-
-def at_least(name: str, value: float | None, limit: float | None) -> Gate:
-    """A gate that a value below the limit, a NaN or a missing value fails."""
-    return Gate(name, value, limit, limit is None or (value is not None and value >= limit))
 
 
 def decide(candidate: Figure, gates: Sequence[Gate], champion: Champion | None) -> Decision:

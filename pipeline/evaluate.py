@@ -1,7 +1,8 @@
 """Measure a trained model on the test split, and draw what it does.
 
-Reads    the prepared images, the checkpoint; section `evaluate` of params.yaml
-Writes   metrics.json, latents.csv (KL and variance of each dimension), figures/*.png, run.json (the MLflow run)
+Reads    the prepared images, the checkpoint; sections `evaluate` and `health` of params.yaml
+Writes   metrics.json, health.json (which limits the model keeps), latents.csv (KL and variance of each dimension),
+         figures/*.png, run.json (the MLflow run)
 Joins    the MLflow run that train opened
 
     python -m pipeline.evaluate data/prepared models/checkpoint reports/evaluate
@@ -9,7 +10,7 @@ Joins    the MLflow run that train opened
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,14 @@ from pipeline.dataset.store import open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
+from pipeline.health import FAILED_CHECKS, HEALTH, Sizes, examine, verdict
 from pipeline.metrics import figures
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
-from pipeline.metrics.likelihood import Encoded, encode_split, estimate, mean_and_stderr, recon_at_mean
+from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
+from pipeline.metrics.report import density_metrics, evenly
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
-from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
 
 RECONSTRUCTIONS = 24
@@ -41,35 +43,24 @@ TRAVERSED_DIMENSIONS = 10
 TRAVERSAL = tuple(np.linspace(-3, 3, 13).round(2).tolist())
 MANIFOLD_COLUMNS = 20
 
-_BINARIZATION, _FIGURES = 1, 2  # streams of the seed
+MOST_TRAINING_IMAGES = 10_000  # that test images are compared with
+
+_BINARIZATION, _FIGURES, _TRAIN_BINARIZATION = 1, 2, 3  # streams of the seed
 
 
-def measure(checkpoint: Checkpoint, given: Encoded, use: LatentUse, params: EvaluateParams) -> dict[str, float]:
-    """All metrics of the test split, in nats per image where they have no other unit.
+def measure(
+    checkpoint: Checkpoint, test: Encoded, train: Encoded, use: LatentUse, params: EvaluateParams
+) -> dict[str, float]:
+    """All metrics of the test split, in nats per image where they have no other unit; `train` is some of that split.
 
     A plain auto-encoder defines no density, so of it only the reconstruction term at the posterior's mean is told.
     """
-    model = checkpoint.model
+    active = {"test/active_units": use.active_units}
     if checkpoint.objective == "autoencoder":
-        return {"test/recon": recon_at_mean(model, given).mean().item(), "test/active_units": use.active_units}
-    k = params.importance_samples
+        return {"test/recon": recon_at_mean(checkpoint.model, test).mean().item()} | active
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"importance bound, K = {k}", total=len(given.mu))
-        estimates = estimate(
-            model, given, k, params.seed, params.batch_log_weights, lambda done: progress.advance(task, done)
-        )
-    nll, nll_stderr = mean_and_stderr(-estimates.iw_bound)
-    discrete_nll, _ = mean_and_stderr(-estimates.discrete_bound)
-    return {
-        "test/elbo": estimates.elbo.mean().item(),
-        "test/recon": estimates.recon.mean().item(),
-        "test/kl": estimates.kl.mean().item(),
-        f"test/nll_iw{k}": nll,
-        f"test/nll_iw{k}_stderr": nll_stderr,
-        "test/bits_per_dim": bits_per_dim(discrete_nll, given.pixels[0].numel()),
-        "test/active_units": use.active_units,
-    }
+        return density_metrics(checkpoint.model, test, train, params, progress) | active
 
 
 @torch.no_grad()
@@ -93,9 +84,10 @@ def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) 
     return pictures
 
 
-def plot(training: Record, use: LatentUse) -> dict[str, Figure]:
-    """Figures of how training went and what each dimension carries, by file name."""
-    return {
+def plot(training: Record, use: LatentUse, metrics: Mapping[str, float]) -> dict[str, Figure]:
+    """Figures of how training went, what each dimension carries, and how the bound converges, by file name."""
+    bound = {"importance_bound": figures.importance_bound(metrics)} if "test/nll_iw1" in metrics else {}
+    return bound | {
         "learning_curves": figures.learning_curves(training.curves, int(training.metrics["best_epoch"])),
         "kl_per_dimension": figures.kl_per_dimension(use.kl.tolist(), use.variance.tolist(), ACTIVE_VARIANCE),
     }
@@ -122,20 +114,29 @@ def main() -> None:
     arguments = parser.parse_args()
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
     training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
-    pixels = _test_images(arguments.prepared, checkpoint.model)
+    known, pixels = _images_of(arguments.prepared, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
 
-    given = encode_split(model, pixels, checkpoint.binarize, stream_key(params.evaluate.seed, _BINARIZATION))
-    use = latent_use(given.mu, given.logvar, model.prior)
-    metrics = measure(checkpoint, given, use, params.evaluate)
+    seed = params.evaluate.seed
+    train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION))
+    test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION))
+    use = latent_use(test.mu, test.logvar, model.prior)
+    metrics = measure(checkpoint, test, train, use, params.evaluate)
     _refuse_non_finite(metrics)
-    pictures = draw(model, pixels, given, use, params.evaluate.seed) | plot(training, use)
+    sizes = Sizes(model.config.latent_dim, pixels[0].numel(), params.evaluate.importance_samples)
+    checks = examine(metrics, sizes, params.health)
+    metrics[FAILED_CHECKS] = len(failed := [check.name for check in checks if not check.healthy])
+    pictures = draw(model, pixels, test, use, seed) | plot(training, use, metrics)
     with atomic_directory(arguments.report) as beside:
         save(beside, metrics, use, pictures)
-        values, artifacts = flatten(params.evaluate, "evaluate"), sorted(beside.iterdir())
+        write_json(beside / HEALTH, verdict(checks))
+        values = flatten(params.evaluate, "evaluate") | flatten(params.health, "health")
+        artifacts = sorted(beside.iterdir())
         record = Record("evaluate", "", values, metrics=metrics, artifacts=artifacts)
         write_record(beside, log_stage([training], record))
-    print(f"evaluate: {_headline(metrics)} on {len(pixels):,} test images -> {arguments.report}")
+    state = f"; unhealthy: {', '.join(failed)}" if failed else ""
+    told = _headline(metrics, sizes.importance_samples)
+    print(f"evaluate: {told} on {len(pixels):,} test images -> {arguments.report}{state}")
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:
@@ -146,7 +147,8 @@ def _refuse_non_finite(metrics: dict[str, float]) -> None:
             )
 
 
-def _test_images(prepared: Path, model: VAE) -> Tensor:
+def _images_of(prepared: Path, model: VAE) -> tuple[Tensor, Tensor]:
+    """Some training images, from all over the split, and all test images: uint8 [n, C, H, W]."""
     data = open_prepared(prepared)
     if data.image_shape != model.config.image_shape:
         raise UserError(
@@ -157,7 +159,8 @@ def _test_images(prepared: Path, model: VAE) -> Tensor:
         raise UserError(
             f"{prepared}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
         )
-    return mapped_images(data.test.images)
+    some = evenly(len(data.train.images), MOST_TRAINING_IMAGES)
+    return mapped_images(data.train.images)[some], mapped_images(data.test.images)
 
 
 def _images(model: VAE, z: Tensor) -> figures.Array:
@@ -174,12 +177,10 @@ def _traversal(z: Tensor, dimensions: Sequence[int], values: Sequence[float]) ->
     return copies.flatten(0, 1)
 
 
-def _headline(metrics: dict[str, float]) -> str:
-    return ", ".join(
-        f"{name.removeprefix('test/')} {value:.{0 if name == 'test/active_units' else 2}f}"
-        for name, value in metrics.items()
-        if not name.endswith("stderr")
-    )
+def _headline(metrics: Mapping[str, float], samples: int) -> str:
+    names = ("elbo", "recon", "kl", f"nll_iw{samples}", "bits_per_dim", "active_units")
+    found = ((name, metrics[f"test/{name}"]) for name in names if f"test/{name}" in metrics)
+    return ", ".join(f"{name} {value:.{0 if name == 'active_units' else 2}f}" for name, value in found)
 
 
 if __name__ == "__main__":

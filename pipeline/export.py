@@ -42,6 +42,7 @@ from pipeline.graphs.variants.layers import PARAMETERS
 from pipeline.graphs.variants.quality import Yardstick
 from pipeline.graphs.variants.section import TITLE as VARIANTS
 from pipeline.graphs.variants.section import variants_section
+from pipeline.health import HEALTH, read_verdict, unhealthy
 from pipeline.params import ExportParams, load_params
 from pipeline.publish import publish
 from pipeline.record import Record, read_record
@@ -138,13 +139,24 @@ def evenly(images: np.ndarray, most: int) -> np.ndarray:
     return np.array(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
 
 
+def refuse_unhealthy(health: Path, allowed: bool) -> None:
+    """Raise where the verdict of evaluate is bad and that is not allowed.
+
+    Raises:
+        UserError: a check was missed; or the file is missing or damaged.
+    """
+    if (found := unhealthy(read_verdict(health))) and not allowed:
+        raise UserError(f"{health}: {found}; export.allow_unhealthy: true exports the model all the same")
+
+
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
     params = load_params().export
+    refuse_unhealthy(paths.evaluation / HEALTH, params.allow_unhealthy)
     before = [
         read_record(paths.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY)),
-        read_record(paths.evaluation, artifacts=("metrics.json", "latents.csv", "figures")),
+        read_record(paths.evaluation, artifacts=("metrics.json", HEALTH, "latents.csv", "figures")),
     ]
     checkpoint = load_checkpoint(paths.checkpoint)
     metadata = describe_model(checkpoint, before[0])

@@ -161,8 +161,31 @@ class EvaluateParams(Section):
     """K of the importance-weighted bound."""
     batch_log_weights: Positive
     """How many log-weights are held at once; bounds the memory, does not change the result."""
+    amortisation_images: Annotated[int, Field(ge=0)]
+    """Test images for which the best Gaussian q is looked for, to see what the encoder loses; 0 leaves it out."""
+    ais_images: Annotated[int, Field(ge=0)]
+    """Test images whose likelihood is estimated by annealed importance sampling too; 0 leaves it out."""
+    ais_steps: Positive
+    """Densities through which a chain passes from the prior to the posterior; each costs ten passes, there and back."""
+    ais_chains: Positive
+    """Chains for each of those images."""
+    ais_schedule: Literal["linear", "sigmoid"]
+    """How these densities follow one another: in equal steps, or in small ones at both ends."""
     seed: Seed
     """Seeds the test split's binarisation, the importance samples and the samples in the figures."""
+
+
+class HealthParams(Section):
+    """Limits that a healthy model keeps: evaluate writes the verdict, export refuses what misses one; null is none."""
+
+    min_active_share: Annotated[float, Field(ge=0, le=1)] | None
+    """Of the latent dimensions, those whose posterior mean moves with the image (its variance is above 0.01)."""
+    max_train_test_gap: Annotated[float, Field(ge=0)] | None
+    """What test images cost more than training images, as a share of the nats of the test images' stored values."""
+    max_bound_drift: Annotated[float, Field(ge=0)] | None
+    """By how much the importance bound still moves from K/2 samples to K, as a share of the same nats."""
+    max_prior_gap: Annotated[float, Field(ge=0)] | None
+    """How far the aggregate posterior is from the prior, as a share of the KL."""
 
 
 class ExportParams(Section):
@@ -187,8 +210,8 @@ class ExportParams(Section):
     """The name in MLflow's registry under which each export is a version; null registers nothing."""
     champion_metric: Literal["nll_iw", "elbo", "bits_per_dim"]
     """Of the test split; a new version must be better than the champion by it to take its place."""
-    min_active_units: Annotated[int, Field(ge=0)]
-    """Gate of the champion: latent dimensions that carry something, at least; 1 refuses a collapsed posterior."""
+    allow_unhealthy: bool
+    """Whether a model that misses a limit of `health` is exported all the same; it becomes no champion."""
     max_nll: float | None
     """Gate of the champion: the importance-weighted bound on -log p(x), in nats per image; null asks nothing."""
     max_latency_ms: Annotated[float, Field(gt=0)] | None
@@ -202,6 +225,7 @@ class Params(Section):
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
+    health: HealthParams
     export: ExportParams
 
     @model_validator(mode="after")

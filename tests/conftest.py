@@ -109,6 +109,7 @@ TINY = {
     "train.precision": "fp32",
     "evaluate.importance_samples": 5,
     "evaluate.batch_log_weights": 100,
+    "evaluate.amortisation_images": 0,
 }
 
 

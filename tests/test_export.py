@@ -13,6 +13,7 @@ from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
 from pipeline.graphs.modules import DecoderAndParameters
+from pipeline.health import Check, verdict
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
@@ -54,6 +55,7 @@ def write_inputs(folder, vae):
     (folder / "checkpoint" / "history.csv").write_text("epoch,val/elbo\n1,-3.0\n")
     evaluated = dataclasses.replace(RECORD, stage="evaluate", metrics={"test/elbo": -101.25})
     write_record(folder / "evaluate", evaluated)
+    write_json(folder / "evaluate" / "health.json", verdict([]))
     set_max_parity_error(folder, 1e-4)
 
 
@@ -198,6 +200,23 @@ def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monk
         export.main()
     assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "old.onnx"]
     assert list((tmp_path / "reports").iterdir()) == []
+
+
+def test_an_unhealthy_model_is_refused_unless_told_otherwise(stage, tmp_path):
+    collapsed = Check(
+        "collapsed_units", 0.0, 0.05, False, "0 of 3 latent dimensions are active", "a smaller train.beta"
+    )
+    write_json(tmp_path / "evaluate" / "health.json", verdict([collapsed]))
+    expected = (
+        r"^evaluate/health.json: 0 of 3 latent dimensions are active \(try a smaller train.beta\); "
+        "export.allow_unhealthy: true exports the model all the same$"
+    )
+    with pytest.raises(UserError, match=expected):
+        export.main()
+    assert_nothing_was_written(tmp_path, stage)
+    set_params(tmp_path, allow_unhealthy="true")
+    export.main()
+    assert (tmp_path / "models" / "export" / "sampler.onnx").exists()
 
 
 def test_a_record_without_origin_is_refused(stage, tmp_path):

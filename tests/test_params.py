@@ -69,7 +69,10 @@ def test_the_params_of_the_repository_are_valid():
         ({"export.detection_images": 1}, "export.detection_images is 1; expected a number >= 2"),
         ({"export.min_speedup": 0}, "export.min_speedup is 0; expected a number > 0, or null"),
         ({"export.max_quality_loss": -0.1}, "export.max_quality_loss is -0.1; expected a number >= 0"),
-        ({"export.min_active_units": -1}, "export.min_active_units is -1; expected a number >= 0"),
+        ({"evaluate.ais_images": -1}, "evaluate.ais_images is -1; expected a number >= 0"),
+        ({"evaluate.ais_schedule": "cubic"}, "evaluate.ais_schedule is 'cubic'; expected one of linear or sigmoid"),
+        ({"health.min_active_share": 1.5}, "health.min_active_share is 1.5; expected a number <= 1, or null"),
+        ({"health.max_prior_gap": -0.1}, "health.max_prior_gap is -0.1; expected a number >= 0, or null"),
         ({"export.max_latency_ms": 0}, "export.max_latency_ms is 0; expected a number > 0, or null"),
         (
             {"export.registered_model": "vae/1"},
@@ -191,7 +194,7 @@ def test_an_unknown_param_that_is_near_to_none_is_answered_with_all():
     ("name", "expected"),
     [
         ("trian", "trian is not a known param; did you mean train?"),
-        ("zzz", "zzz is not a known param; expected one of prepare, model, train, evaluate, export"),
+        ("zzz", "zzz is not a known param; expected one of prepare, model, train, evaluate, health, export"),
     ],
 )
 def test_an_unknown_section_is_answered_with_the_nearest(name, expected):

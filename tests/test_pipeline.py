@@ -21,7 +21,8 @@ TINY = {
     "prepare": {"source": "array", "path": "digits.npy"},
     "model": {"network": "mlp", "hidden": [16], "latent_dim": 5, "likelihood": "bernoulli"},
     "train": {"objective": "elbo", "binarize": "dynamic", "epochs": 2, "device": "cpu"},
-    "evaluate": {"importance_samples": 5},
+    "evaluate": {"importance_samples": 5, "amortisation_images": 2},
+    "health": dict.fromkeys(("min_active_share", "max_train_test_gap", "max_bound_drift", "max_prior_gap")),
     "export": {"max_parity_error": 0.001, "max_latency_ms": None},
 }
 LONGEST_QUEUE_SECONDS = 300

@@ -14,8 +14,8 @@ from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian
 
 _SEARCH, _MEASURE = 5, 6  # streams of the seed
-_STEPS = 200
-_LEARNING_RATE = 0.05  # of Adam; falls to 0 in a straight line
+_STEPS = 100
+_LEARNING_RATE = 0.1  # of Adam; falls to 0 in a straight line
 _SAMPLES_OF_A_STEP = 4
 _PIECES, _SAMPLES_OF_A_PIECE = 16, 16  # both ELBOs are measured with 256 samples, the same for both
 

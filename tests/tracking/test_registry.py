@@ -3,14 +3,14 @@ import json
 
 import pytest
 
-from pipeline.champion import Figure, at_least, at_most
+from pipeline.champion import Figure, at_most
 from pipeline.errors import UserError
 from pipeline.record import Record
 from pipeline.tracking.models import log_sampler
 from pipeline.tracking.registry import point_alias, register
 
 FIGURE = Figure("nll_iw", 103.5, "bc87", "bernoulli", "binarised, seed 0", "5000")
-PASSED, FAILED = at_most("nll", 103.5, None), at_least("active_units", 0.0, 1.0)
+PASSED, FAILED = at_most("nll", 103.5, None), at_most("failed_checks", 1.0, 0.0)
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_a_version_says_what_it_is_and_why(store, trained, export):
     version = store.get_model_version("vae", "2")
     assert version.run_id == trained.run_id
     assert version.tags == {**FIGURE.to_tags(), "value": "104.25"}
-    assert version.description.startswith("became challenger: gate active_units: 0, limit 1\n")
-    assert "| nll | 103.5 | - | yes |\n| active_units | 0 | 1 | **no** |" in version.description
+    assert version.description.startswith("became challenger: gate failed_checks: 1, limit 0\n")
+    assert "| nll | 103.5 | - | yes |\n| failed_checks | 1 | 0 | **no** |" in version.description
     assert "extra_files" in store.get_registered_model("vae").description
 
 
@@ -96,7 +96,7 @@ def test_the_run_holds_the_decision_and_its_figures(store, trained, export, tmp_
         "registry.model": "vae",
         "registry.version": "2",
         "registry.alias": "challenger",
-        "registry.reason": "gate active_units: 0, limit 1",
+        "registry.reason": "gate failed_checks: 1, limit 0",
     }
     assert record.metrics == {
         "export/sample64_ms": 1.5,
@@ -110,7 +110,7 @@ def test_the_run_holds_the_decision_and_its_figures(store, trained, export, tmp_
     assert (figures["version"], figures["alias"]) == ("2", "challenger")
     assert figures["candidate"] == dataclasses.asdict(dataclasses.replace(FIGURE, value=104.25))
     assert figures["champion_before"] == {"version": "1", "figure": dataclasses.asdict(FIGURE)}
-    assert figures["gates"][2] == {"name": "active_units", "value": 0.0, "limit": 1.0, "passed": False}
+    assert figures["gates"][2] == {"name": "failed_checks", "value": 1.0, "limit": 0.0, "passed": False}
 
 
 def test_the_stage_line_names_the_version_the_alias_and_the_reason(export):
