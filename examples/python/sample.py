@@ -1,6 +1,8 @@
 """Draw images from sampler.onnx with numpy, onnxruntime and Pillow alone: a row of the PNG for each seed."""
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,41 @@ INDEX_LIMIT = 2**48
 def main() -> None:
     """Draw each seed's images and write them as one PNG."""
     arguments = parse_arguments()
-    session = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
-    rows = [draw(session, seed, arguments.first, arguments.count, arguments.temperature) for seed in arguments.seeds]
+    session = open_model(arguments.model, arguments.label)
+    asked = (arguments.first, arguments.count, arguments.temperature, arguments.label)
+    rows = [draw(session, seed, *asked) for seed in arguments.seeds]
     grid(rows).save(arguments.out, format="PNG")
     print(f"{arguments.out}: {len(rows)} x {arguments.count} images")
 
 
-def draw(session: onnxruntime.InferenceSession, seed: int, first: int, count: int, temperature: float) -> np.ndarray:
+def open_model(file: Path, label: int | None) -> onnxruntime.InferenceSession:
+    """The session of a sampler.onnx that takes what will be asked; any other file ends the program with one line."""
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        sys.exit(f"error: {file}: not a whole ONNX file ({' '.join(str(error).split())[:100]})")
+    inputs = [tensor.name for tensor in session.get_inputs()]
+    if inputs[:3] != ["seed", "index", "temperature"]:
+        sys.exit(f"error: {file}: its inputs are {', '.join(inputs)}; expected a sampler.onnx, which takes a seed")
+    classes = len(json.loads(session.get_modelmeta().custom_metadata_map.get("labels", "[]")))
+    if classes and (label is None or not 0 <= label < classes):
+        sys.exit(f"error: --label is {label}; expected 0 to {classes - 1}, since {file} draws images of a class")
+    if label is not None and not classes:
+        sys.exit(f"error: --label is {label}; expected none, since {file} has no classes")
+    return session
+
+
+def draw(
+    session: onnxruntime.InferenceSession, seed: int, first: int, count: int, temperature: float, label: int | None
+) -> np.ndarray:
     """Images number first to first + count - 1 of a seed, uint8 [count, H, W, C]."""
     rows = {
         "seed": np.full(count, seed, np.int64),
         "index": np.arange(first, first + count, dtype=np.int64),
         "temperature": np.full(count, temperature, np.float32),
     }
+    if label is not None:
+        rows["label"] = np.full(count, label, np.int64)
     return session.run(["images"], rows)[0]
 
 
@@ -45,6 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=8, help="images of each seed")
     parser.add_argument("--first", type=int, default=0, help="index of the first image of each seed")
     parser.add_argument("--temperature", type=float, default=1.0, help="scales the distance from the prior's centre")
+    parser.add_argument("--label", type=int, help="of a conditional model: the number of the class")
     arguments = parser.parse_args()
     if not all(0 <= seed < SEED_LIMIT for seed in arguments.seeds):
         parser.error(f"--seeds are {arguments.seeds}; expected whole numbers from 0 to {SEED_LIMIT - 1}")
@@ -60,4 +85,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")

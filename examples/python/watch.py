@@ -29,8 +29,15 @@ class Scorer:
         # A watcher mostly waits: one thread is plenty, and an idle one must not spin.
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            sys.exit(f"error: {file}: not a whole ONNX file ({' '.join(str(error).split())[:100]})")
         metadata = self._session.get_modelmeta().custom_metadata_map
+        inputs = [tensor.name for tensor in self._session.get_inputs()]
+        if inputs != ["images"] or "score_quantiles" not in metadata:
+            expected = "expected a scorer.onnx, of a model without classes"
+            sys.exit(f"error: {file}: its inputs are {', '.join(inputs)}; {expected}")
         channels, height, width = json.loads(metadata["image_shape"])
         self.shape = (height, width, channels)
         self._quantiles = json.loads(metadata["score_quantiles"])
@@ -145,3 +152,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")

@@ -1,11 +1,13 @@
 """Draw images from `vae serve` or from NVIDIA's Triton server, with Triton's own client, and score them."""
 
 import argparse
+import os
+import sys
 
 import numpy as np
 import tritonclient.http as triton
 from PIL import Image
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 
 def infer(client: triton.InferenceServerClient, model: str, **rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -19,12 +21,25 @@ def infer(client: triton.InferenceServerClient, model: str, **rows: np.ndarray) 
     return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
 
 
+class Bearer(triton.InferenceServerClientPlugin):
+    """Sends the token that `vae serve` asks for where it can be reached from elsewhere."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: triton.Request) -> None:
+        """Add the header to a request."""
+        request.headers["authorization"] = f"Bearer {self._token}"
+
+
 def main() -> None:
     """Draw a seed's images, write them side by side as one PNG, and score them."""
     arguments = parse_arguments()
     n = arguments.count
     rows = {"seed": np.full(n, arguments.seed), "index": np.arange(n), "temperature": np.ones(n, np.float32)}
     with triton.InferenceServerClient(arguments.server) as client:
+        if token := os.environ.get("VAE_TOKEN"):
+            client.register_plugin(Bearer(token))
         images = infer(client, "sampler", **rows)["images"]  # uint8 [n, H, W, C]
         scores = infer(client, "scorer", images=images)["score"]
     strip = np.concatenate(list(images), axis=1)
@@ -43,4 +58,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InferenceServerException as error:  # the server's own words, such as an unknown model or a missing token
+        sys.exit(f"error: {sys.argv[1]}: {' '.join(str(error).split())}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or sys.argv[1]}: {error.strerror or error}")

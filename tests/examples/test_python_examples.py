@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conditional import write_model
 from PIL import Image
 
 from pipeline.runtime import Sampler
@@ -42,6 +43,52 @@ def test_python_example_refuses_what_the_sampler_cannot_draw(mlp, tmp_path, opti
     assert done.returncode == 2
     assert f"error: {option}" in done.stderr
     assert not (tmp_path / "grid.png").exists()
+
+
+def test_python_example_draws_a_class_of_a_conditional_model(mlp, tmp_path):
+    sampler = write_model(tmp_path, mlp.metadata, ("circle", "square"))
+    asked = [tmp_path / "sampler.onnx", tmp_path / "row.png", "--seeds", 3, "--count", 4]
+    done = run("sample.py", *asked, "--label", 1)
+    assert not done.returncode, done.stderr
+    row = np.asarray(Image.open(tmp_path / "row.png")).reshape(2, 4, 2).swapaxes(0, 1)
+    np.testing.assert_array_equal(row, sampler.sample(4, 3, label=1)[..., 0])
+    for label in ([], ["--label", 2]):
+        done = run("sample.py", *asked, *label)
+        assert_one_line(done, f"error: --label is {label[1] if label else None}; expected 0 to 1, since ")
+
+
+def not_onnx(folder, mlp):
+    file = folder / "broken.onnx"
+    file.write_bytes((mlp.folder / "scorer.onnx").read_bytes()[:500])
+    return file
+
+
+@pytest.mark.parametrize(
+    ("script", "choose", "reason"),
+    [
+        ("sample.py", not_onnx, "not a whole ONNX file ("),
+        ("watch.py", not_onnx, "not a whole ONNX file ("),
+        ("sample.py", lambda _, mlp: mlp.folder / "decoder.onnx", "its inputs are z; expected a sampler.onnx"),
+        ("watch.py", lambda _, mlp: mlp.folder / "encoder.onnx", "its inputs are images; expected a scorer.onnx"),
+        ("watch.py", lambda _, mlp: mlp.folder / "sampler.onnx", "its inputs are seed, index, temperature; expected"),
+    ],
+)
+def test_python_examples_say_what_is_wrong_with_a_file(mlp, tmp_path, script, choose, reason):
+    file = choose(tmp_path, mlp)
+    done = run(script, file, tmp_path / "grid.png" if script == "sample.py" else tmp_path)
+    assert_one_line(done, f"error: {file}: {reason}")
+
+
+def test_python_example_says_where_it_cannot_write(mlp, tmp_path):
+    picture = tmp_path / "none" / "grid.png"
+    assert_one_line(run("sample.py", mlp.folder / "sampler.onnx", picture), f"error: {picture}: No such file")
+
+
+def assert_one_line(done, beginning):
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(beginning)
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["sample.py", "watch.py"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from explorer import serve_model
 from PIL import Image
 from server_process import vae_serve
 
@@ -170,6 +171,40 @@ def test_the_client_draws_a_strip_and_scores_it(conv, triton_environment, tmp_pa
     expected = Sampler(conv.folder, "cpu").sample(4, seed=3)
     assert np.abs(strip - np.concatenate(list(expected), axis=1)).max() <= 1
     assert re.fullmatch(r".*strip\.png: 4 images of seed 3, scores -?\d+\.\d to -?\d+\.\d nats\n", said)
+
+
+@pytest.fixture(scope="module")
+def guarded(conv):
+    """A server that asks for a token: its address, HOST:PORT."""
+    with serve_model(Sampler(conv.folder, "cpu", threads=1), token="secret") as address:  # noqa: S106
+        yield address.removeprefix("http://")
+
+
+@pytest.mark.parametrize(("token", "code"), [("secret", 0), ("wrong", 1), ("", 1)])
+def test_the_client_sends_the_token_that_the_environment_holds(guarded, triton_environment, tmp_path, token, code):
+    ended = run_client(triton_environment, guarded, tmp_path / "strip.png", "--count", "2", VAE_TOKEN=token)
+    assert ended.returncode == code, ended.stderr
+    assert (tmp_path / "strip.png").exists() == (code == 0)
+    refusal = f"error: {guarded}: [401] expected the header Authorization: Bearer TOKEN\n"
+    assert ended.stderr == (refusal if code else "")
+
+
+def test_the_client_says_in_one_line_what_a_server_lacks_or_that_there_is_none(mlp, triton_environment, tmp_path):
+    with serve_model(Sampler(mlp.folder / "sampler.onnx", "cpu", threads=1)) as address:
+        server = address.removeprefix("http://")
+        ended = run_client(triton_environment, server, tmp_path / "strip.png")
+    expected = f"error: {server}: [404] this model has no 'scorer'; expected one of sampler\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)
+    ended = run_client(triton_environment, server, tmp_path / "strip.png")
+    assert (ended.returncode, ended.stderr) == (1, f"error: {server}: Connection refused\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_client(python, *arguments, **environment):
+    command = [python, "-I", CLIENT, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
+    )
 
 
 def test_the_code_in_the_docs_is_that_of_the_client():
