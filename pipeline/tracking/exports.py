@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 
 from pipeline.errors import UserError
-from pipeline.tracking.store import connect, store_errors
+from pipeline.tracking.store import connect, expect_store, store_errors
 
 EXTRA_FILES = "extra_files"
 
@@ -21,8 +21,9 @@ def fetch_export(name: str) -> Path:
         name: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
-        UserError: the store has no such model, or the version has no export beside it.
+        UserError: there is no store, it has no such model, or the version has no export beside it.
     """
+    expect_store(f"expected the MLflow store that knows {name}; MLFLOW_TRACKING_URI names another")
     connect()
     with store_errors():
         mlflow.models.get_model_info(name)  # an unknown model is the store's own error, not a missing file

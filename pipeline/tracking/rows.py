@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
-from pipeline.tracking.store import connect, experiment_name, sqlite_file, store_errors, store_uri
+from pipeline.tracking.store import connect, expect_store, experiment_name, store_errors, store_uri
 
 STAGES = ("export", "evaluate", "train")  # the last first
 HOW_TO_GET_RUNS = "expected the runs that `make repro` leaves; MLFLOW_TRACKING_URI names another store"
@@ -39,9 +39,7 @@ def read_rows() -> list[Row]:
     Raises:
         UserError: there is no store, it refuses, or it holds no run.
     """
-    file = sqlite_file(store_uri())
-    if file is not None and not file.exists():
-        raise UserError(f"{file}: not found; {HOW_TO_GET_RUNS}")
+    expect_store(HOW_TO_GET_RUNS)
     client = connect()
     with store_errors():
         experiment = client.get_experiment_by_name(experiment_name())

@@ -37,6 +37,17 @@ def sqlite_file(store: str) -> Path | None:
     return Path(store.removeprefix(_SQLITE).partition("?")[0]).resolve() if store.startswith(_SQLITE) else None
 
 
+def expect_store(otherwise: str) -> None:
+    """Hold that there is a store to read from: where an sqlite file is missing, MLflow would make an empty one.
+
+    Raises:
+        UserError: there is none; it ends in `otherwise`, what was expected.
+    """
+    file = sqlite_file(store_uri())
+    if file is not None and not file.exists():
+        raise UserError(f"{file}: not found; {otherwise}")
+
+
 def connect() -> MlflowClient:
     """A client of MLFLOW_TRACKING_URI, else of the sqlite file at the root of the DVC repository.
 

@@ -48,3 +48,11 @@ def test_a_model_that_the_registry_lacks_is_named_in_one_line(registered, name):
         Sampler(name, "cpu")
     assert "\n" not in str(error.value)
     assert "MLflow" in str(error.value) or name in str(error.value)
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path):
+    with pytest.raises(
+        UserError, match=r"mlflow\.db: not found; expected the MLflow store that knows models:/vae@champion"
+    ):
+        Sampler("models:/vae@champion", "cpu")
+    assert list(tmp_path.iterdir()) == []
