@@ -58,7 +58,7 @@ def test_sample_fills_a_folder(mlp, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-n", "0"], "error: n is 0; expected a whole number >= 1\n"),
+        (["-n", "0"], "error: count is 0; expected a whole number >= 1\n"),
         (["--seed", "-1"], "error: seed is -1; expected a whole number from 0 to 9223372036854775807\n"),
         (["--temperature", "nan"], "error: temperature is nan; expected a number from 0 to 1000\n"),
         (
