@@ -9,7 +9,7 @@ from pipeline.export import build_files
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.graphs.prior import mixture_arrays, mixture_of, prior_z
 from pipeline.graphs.sampler import sampler_model
-from pipeline.graphs.variants.choice import finish_pair
+from pipeline.graphs.variants.choice import finish_pair, latents
 from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
 from pipeline.vae.model import VAE, VAEConfig
@@ -102,3 +102,14 @@ def test_a_sampler_around_another_decoder_keeps_the_prior(made):
     np.testing.assert_array_equal(draw(again, 30), draw(files, 30))
     assert mixture_of(onnx.load_from_string(files["sampler.onnx"])) is not None
     assert mixture_of(sampler_model(decoder, LATENTS)) is None
+
+
+def test_the_ranges_of_int8_are_those_of_posterior_and_prior_however_far_from_0_they_lie(made):
+    _, files = made
+    images = np.random.default_rng(2).integers(0, 256, (400, 4, 5, 1), dtype=np.uint8)
+    mu, logvar = open_session(files["encoder.onnx"], "cpu").run(["mu", "logvar"], {"images": images})
+    of_posterior, of_prior = np.split(latents(files, images), 2)
+    eps = (of_posterior - mu) / np.exp(logvar / 2)
+    assert np.abs(eps.mean(0)).max() < 4 / np.sqrt(len(images))
+    assert np.abs(eps.std(0) - 1).max() < 0.15
+    np.testing.assert_array_equal(of_prior, draw(files, len(images), seed=1))

@@ -17,6 +17,7 @@ from pipeline.graphs.variants.quality import Files, Images, Quality, Yardstick
 from pipeline.graphs.variants.quantise import quantise, quantised_layers, ranged_tensors
 from pipeline.graphs.variants.speed import DECIDING_SIZES, measure_speedups
 from pipeline.runtime.draws import rows
+from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
 from pipeline.runtime.session import Device, open_session, read_metadata
 from pipeline.runtime.variants import Variant, variant_file
@@ -93,9 +94,10 @@ def latents(files: Files, validation: Images) -> Floats:
     parts = []
     for start in range(0, len(validation), 512):
         images = validation[start : start + 512]
-        z = draw(["z"], rows(2 * len(images), 1, 2 * start, 1.0))[0]
+        (z,) = draw(["z"], rows(len(images), 1, start, 1.0))
         mu, logvar = encode(["mu", "logvar"], {"images": images})
-        parts += [mu + np.exp(logvar / 2) * z[: len(images)], z[len(images) :]]
+        eps = standard_normal(np.full(len(images), 2), np.arange(start, start + len(images)), z.shape[1])
+        parts += [mu + np.exp(logvar / 2) * eps, z]
     return np.concatenate(parts)
 
 
