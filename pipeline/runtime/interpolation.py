@@ -1,6 +1,6 @@
 """Walks through the latents, and the moving or still picture of one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +14,8 @@ SMALLEST_FRAME = 224  # pixels; smaller images are enlarged by a whole factor, e
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Way = Callable[[Floats, Floats, int], Floats]
+"""Start, end, both [latent_dim], and a number of steps -> float32 [steps, latent_dim], both ends included."""
 
 
 def spherical(start: Floats, end: Floats, steps: int) -> Floats:
@@ -37,9 +39,21 @@ def straight(start: Floats, end: Floats, steps: int) -> Floats:
     return np.asarray((1 - share) * start + share * end, np.float32)
 
 
-def walk(stations: Floats, steps: int) -> Floats:
-    """Spherical legs of `steps` points through stations [m, latent_dim], m >= 2: float32 [m - 1, steps, latent_dim]."""
-    return np.stack([spherical(start, end, steps) for start, end in pairwise(stations)])
+WAYS: Mapping[str, Way] = {"spherical": spherical, "linear": straight}
+
+
+def usual_way(prior: str) -> str:
+    """Which of WAYS to take between two draws of a prior, by its name in the metadata.
+
+    Only the standard normal's draws lie on a sphere around 0. Those of another prior lie around centres of its own, so
+    a circle around 0 would leave both.
+    """
+    return "spherical" if prior == "standard" else "linear"
+
+
+def walk(stations: Floats, steps: int, way: Way = spherical) -> Floats:
+    """Legs of `steps` points through stations [m, latent_dim], m >= 2: float32 [m - 1, steps, latent_dim]."""
+    return np.stack([way(start, end, steps) for start, end in pairwise(stations)])
 
 
 def there_and_back(legs: Floats) -> Floats:

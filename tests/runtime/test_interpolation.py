@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from pipeline.runtime import Sampler
-from pipeline.runtime.interpolation import spherical, there_and_back, walk, write_animation
+from pipeline.runtime.interpolation import WAYS, spherical, straight, there_and_back, usual_way, walk, write_animation
 
 
 def test_the_walk_keeps_its_distance_from_the_centre():
@@ -28,6 +28,13 @@ def test_a_walk_has_a_leg_between_each_two_stations():
     assert legs.shape == (3, 7, 5)
     np.testing.assert_allclose(legs[:, 0], stations[:-1], atol=1e-6)
     np.testing.assert_allclose(legs[:, -1], stations[1:], atol=1e-6)
+
+
+def test_only_between_draws_of_the_standard_normal_is_the_usual_way_a_great_circle():
+    assert WAYS[usual_way("standard")] is spherical
+    assert {WAYS[usual_way(prior)] for prior in ("mixture", "vamp")} == {straight}
+    stations = np.array([[3, 0], [0, 3]], np.float32)
+    np.testing.assert_allclose(walk(stations, 3, straight)[0, 1], [1.5, 1.5])
 
 
 def test_a_loop_goes_there_and_back_and_stands_still_nowhere():

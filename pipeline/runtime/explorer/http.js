@@ -12,6 +12,7 @@ export async function describe() {
     imageShape: metadata.image_shape,
     latentDim: metadata.latent_dim,
     likelihood: metadata.likelihood,
+    prior: metadata.prior,
     latentKl: metadata.latent_kl ?? null,
     labels: metadata.labels ?? null,
     graphs: metadata.graphs,

@@ -21,6 +21,7 @@ export async function describe() {
     imageShape: [height, width, channels],
     latentDim: Number(metadata.latent_dim),
     likelihood: metadata.likelihood,
+    prior: metadata.prior,
     latentKl: latentKl ?? null,
     labels: labels ?? null,
     graphs: Object.keys(files).map((name) => name.replace(/\.onnx$/, "")),

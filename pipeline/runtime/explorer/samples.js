@@ -34,7 +34,8 @@ export async function drawWalk(signal) {
   if (!has("decoder")) return;
   const { from, to, temperature, label } = state;
   const ends = await sample([from, to], 0, 1, temperature, label, signal);
-  const codes = spherical(...ends.z, STEPS);
+  const way = model.prior === "standard" ? spherical : straight;
+  const codes = way(...ends.z, STEPS);
   const images = await decode(codes, label, signal);
   $("from").value = from;
   $("to").value = to;
@@ -44,12 +45,19 @@ export async function drawWalk(signal) {
   remember(model.labels);
 }
 
-/** Points along the great circle between two latents; a straight line would pass too near the centre. */
+/** Points along the great circle between two draws of the standard normal; a line would pass too near the centre. */
 function spherical(start, end, steps) {
   const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
   const lengths = Math.sqrt(dot(start, start) * dot(end, end));
   const angle = lengths ? Math.acos(Math.min(1, Math.max(-1, dot(start, end) / lengths))) : 0;
-  const share = Math.sin(angle) < 1e-4 ? (t) => t : (t) => Math.sin(t * angle) / Math.sin(angle);
+  if (Math.sin(angle) < 1e-4) return straight(start, end, steps);
+  return points(start, end, steps, (t) => Math.sin(t * angle) / Math.sin(angle));
+}
+
+/** Points along the line, for any other prior: its draws lie around centres of their own. */
+const straight = (start, end, steps) => points(start, end, steps, (t) => t);
+
+function points(start, end, steps, share) {
   return Array.from({ length: steps }, (_, step) => {
     const t = step / (steps - 1);
     return start.map((value, i) => share(1 - t) * value + share(t) * end[i]);

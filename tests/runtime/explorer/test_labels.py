@@ -1,4 +1,6 @@
-"""A conditional model, made by hand: no stage trains one."""
+"""A conditional model whose prior is not the standard normal, made by hand."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ LEVELS = np.array([0.2, 0.5, 0.8])
 @pytest.fixture(scope="module")
 def model(mlp, tmp_path_factory):
     folder = tmp_path_factory.mktemp("conditional")
-    write_model(folder, mlp.metadata, NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4)
+    write_model(
+        folder, replace(mlp.metadata, prior="mixture"), NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4
+    )
     return folder
 
 
@@ -53,6 +57,16 @@ def test_a_moved_code_is_decoded_under_the_chosen_class(page):
     np.testing.assert_array_equal(page.code(), z)
     expected = 255 * (0.2 + 0.01 * z.sum())
     assert np.abs(page.pixels(channels=1) - expected).max() <= 1
+
+
+def test_the_walk_between_two_draws_of_another_prior_is_straight(page):
+    codes = []
+    for place in (1, 3, 8):
+        page.click(f"#walk button:nth-child({place})")
+        page.settle()
+        codes.append(page.code())
+    start, point, end = codes
+    np.testing.assert_allclose(point, start + (end - start) * 2 / 7, atol=1e-5)
 
 
 def test_of_many_dimensions_the_most_active_are_shown(page):
