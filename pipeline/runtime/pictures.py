@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_GRID_IMAGES = 10_000
-MAX_GRID_VALUES = (
-    2**28
-)  # bytes of the canvas: 10,000 images of 28x28 take 34 million, 256 of 512x512 in colour 203 million
+# Bytes of the canvas: 10,000 images of 28x28 take 34 million, 256 of 512x512 in colour 203 million.
+MAX_GRID_VALUES = 2**28
 SMALLEST_TILE = 56  # pixels; smaller images are enlarged by a whole factor, each pixel a square
+LONGEST_STRIP = 16  # images in a row of a walk
 GAP = 2
 BACKGROUND = 128
 
@@ -64,6 +64,11 @@ def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int,
 def make_grid(images: Images, columns: int | None = None) -> "Image.Image":
     """Images uint8 [n, H, W, C] as one picture, in reading order; nearly square unless `columns` is given."""
     return _Grid(len(images), images.shape[1:], columns).painted([images])
+
+
+def strip_columns(n: int) -> int:
+    """How many of a walk's n images stand in a row: all of them, or as many in each row where one would be too long."""
+    return math.ceil(n / math.ceil(n / LONGEST_STRIP))
 
 
 def as_picture(image: Images, smallest: int = 1) -> "Image.Image":

@@ -12,15 +12,16 @@ from starlette.exceptions import HTTPException
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.body import LimitBody
+from pipeline.runtime.server.drawing import build_drawing_routes
 from pipeline.runtime.server.formats import JSON
 from pipeline.runtime.server.guards import Guard, error_response
 from pipeline.runtime.server.kserve import build_kserve_routes
 from pipeline.runtime.server.metrics import MeasureRequests, Metrics
 from pipeline.runtime.server.page import build_page_routes
 from pipeline.runtime.server.reading import build_reading_routes
-from pipeline.runtime.server.routes import build_routes
 from pipeline.runtime.server.service import Service
 from pipeline.runtime.server.settings import Settings
+from pipeline.runtime.server.status import build_status_routes
 
 
 def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
@@ -40,8 +41,9 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
     # The interactive pages of FastAPI load their scripts from another host, so there are none.
     app = FastAPI(title="vae serve", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    app.include_router(build_routes(service))
+    app.include_router(build_drawing_routes(service))
     app.include_router(build_reading_routes(service))
+    app.include_router(build_status_routes(service))
     app.include_router(build_kserve_routes(service))
     app.include_router(build_page_routes())
     for kind, handler in _HANDLERS.items():
@@ -77,6 +79,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     if first["type"] == "json_invalid":
         return error_response(422, "the body is not JSON; expected an object")
     reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and len(first["loc"]) == 1:  # of no one field: it says itself what it is about
+        return error_response(422, reason)
     place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     return error_response(422, f"{place} is {first['input']!r:.60}; {reason[0].lower()}{reason[1:]}")
 

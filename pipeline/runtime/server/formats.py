@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,19 @@ _SMALL = 2**18  # bytes; what is larger is put into form beside the event loop
 Array = NDArray[Any]
 
 
-async def respond(request: Request, array: Array, offered: tuple[str, ...], as_json: Callable[[], Any]) -> Response:
+async def respond(
+    request: Request, array: Array, offered: tuple[str, ...], as_json: Callable[[], Any], columns: int | None = None
+) -> Response:
     """The array in the form that `request` accepts; the first of `offered` if it accepts any.
+
+    `columns` are those of a picture, which is nearly square without.
 
     Raises:
         HTTPException: 406, it accepts none of them.
     """
     form = negotiate(request.headers.get("accept"), offered)
     render: Callable[[Array], bytes] = {
-        PNG: _png,
+        PNG: partial(_png, columns=columns),
         RAW: _raw,
         NPY: _npy,
         JSON: lambda _: to_json(as_json()),
@@ -88,9 +93,9 @@ def _shape_headers(array: Array) -> dict[str, str]:
     return {"X-Shape": ",".join(map(str, array.shape)), "X-Dtype": array.dtype.name}
 
 
-def _png(images: Array) -> bytes:
+def _png(images: Array, columns: int | None) -> bytes:
     file = io.BytesIO()
-    make_grid(images).save(file, "PNG")
+    make_grid(images, columns).save(file, "PNG")
     return file.getvalue()
 
 

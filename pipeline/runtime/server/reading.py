@@ -1,16 +1,17 @@
 """The routes that read images: encode and score. A body is one picture, JSON, or an .npy file."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.bodies import PICTURES, media_type, read_array, read_picture
 from pipeline.runtime.server.formats import OF_NUMBERS, negotiate, respond
 from pipeline.runtime.server.openapi import IMAGES_BODY, NUMBERS
+from pipeline.runtime.server.schemas import EncodeQuery, ScoreQuery
 from pipeline.runtime.server.service import Service
 
 
@@ -19,32 +20,30 @@ def build_reading_routes(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.post("/encode", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
-    async def encode(request: Request, resize: bool = False, label: str | None = None) -> Response:
+    async def encode(request: Request, asked: Annotated[EncodeQuery, Query()]) -> Response:
         """q(z|x): mu and logvar, float32 [n, latent_dim] each; in raw and .npy one array [2, n, latent_dim].
 
         The body is one PNG, JPEG or WebP picture, JSON `{"images": [...]}`, or an .npy file uint8 [n, H, W, C].
         `resize` stretches a picture to the model's size; without it, another size is refused.
         """
-        images = {"images": await _read_images(service, request, resize)}
-        q = await service.run("encoder", images, request, label)
+        images = {"images": await _read_images(service, request, asked.resize)}
+        q = await service.run("encoder", images, request, asked.label)
         return await respond(request, np.stack([q["mu"], q["logvar"]]), OF_NUMBERS, lambda: q)
 
     @router.post("/score", responses=NUMBERS, response_class=Response, openapi_extra=IMAGES_BODY)
-    async def score(
-        request: Request, resize: bool = False, error_map: bool = False, label: str | None = None
-    ) -> Response:
+    async def score(request: Request, asked: Annotated[ScoreQuery, Query()]) -> Response:
         """How strange the model finds images, in nats; the body is that of /encode.
 
         JSON holds `score` [n] (minus the ELBO, higher is stranger), `strangeness` [n] (the share of the validation
         images that score lower) and `error` [n, H, W] (each pixel's part in minus log p(x|z)). In raw and .npy it is
         the score, float32 [n], or with `error_map` the error, float32 [n, H, W].
         """
-        images = {"images": await _read_images(service, request, resize)}
-        found = await service.run("scorer", images, request, label)
+        images = {"images": await _read_images(service, request, asked.resize)}
+        found = await service.run("scorer", images, request, asked.label)
         strangeness = service.sampler.strangeness(found["score"])
         return await respond(
             request,
-            found["error" if error_map else "score"],
+            found["error" if asked.error_map else "score"],
             OF_NUMBERS,
             lambda: {"score": found["score"], "strangeness": strangeness, "error": found["error"]},
         )

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def test_every_route_takes_the_label(conditional):
     assert level(conditional.get("/sample?count=3&label=square", headers=NPY)) == 2
     assert level(conditional.post("/decode?label=circle", json={"z": [[0, 0]] * 3}, headers=NPY)) == 1
     assert level(conditional.post("/interpolate", json={"seeds": [1, 2], "label": 1}, headers=NPY)) == 1
+
+
+def test_a_walk_is_straight_where_the_prior_is_not_the_standard_normal(start, mlp, tmp_path):
+    client = start(model=write_model(tmp_path, replace(mlp.metadata, prior="mixture"), NAMES))
+    said = client.post(
+        "/interpolate", json={"seeds": [1, 2], "label": 0}, headers={"accept": "application/json"}
+    ).json()
+    assert said["path"] == "linear"
 
 
 def test_rows_of_different_classes_share_a_run(conditional):

@@ -2,26 +2,42 @@ import io
 
 import numpy as np
 import pytest
+from answers import IS_NPY, NPY, RAW, loaded, npy, picture, refused
 from PIL import Image
 
 from pipeline.cli import main
 from pipeline.runtime import Sampler
 from pipeline.runtime.server.graphs import open_graphs
 
-RAW = {"accept": "application/octet-stream"}
-NPY = {"accept": "application/x-npy"}
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), dtype=np.uint8)
 
 
-def loaded(response):
-    assert response.status_code == 200, response.text
-    return np.load(io.BytesIO(response.content), allow_pickle=False)
-
-
-def npy(array):
+def test_encode_takes_arrays_and_pictures(client, sampler):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    mu, logvar = sampler.encode(images)
+    said = client.post("/encode", json={"images": images.tolist()}).json()
+    np.testing.assert_allclose(said["mu"], mu, atol=1e-5)
+    both = loaded(client.post("/encode", content=npy(images), headers=NPY | IS_NPY))
+    np.testing.assert_allclose(both, [mu, logvar], atol=1e-5)
     file = io.BytesIO()
-    np.save(file, array)
-    return {"content": file.getvalue(), "headers": {"content-type": "application/x-npy"}}
+    Image.fromarray(images[1, ..., 0]).save(file, "PNG")
+    said = client.post("/encode", content=file.getvalue(), headers={"content-type": "image/png"}).json()
+    np.testing.assert_allclose(said["logvar"], logvar[1:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_picture_of_another_size_is_resized_if_asked(client, kind, mode):
+    sent = {"content": picture(kind, (20, 30), mode), "headers": {"content-type": f"image/{kind}"}}
+    refused(client.post("/encode", **sent), 422, "the picture has 20x30 pixels; expected 8x8 (or resize=true)")
+    assert np.shape(client.post("/encode?resize=true", **sent).json()["mu"]) == (1, 3)
+
+
+def test_a_colour_model_takes_pictures_and_gives_colours(start, conv):
+    client = start(model=Sampler(conv.folder, "cpu"))
+    sent = {"content": picture("png", (14, 10), "LA"), "headers": {"content-type": "image/png"}}
+    assert np.shape(client.post("/encode", **sent).json()["mu"]) == (1, 3)
+    assert loaded(client.get("/sample?count=2", headers=NPY)).shape == (2, 10, 14, 3)
 
 
 def test_scores_are_those_of_the_sampler_with_their_place_among_the_validation_images(client, sampler):
@@ -36,8 +52,7 @@ def test_scores_are_those_of_the_sampler_with_their_place_among_the_validation_i
 
 def test_arrays_hold_the_score_or_if_asked_the_error_map(client, sampler):
     score, error = sampler.score(IMAGES)
-    sent = npy(IMAGES)
-    sent["headers"] |= NPY
+    sent = {"content": npy(IMAGES), "headers": IS_NPY | NPY}
     np.testing.assert_allclose(loaded(client.post("/score", **sent)), score, rtol=1e-5)
     found = loaded(client.post("/score?error_map=true", **sent))
     np.testing.assert_allclose(found, error, rtol=1e-4, atol=1e-4)
@@ -96,3 +111,15 @@ def test_the_scorer_is_a_model_of_the_v2_protocol(client, sampler):
     score, error = (np.reshape(output["data"], output["shape"]) for output in said["outputs"])
     np.testing.assert_allclose(score, sampler.score(IMAGES)[0], rtol=1e-5)
     assert error.shape == (7, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        ("/decode?lable=3", "expected label"),
+        ("/encode?rezise=true", "expected label or resize"),
+        ("/score?map=true", "expected label, resize or error_map"),
+    ],
+)
+def test_a_field_of_the_query_that_no_route_knows_is_refused(client, asked, known):
+    refused(client.post(asked, json={}), 422, f"{asked.partition('?')[2].partition('=')[0]} is not known; {known}")

@@ -1,0 +1,42 @@
+"""What a server is sent and what it answers, in the forms that it knows."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+RAW = {"accept": "application/octet-stream"}
+NPY = {"accept": "application/x-npy"}
+JSON = {"accept": "application/json"}
+IS_JSON = {"content-type": "application/json"}
+IS_NPY = {"content-type": "application/x-npy"}
+
+
+def levels(a, b):
+    """Largest difference in grey levels."""
+    assert a.shape == b.shape
+    return np.abs(a.astype(int) - b).max()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def picture(kind, size=(8, 8), mode="L"):
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, kind)
+    return file.getvalue()
+
+
+def loaded(response):
+    assert response.status_code == 200, response.text
+    return np.load(io.BytesIO(response.content), allow_pickle=False)
+
+
+def refused(response, status, reason):
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["error"]
+    assert reason in response.json()["error"]
+    assert "\n" not in response.json()["error"]

@@ -1,0 +1,126 @@
+"""Bodies that are hostile, broken or of another kind."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+from answers import IS_JSON, IS_NPY, npy, picture, refused
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"\xff\xfe"])
+def test_a_body_that_is_no_json_object_is_refused(client, body):
+    response = client.post("/sample", content=body, headers=IS_JSON)
+    refused(response, response.status_code if response.status_code == 400 else 422, "")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"count": ' + b"9" * 5000 + b"}"])
+def test_json_that_no_parser_follows_is_refused(client, body):
+    refused(client.post("/sample", content=body, headers=IS_JSON), 400, "error parsing the body")
+    refused(client.post("/decode", content=body, headers=IS_JSON), 422, "the body is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("z", "reason"),
+    [
+        ([[0, 0]], "z has shape [1, 2]; expected [n >= 1, 3]"),
+        ([0, 0, 0], "z has shape [3]"),
+        ([], "z has shape [0]"),
+        ([[0, 0, 0], [0]], "z is ragged"),
+        ([["1", "2", "3"]], "z does not hold float32 numbers alone"),
+        ([[None, 0, 0]], "z does not hold"),
+        ([[1e39, 0, 0]], "z holds inf; expected finite numbers"),
+        ([[10**400, 0, 0]], "z does not hold"),
+        ({"a": 1}, "z does not hold"),
+        ([[0, 0, 0]] * 65, "count is 65; expected 1 to 64"),
+    ],
+)
+def test_latents_of_another_kind_are_refused(client, z, reason):
+    refused(client.post("/decode", content=json.dumps({"z": z}), headers=IS_JSON), 422, reason)
+
+
+def test_a_nan_is_no_latent(client):
+    refused(client.post("/decode", content=b'{"z": [[NaN, 0, 0]]}', headers=IS_JSON), 422, "z holds nan")
+    refused(client.post("/decode", content=npy(np.full((1, 3), np.inf)), headers=IS_NPY), 422, "z holds inf")
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (np.full((1, 8, 8, 1), 256).tolist(), "images holds a number outside the range of uint8"),
+        (np.full((1, 8, 8, 1), -1).tolist(), "images holds a number outside"),
+        (np.full((1, 8, 8, 1), 0.5).tolist(), "images does not hold uint8 numbers alone"),
+        (np.zeros((1, 1, 8, 8), int).tolist(), "images have shape [1, 1, 8, 8]; expected ['n >= 1', 8, 8, 1]"),
+        (np.zeros((8, 8, 1), int).tolist(), "images have shape [8, 8, 1]"),
+    ],
+)
+def test_images_of_another_kind_are_refused(client, images, reason):
+    refused(client.post("/encode", json={"images": images}), 422, reason)
+
+
+def header(text):
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x93NUMPY",
+        npy(np.zeros((2, 3)))[:-1],
+        npy(np.zeros((2, 3))) + b"\0",
+        npy(np.asfortranarray(np.zeros((2, 3)))),
+        npy(np.zeros((2, 3), complex)),
+        header(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n") + b"cos\nsystem\n.",
+        header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 1000000), }\n"),
+        header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 3), }\n"),
+        header(b"{'descr': __import__('os'), 'fortran_order': False, 'shape': (1,), }\n"),
+        header(b"{[]: 3}\n"),
+    ],
+)
+def test_a_file_that_is_no_plain_npy_is_refused(client, body):
+    refused(client.post("/decode", content=body, headers=IS_NPY), 422, ".npy file")
+
+
+def bomb(width, height):
+    """A PNG that claims to be as large as this; valid to the end of its header."""
+    content = bytearray(picture("png"))
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "is not a PNG picture"),
+        (b"not a picture", "is not a PNG picture"),
+        (picture("jpeg"), "is not a PNG picture"),
+        (picture("png", (100, 100))[:60], "the picture cannot be decoded"),
+        (bomb(5000, 5000), "the picture has 5000x5000 pixels; expected <= 16777216"),
+        (bomb(60000, 60000), "pixels; expected <= 16777216"),
+    ],
+)
+def test_what_is_no_picture_or_a_bomb_is_refused(client, body, reason):
+    refused(client.post("/encode?resize=true", content=body, headers={"content-type": "image/png"}), 422, reason)
+
+
+@pytest.mark.parametrize("route", ["/decode", "/encode"])
+@pytest.mark.parametrize("kind", [{}, {"content-type": "text/html"}, {"content-type": "image/gif"}])
+def test_a_body_of_another_type_is_refused(client, route, kind):
+    refused(client.post(route, content=b"x", headers=kind), 415, "Content-Type is")
+
+
+@pytest.mark.parametrize("route", ["/sample", "/interpolate"])
+@pytest.mark.parametrize("body", [b'{"count": 2, "seeds": [1, 2]}', b""])
+def test_fields_that_do_not_say_that_they_are_json_are_refused(client, route, body):
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    refused(client.post(route, content=body, headers=kind), 415, "expected application/json")
+
+
+def test_a_route_of_images_names_the_pictures_that_it_reads(client):
+    refused(client.post("/encode", content=b"x"), 415, "expected image/png, image/jpeg, image/webp, application/json")
+
+
+def test_a_compressed_body_is_refused(client):
+    refused(client.post("/decode", content=b"x", headers=IS_JSON | {"content-encoding": "gzip"}), 415, "not compressed")
