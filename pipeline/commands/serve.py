@@ -27,7 +27,9 @@ def serve(
 ) -> None:
     """Serve the model over HTTP, until it is told to stop."""
     from pipeline.runtime.server import import_server
+    from pipeline.runtime.server.memory import keep_heap_small
 
+    keep_heap_small()
     create_app, run = import_server()
     settings = _settings(host, max_images)
     path = choose_model(model, demo)

@@ -42,7 +42,7 @@ def open_session(
     name = name or ("the given bytes" if isinstance(model, bytes) else str(model))
     served = _resolve(device)
     content = model if isinstance(model, bytes) else read_file(model)
-    session = _load(content, providers(served, content, capture), _options(threads, spin_us), name)
+    session = _load(content, providers(served, content, capture), _options(served, threads, spin_us), name)
     if PROVIDERS[served] not in session.get_providers():
         _report_unserved(device, served)
     read_metadata(session, name)
@@ -109,9 +109,11 @@ def _load(content: bytes, served_by: list[Any], options: "SessionOptions", name:
         raise UserError(f"{name}: not a whole ONNX file that onnxruntime can open ({reason})") from None
 
 
-def _options(threads: int | None, spin_us: int | None) -> "SessionOptions":
+def _options(served: str, threads: int | None, spin_us: int | None) -> "SessionOptions":
     options = _onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors alone
+    if served == "cpu":
+        options.enable_mem_pattern = False  # it lays memory out anew for each size of batch, and keeps all layouts
     if spin_us is not None:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
     if threads is not None:

@@ -44,6 +44,10 @@ def test_auto_serves_on_cuda_where_a_device_is(mlp):
     assert "CUDAExecutionProvider" in open_session(mlp.folder / "decoder.onnx").get_providers()
 
 
+def test_no_layout_of_memory_is_kept_for_each_size_of_batch(mlp):
+    assert not open_session(mlp.folder / "sampler.onnx", "cpu").get_session_options().enable_mem_pattern
+
+
 def test_an_unknown_device_is_refused(mlp):
     with pytest.raises(UserError, match="device is 'gpu'; expected one of auto, cpu, cuda, tensorrt"):
         open_session(mlp.folder / "decoder.onnx", "gpu")

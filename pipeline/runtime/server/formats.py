@@ -3,7 +3,6 @@
 import asyncio
 import io
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ async def respond(
     """
     form = negotiate(request.headers.get("accept"), offered)
     render: Callable[[Array], bytes] = {
-        PNG: partial(_png, columns=columns),
+        PNG: lambda images: _png(images, columns),
         RAW: _raw,
         NPY: _npy,
         JSON: lambda _: to_json(as_json()),

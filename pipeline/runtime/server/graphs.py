@@ -57,6 +57,11 @@ def open_graphs(sampler: Sampler) -> dict[str, Graph]:
     return {name: _graph(name, sampler) for name in GRAPHS if f"{name}.onnx" in sampler.files}
 
 
+def warm_up(graph: Graph) -> None:
+    """Run the largest batch: the graph then has the memory that it will ever want, and no request waits for it."""
+    graph.run({tensor.name: np.zeros((graph.batch_size, *tensor.row_shape), tensor.dtype) for tensor in graph.inputs})
+
+
 def label_rows(graph: Graph, label: Label | None, count: int) -> Arrays:
     """The graph's input `label` for `count` rows of one class; nothing if the graph takes no label.
 

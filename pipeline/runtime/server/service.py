@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.runtime.labels import LABEL, Label
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
-from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs
+from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs, warm_up
 from pipeline.runtime.server.metrics import Metrics
 from pipeline.runtime.server.patience import Patience
 from pipeline.runtime.server.settings import Settings
@@ -28,6 +28,8 @@ class Service:
     def __init__(self, sampler: Sampler, settings: Settings, metrics: Metrics) -> None:
         self.sampler, self.settings, self.metrics = sampler, settings, metrics
         self.graphs = open_graphs(sampler)
+        for graph in self.graphs.values():
+            warm_up(graph)
         self.draining = False
         self.in_flight = 0
         # One thread for all graphs: onnxruntime divides a run among the cores by itself.
