@@ -12,9 +12,15 @@ const COLOUR_TYPE = { 1: 0, 3: 2 }; // of a PNG, by channels
 
 async function main() {
   const { model, out, seed, first, count, temperature } = parse(process.argv.slice(2));
-  const images = await draw(await InferenceSession.create(model), seed, first, count, temperature);
+  const images = await draw(await open(model), seed, first, count, temperature);
   writeFileSync(out, png(grid(images)));
   console.log(`${out}: ${count} images of seed ${seed}`);
+}
+
+async function open(model) {
+  const session = await InferenceSession.create(model);
+  if (session.inputNames.join() === "seed,index,temperature") return session;
+  throw new Error(`${model}: its inputs are ${session.inputNames}; expected a sampler.onnx of a model without classes`);
 }
 
 /** Images number first to first + count - 1 of a seed: a uint8 tensor [count, H, W, C]. Seeds are BigInts. */

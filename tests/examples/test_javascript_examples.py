@@ -102,6 +102,14 @@ def test_node_example_refuses_what_the_sampler_cannot_draw(node_example, mlp, tm
     assert not (tmp_path / "grid.png").exists()
 
 
+def test_node_example_says_what_is_wrong_with_a_file(node_example, mlp, tmp_path):
+    decoder = mlp.folder / "decoder.onnx"
+    done = run_node_example(node_example, decoder, tmp_path / "grid.png")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {decoder}: its inputs are z; expected a sampler.onnx of a model without classes\n"
+    assert not (tmp_path / "grid.png").exists()
+
+
 def test_web_example_shows_the_images_of_python(browse, model):
     seen = browse("app_page.html", {"sampler.onnx": (model.folder / "sampler.onnx").read_bytes()})
     assert seen["errors"] == []
