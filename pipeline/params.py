@@ -81,8 +81,11 @@ class ModelParams(Section):
     """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back."""
     hidden: Annotated[tuple[Positive, ...], Field(strict=False)]
     """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image."""
-    activation: Literal["tanh", "relu", "silu"]
-    """The non-linearity after each hidden layer or stage."""
+    activation: Literal["tanh", "relu", "silu", "gated"]
+    """The non-linearity after each hidden layer or stage; `gated`: a * sigmoid(b), with a and b from twice the weights
+    (Tomczak and Welling 2018)."""
+    normalization: Literal["none", "layer"]
+    """`layer`: each example's units (channels and pixels of a stage) are normalised before the non-linearity."""
     latent_dim: Positive
     """Dimensions of z."""
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]

@@ -352,6 +352,7 @@ OTHER_VALUES = {
         "never",
         "rollback",
         "last",
+        "layer",
         0.5,
     ),
     int: (7,),
@@ -370,6 +371,8 @@ def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
     section, field = name.split(".")
     accepted = []
     for value in OTHER_VALUES[type(REAL[section][field])]:
+        if value == REAL[section][field]:
+            continue
         # a likelihood other than bernoulli needs another binarisation, which would change the digest by itself
         base = {"train.binarize": "none"} if name == "model.likelihood" else {}
         try:

@@ -1,6 +1,7 @@
 """The variational auto-encoder of Kingma and Welling, arXiv 1312.6114."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,9 +11,16 @@ from pipeline.errors import UserError
 from pipeline.vae.condition import CONDITIONS, Conditioned, check_label
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.likelihoods.make import make_likelihood
-from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS
+from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NORMALIZATIONS, Layout
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior
 from pipeline.vae.priors import make_prior
+
+_CHOICES: dict[str, Collection[str]] = {
+    "network": ENCODERS,
+    "activation": ACTIVATIONS,
+    "normalization": NORMALIZATIONS,
+    "condition": CONDITIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,10 @@ class VAEConfig:
     condition: str = "none"
     classes: tuple[str, ...] = ()
     """Their names, in the order of the labels, where `condition` is label; else none."""
+    normalization: str = "none"
 
     def __post_init__(self) -> None:
-        choices = {"network": tuple(ENCODERS), "activation": tuple(ACTIVATIONS), "condition": CONDITIONS}
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
         if not _are_sizes(self.image_shape) or len(self.image_shape) != 3:
@@ -101,10 +109,10 @@ class VAE(nn.Module):
         channels, height, width = config.image_shape
         likelihood = make_likelihood(config.likelihood, channels, config.sigma, config.likelihood_components)
         parameter_shape = (likelihood.outputs, height, width)
-        layout = (config.hidden, config.activation)
+        layout = Layout(config.hidden, config.activation, config.normalization)
         classes = len(config.classes)
-        encoder = ENCODERS[config.network](config.image_shape, *layout, 2 * config.latent_dim)
-        decoder = DECODERS[config.network](parameter_shape, *layout, config.latent_dim)
+        encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim)
+        decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)
         self.encoder = Conditioned(encoder, classes) if classes else encoder
         self.decoder = Conditioned(decoder, classes) if classes else decoder
         self.prior = make_prior(

@@ -1,16 +1,32 @@
 """Encoders from images to features, decoders from z to the likelihood's parameters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "gated": partial(nn.GLU, dim=1),  # a * sigmoid(b): the layer before it gives a and b
+}
+NORMALIZATIONS = ("none", "layer")
 
 SMALLEST_CONV_IMAGE = 8
+
+
+class Layout(NamedTuple):
+    """The hidden layers of a network, as params.yaml's `model` section names them."""
+
+    hidden: Sequence[int]
+    activation: str
+    normalization: str = "none"
 
 
 class Centre(nn.Module):
@@ -36,48 +52,37 @@ class Resize(nn.Module):
         return nn.functional.interpolate(x, size=self.size, mode="nearest")
 
 
-def mlp_encoder(
-    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, outputs: int
-) -> nn.Sequential:
+def mlp_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; without hidden layers it is affine."""
-    widths = [math.prod(image_shape), *hidden]
-    return nn.Sequential(nn.Flatten(), Centre(), *_dense(widths, activation), nn.Linear(widths[-1], outputs))
+    widths = [math.prod(image_shape), *layout.hidden]
+    return nn.Sequential(nn.Flatten(), Centre(), *_dense(widths, layout), nn.Linear(widths[-1], outputs))
 
 
-def mlp_decoder(
-    output_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
-) -> nn.Sequential:
+def mlp_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: int) -> nn.Sequential:
     """[batch, latent_dim] -> [batch, *output_shape]; without hidden layers it is affine."""
-    widths = [latent_dim, *reversed(hidden)]
+    widths = [latent_dim, *reversed(layout.hidden)]
     last = nn.Linear(widths[-1], math.prod(output_shape))
-    return nn.Sequential(*_dense(widths, activation), last, nn.Unflatten(1, output_shape))
+    return nn.Sequential(*_dense(widths, layout), last, nn.Unflatten(1, output_shape))
 
 
-def conv_encoder(
-    image_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, outputs: int
-) -> nn.Sequential:
+def conv_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; each stage halves the image, rounding up."""
-    sizes = _stage_sizes(image_shape, hidden)
+    sizes = _stage_sizes(image_shape, layout.hidden)
     layers: list[nn.Module] = [Centre()]
-    for before, after in pairwise([image_shape[0], *hidden]):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden[-1] * math.prod(sizes[-1]), outputs))
+    for before, after in pairwise([image_shape[0], *layout.hidden]):
+        layers += _convolution(before, after, layout, stride=2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(layout.hidden[-1] * math.prod(sizes[-1]), outputs))
 
 
-def conv_decoder(
-    output_shape: tuple[int, int, int], hidden: Sequence[int], activation: str, latent_dim: int
-) -> nn.Sequential:
+def conv_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: int) -> nn.Sequential:
     """[batch, latent_dim] -> [batch, *output_shape], back through the sizes of the encoder's stages."""
+    hidden = layout.hidden
     sizes = _stage_sizes(output_shape, hidden)
     smallest = (hidden[-1], *sizes[-1])
-    layers: list[nn.Module] = [
-        nn.Linear(latent_dim, math.prod(smallest)),
-        ACTIVATIONS[activation](),
-        nn.Unflatten(1, smallest),
-    ]
+    layers = [*_dense([latent_dim, math.prod(smallest)], layout), nn.Unflatten(1, smallest)]
     channels = [*reversed(hidden), hidden[0]]
     for (before, after), size in zip(pairwise(channels), reversed(sizes[:-1]), strict=True):
-        layers += [Resize(size), nn.Conv2d(before, after, 3, padding=1), ACTIVATIONS[activation]()]
+        layers += [Resize(size), *_convolution(before, after, layout)]
     return nn.Sequential(*layers, nn.Conv2d(hidden[0], output_shape[0], 3, padding=1))
 
 
@@ -85,10 +90,27 @@ ENCODERS = {"mlp": mlp_encoder, "conv": conv_encoder}
 DECODERS = {"mlp": mlp_decoder, "conv": conv_decoder}
 
 
-def _dense(widths: Sequence[int], activation: str) -> list[nn.Module]:
+def _dense(widths: Sequence[int], layout: Layout) -> list[nn.Module]:
     return [
-        layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), ACTIVATIONS[activation]())
+        layer
+        for before, after in pairwise(widths)
+        for layer in (nn.Linear(before, _given(after, layout)), *_after_product(after, layout, nn.LayerNorm))
     ]
+
+
+def _convolution(before: int, after: int, layout: Layout, stride: int = 1) -> list[nn.Module]:
+    product = nn.Conv2d(before, _given(after, layout), 3, stride=stride, padding=1)
+    return [product, *_after_product(after, layout, partial(nn.GroupNorm, 1))]
+
+
+def _given(features: int, layout: Layout) -> int:
+    """What a product gives so that `features` are left behind the activation."""
+    return 2 * features if layout.activation == "gated" else features
+
+
+def _after_product(features: int, layout: Layout, normalize: Callable[[int], nn.Module]) -> list[nn.Module]:
+    activation = ACTIVATIONS[layout.activation]()
+    return [activation] if layout.normalization == "none" else [normalize(_given(features, layout)), activation]
 
 
 def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.vae.bounds import elbo
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.networks import Layout, mlp_encoder
+
+CONFIG = VAEConfig((1, 8, 9), "mlp", (16, 12), "gated", 3, "bernoulli", "learned")
+NETWORKS = {
+    "gated": CONFIG,
+    "normalised": dataclasses.replace(CONFIG, activation="silu", normalization="layer"),
+    "gated and normalised": dataclasses.replace(CONFIG, normalization="layer"),
+    "convolutions, gated": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6)),
+    "convolutions, normalised": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6), normalization="layer"),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def vae(request):
+    torch.manual_seed(0)
+    return VAE(NETWORKS[request.param])
+
+
+def test_a_gated_layer_is_a_product_with_its_own_sigmoid():
+    torch.manual_seed(0)
+    network = mlp_encoder((1, 2, 2), Layout([3], "gated"), outputs=1)
+    x = torch.rand(5, 1, 2, 2)
+    a, b = network[2](2 * x.flatten(1) - 1).chunk(2, dim=1)
+    torch.testing.assert_close(network[:4](x), a * torch.sigmoid(b))
+
+
+def test_units_are_normalised_before_the_activation():
+    torch.manual_seed(0)
+    network = mlp_encoder((1, 2, 2), Layout([64], "silu", "layer"), outputs=1)
+    units = network[:4](1000 * torch.rand(5, 1, 2, 2))
+    torch.testing.assert_close(units.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(units.var(1, correction=0), torch.ones(5))
+
+
+def test_an_image_is_encoded_alone(vae):
+    """No layer may look at the batch: a row of an exported file stands alone."""
+    x = torch.rand(4, *vae.config.image_shape)
+    torch.testing.assert_close(vae.encode(x)[0][:1], vae.encode(x[:1])[0])
+    z = torch.randn(4, vae.config.latent_dim)
+    torch.testing.assert_close(vae.decode(z)[:1], vae.decode(z[:1]))
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_every_weight_learns(vae, bf16):
+    x, eps = torch.rand(4, *vae.config.image_shape), torch.randn(4, vae.config.latent_dim)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        bound = elbo(vae, x, eps)
+    bound.elbo.mean().backward()
+    assert bound.elbo.dtype == torch.float32
+    assert not [name for name, weight in vae.named_parameters() if not weight.grad.abs().sum() > 0]
