@@ -2,7 +2,7 @@
 
 Reads    the prepared images, the checkpoint; sections `evaluate` and `health` of params.yaml
 Writes   metrics.json, health.json (which limits the model keeps), latents.csv (KL and variance of each dimension),
-         figures/*.png, run.json (the MLflow run)
+         figures/*.png, aggregate.safetensors (a mixture fitted to the training codes), run.json (the MLflow run)
 Joins    the MLflow run that train opened
 
     python -m pipeline.evaluate data/prepared models/checkpoint reports/evaluate
@@ -10,6 +10,7 @@ Joins    the MLflow run that train opened
 
 import argparse
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,15 +21,17 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.noise import stream_key
-from pipeline.dataset.store import open_prepared
+from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.health import FAILED_CHECKS, HEALTH, Sizes, examine, verdict
 from pipeline.metrics import figures
+from pipeline.metrics.assessment import Assessment, Options, assess
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics, evenly
@@ -121,14 +124,17 @@ def main() -> None:
     train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION))
     test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION))
     use = latent_use(test.mu, test.logvar, model.prior)
+    assessment = _assess(checkpoint, open_prepared(arguments.prepared), test.mu, params.evaluate)
     metrics = measure(checkpoint, test, train, use, params.evaluate)
+    metrics |= {f"test/{name}": value for name, value in assessment.metrics.items()}
     _refuse_non_finite(metrics)
     sizes = Sizes(model.config.latent_dim, pixels[0].numel(), params.evaluate.importance_samples)
     checks = examine(metrics, sizes, params.health)
     metrics[FAILED_CHECKS] = len(failed := [check.name for check in checks if not check.healthy])
-    pictures = draw(model, pixels, test, use, seed) | plot(training, use, metrics)
+    pictures = draw(model, pixels, test, use, seed) | plot(training, use, metrics) | assessment.pictures
     with atomic_directory(arguments.report) as beside:
         save(beside, metrics, use, pictures)
+        save_aggregate(beside, assessment.mixture)
         write_json(beside / HEALTH, verdict(checks))
         values = flatten(params.evaluate, "evaluate") | flatten(params.health, "health")
         artifacts = sorted(beside.iterdir())
@@ -137,6 +143,19 @@ def main() -> None:
     state = f"; unhealthy: {', '.join(failed)}" if failed else ""
     told = _headline(metrics, sizes.importance_samples)
     print(f"evaluate: {told} on {len(pixels):,} test images -> {arguments.report}{state}")
+
+
+def _assess(checkpoint: Checkpoint, data: PreparedData, test_mu: Tensor, params: EvaluateParams) -> Assessment:
+    weights = params.inception_weights
+    options = Options(
+        binarize=checkpoint.binarize,
+        noisy_codes=checkpoint.objective != "autoencoder",
+        images=params.quality_images,
+        components=params.aggregate_components,
+        inception_weights=weights and str(Path(os.environ.get("DVC_ROOT", "."), weights)),
+        seed=params.seed,
+    )
+    return assess(checkpoint.model, data, test_mu, options)
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:

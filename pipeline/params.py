@@ -174,6 +174,15 @@ class EvaluateParams(Section):
     """Chains for each of those images."""
     ais_schedule: Literal["linear", "sigmoid"]
     """How these densities follow one another: in equal steps, or in small ones at both ends."""
+    quality_images: Annotated[int, Field(ge=0)]
+    """How many test images, at most, as many samples are held against: KID, FID, precision, recall, density, coverage,
+    memorisation. 0 judges no samples."""
+    inception_weights: Annotated[str, Field(min_length=1)] | None
+    """A file with the weights of torchvision's Inception v3 (.pth or .safetensors): distances are then also told over
+    its features. It is never downloaded, and DVC does not watch it. A relative path starts at the repository's root."""
+    aggregate_components: Annotated[int, Field(ge=0, le=10_000)]
+    """Gaussians of the aggregate density, a mixture fitted to the training codes: evaluate judges samples from it too,
+    and export.sample_from: aggregate puts it into the sampler. 0 fits none."""
     seed: Seed
     """Seeds the test split's binarisation, the importance samples and the samples in the figures."""
 

@@ -19,6 +19,7 @@ SCRATCH = {".training"}  # holds what no stage declares
 
 LEAVES = {"errors", "files"}
 ROOMS = {
+    "aggregate",
     "champion",
     "checkpoint",
     "dataset",
@@ -49,9 +50,10 @@ MAY_IMPORT = {
     "vae": LEAVES,
     "runtime": LEAVES,
     "server": LEAVES | {"runtime"},
+    "aggregate": LEAVES | {"vae"},
     "checkpoint": LEAVES | {"vae"},
     "training": LEAVES | {"params", "device", "dataset", "vae"},
-    "metrics": LEAVES | {"dataset", "params", "vae"},
+    "metrics": LEAVES | {"dataset", "params", "quality", "vae"},
     "quality": LEAVES | {"dataset"},
     "graphs": LEAVES | {"quality", "vae", "runtime"},
     "commands": LEAVES | {"runtime", "server", "tracking"},

@@ -4,11 +4,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.aggregate import load_aggregate
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 
-ALWAYS = {"reconstructions", "samples", "traversals", "learning_curves", "kl_per_dimension", "importance_bound"}
+ALWAYS = {
+    "reconstructions",
+    "samples",
+    "traversals",
+    "learning_curves",
+    "kl_per_dimension",
+    "importance_bound",
+    "nearest_training",
+}
+DISTANCES = {"kid", "kid_stderr", "fid", "precision", "recall", "density", "coverage"}
+OF_SAMPLES = {
+    f"test/{before}{name.replace('_stderr', '')}_random_conv{'_stderr' * name.endswith('stderr')}"
+    for name in DISTANCES
+    for before in ("", "yardstick_")
+} | {f"test/memorisation_{name}" for name in ("ratio", "copies", "test_copies")}
 
 
 def metrics(folder):
@@ -51,8 +66,9 @@ def test_metrics_carry_their_protocol_in_their_names(trained):
         "test/marginal_kl_fitted",
         "test/marginal_kl_fitted_stderr",
         "test/failed_checks",
+        *OF_SAMPLES,
     }
-    written = ["figures", "health.json", "latents.csv", "metrics.json", "run.json"]
+    written = ["aggregate.safetensors", "figures", "health.json", "latents.csv", "metrics.json", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == written
 
 
@@ -128,10 +144,27 @@ def test_two_latents_have_a_manifold(workplace):
     assert figures(workplace.evaluate()) == ALWAYS | {"manifold"}
 
 
+def test_the_aggregate_density_is_written_judged_and_changes_no_likelihood(trained):
+    without = metrics(trained.evaluate())
+    assert load_aggregate(Path("reports/evaluate"), 3) is None
+    folder = trained.evaluate(evaluate__aggregate_components=4)
+    found = metrics(folder)
+    assert load_aggregate(folder, 3).mixture().mu.shape == (4, 3)
+    assert {name: found[name] for name in without} == without
+    assert {"test/aggregate_fid_random_conv", "test/aggregate_memorisation_ratio"} <= set(found)
+    assert figures(folder) == ALWAYS | {"aggregate_samples", "aggregate_nearest_training"}
+
+
+def test_weights_of_inception_that_are_not_there_end_the_stage_in_one_line(trained):
+    with pytest.raises(UserError, match=r"evaluate\.inception_weights: nowhere\.pth not found; expected a file"):
+        trained.evaluate(evaluate__inception_weights="nowhere.pth")
+    assert list(Path().rglob("reports/*")) == []
+
+
 def test_an_autoencoder_has_a_reconstruction_and_no_likelihood(workplace, capsys):
     workplace.train(train__objective="autoencoder")
     folder = workplace.evaluate()
-    assert set(metrics(folder)) == {"test/recon", "test/active_units", "test/failed_checks"}
+    assert set(metrics(folder)) == {"test/recon", "test/active_units", "test/failed_checks", *OF_SAMPLES}
     assert figures(folder) == ALWAYS - {"importance_bound"}
     assert "evaluate: recon -" in capsys.readouterr().out
 

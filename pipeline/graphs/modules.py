@@ -68,7 +68,7 @@ class Scorer(nn.Module):
     def __init__(self, vae: VAE, objective: str, samples: int) -> None:
         super().__init__()
         self.vae = vae
-        self.prior = FixedMixture(vae.prior) if isinstance(vae.prior, MixturePrior) else vae.prior
+        self.prior = FixedMixture(vae.prior.mixture()) if isinstance(vae.prior, MixturePrior) else vae.prior
         self.variational = objective != "autoencoder"
         self.register_buffer("eps", score_noise(samples if self.variational else 0, vae.config.latent_dim))
 

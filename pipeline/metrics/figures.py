@@ -68,6 +68,16 @@ def traversals(images: Array, dimensions: Sequence[int], kl: Sequence[float], va
     return image_grid(images, len(values), title, labels)
 
 
+def nearest_training(samples: tuple[Array, Array], test: tuple[Array, Array]) -> Figure:
+    """Samples above their nearest training images, and test images above theirs: all four of one length."""
+    return image_grid(
+        np.concatenate([*samples, *test]),
+        len(samples[0]),
+        "Most like a single training image: samples, and test images",
+        ["sample", "nearest\ntraining", "test", "nearest\ntraining"],
+    )
+
+
 def learning_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     """ELBO, reconstruction and KL term by epoch, whichever the history has."""
     names = [name for name in ("elbo", "recon", "kl") if f"val/{name}" in rows[0]]

@@ -26,6 +26,15 @@ class Neighbours(NamedTuple):
     distances: Tensor
 
     @property
+    def copy_share(self) -> float:
+        """Share of the images that are copies. Of test images, more than 0 where the data hold equal images."""
+        return self.copies.double().mean().item()
+
+    def by_likeness(self) -> Tensor:
+        """The images in the order in which one training image stands out among those near to them, [n]."""
+        return (self.distances[:, 0] / self.distances[:, 1].clamp(min=1e-12)).argsort()
+
+    @property
     def copies(self) -> Tensor:
         """Which images are copies, bool [n]: of two equal training images too, at distance 0."""
         return self.distances[:, 0] <= COPY_RATIO * self.distances[:, 1]
@@ -40,8 +49,6 @@ class Memorisation(NamedTuple):
     training images themselves: no sample can be nearer than those."""
     copies: float
     """Share of samples that are copies; found also where they are few, which leaves the median alone."""
-    test_copies: float
-    """The same share of test images: more than 0 where the data hold equal images."""
 
 
 @torch.no_grad()
@@ -67,8 +74,7 @@ def memorisation(samples: Neighbours, test: Neighbours) -> Memorisation:
     medians = [neighbours.distances[:, 0].median() for neighbours in (samples, test)]
     return Memorisation(
         ratio=float(medians[0] / medians[1]) if medians[1] > 0 else 1.0,
-        copies=samples.copies.double().mean().item(),
-        test_copies=test.copies.double().mean().item(),
+        copies=samples.copy_share,
     )
 
 

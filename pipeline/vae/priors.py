@@ -199,12 +199,12 @@ class VampPrior(MixturePrior):
 
 
 class FixedMixture(MixturePrior):
-    """Another mixture as it is now: constants, for an exported graph."""
+    """A mixture as it is now: constants, for an exported graph or a density that was fitted after training."""
 
     @torch.no_grad()
-    def __init__(self, prior: MixturePrior) -> None:
-        super().__init__(prior.latent_dim)
-        for name, value in prior.mixture()._asdict().items():
+    def __init__(self, mixture: Mixture) -> None:
+        super().__init__(mixture.mu.shape[1])
+        for name, value in mixture._asdict().items():
             self.register_buffer(name, value.detach().clone())
 
     def mixture(self) -> Mixture:

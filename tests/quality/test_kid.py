@@ -11,7 +11,8 @@ def normal(seed, n, shift=0.0):
 
 def test_each_block_is_the_unbiased_estimate_of_the_paper():
     real, made = normal(0, 16), normal(1, 24, 0.5)
-    x, y = real[1::8].numpy(), made[1::8].numpy()
+    generator = torch.Generator().manual_seed(0)
+    x, y = (rows[torch.randperm(len(rows), generator=generator)][1::8].numpy() for rows in (real, made))
 
     def mean(one, other, same):
         pairs = [(i, j) for i in range(len(one)) for j in range(len(other)) if not (same and i == j)]
@@ -33,6 +34,13 @@ def test_the_order_of_a_set_does_not_bend_the_distance():
     by_class = torch.cat([one, other])
     mixed = torch.cat([normal(2, 2000), normal(3, 2000, 2.0)])
     blocks = kid_blocks(by_class, mixed[torch.randperm(4000, generator=torch.Generator().manual_seed(0))])
+    assert abs(blocks.mean()) < 3 * blocks.std() / 8**0.5
+
+
+def test_two_sets_in_the_order_of_their_classes_are_at_distance_0():
+    centres = 3 * torch.randn(10, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, other = (torch.cat([normal(10 * s + c, 50) + centre for c, centre in enumerate(centres)]) for s in (1, 2))
+    blocks = kid_blocks(one, other)
     assert abs(blocks.mean()) < 3 * blocks.std() / 8**0.5
 
 

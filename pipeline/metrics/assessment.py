@@ -1,0 +1,129 @@
+"""Samples of a trained model, judged: by distances to the test images, as copies of training images; and its codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Generator, Tensor
+
+from pipeline.dataset.batches import to_unit
+from pipeline.dataset.noise import stream_key
+from pipeline.dataset.store import PreparedData
+from pipeline.errors import UserError
+from pipeline.metrics import figures
+from pipeline.metrics.codes import Codes, code_training
+from pipeline.metrics.mixture import fit_mixture
+from pipeline.metrics.quality import Reference, choose_extractors, classifier_of
+from pipeline.metrics.samples import draw_images
+from pipeline.quality.classifier import Classifier
+from pipeline.quality.probe import probe_accuracy
+from pipeline.vae.model import VAE
+from pipeline.vae.priors import FixedMixture, Mixture, Prior
+
+AGGREGATE, YARDSTICK = "aggregate_", "yardstick_"
+"""Before the names of metrics: of samples of the aggregate density; of training images in the place of samples."""
+
+_CODES, _MIXTURE, _SAMPLES, _CLASSIFIER = 11, 12, 13, 14  # streams of the seed
+_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the model was trained, and those params of `evaluate` that are about samples."""
+
+    binarize: str
+    noisy_codes: bool
+    """Whether the mixture is fitted to draws of q(z|x); else, as of a plain auto-encoder, to means."""
+    images: int
+    """Samples and test images, at most; 0 judges no samples."""
+    components: int
+    """Of the mixture; 0 fits none."""
+    inception_weights: str | None
+    seed: int
+
+
+class Assessment(NamedTuple):
+    """What was found: metrics and figures by name, and the density that was fitted to the codes."""
+
+    metrics: dict[str, float]
+    pictures: dict[str, Figure]
+    mixture: Mixture | None
+
+
+def assess(model: VAE, data: PreparedData, test_mu: Tensor, options: Options) -> Assessment:
+    """Judge the model's samples and codes; `test_mu` [n, latent_dim] are the codes of the test split.
+
+    Raises:
+        UserError: Inception's weights cannot be read, or the mixture has more components than there are codes.
+    """
+    codes = code_training(model, data.train, options.binarize, stream_key(options.seed, _CODES))
+    metrics, mixture = _probe(codes, data, test_mu), None
+    densities: dict[str, Prior] = {"": model.prior}
+    if options.components:
+        _refuse_per_class(model)
+        fitted_to = codes.z if options.noisy_codes else codes.mu
+        mixture = fit_mixture(fitted_to, options.components, stream_key(options.seed, _MIXTURE))
+        densities[AGGREGATE] = FixedMixture(mixture)
+    if not options.images:
+        return Assessment(metrics, {}, mixture)
+    classifier = classifier_of(data, stream_key(options.seed, _CLASSIFIER))
+    if classifier and data.test.labels is not None:
+        test = data.test.images, data.test.labels
+        metrics["classifier_accuracy"] = classifier.accuracy(*(torch.from_numpy(array.copy()) for array in test))
+    reference = Reference(data, choose_extractors(classifier, options.inception_weights), options.images)
+    metrics |= _prefixed(YARDSTICK, reference.yardstick)
+    labels = codes.labels if model.config.classes else None
+    judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(options.seed, _SAMPLES))
+    return Assessment(metrics | judged, pictures, mixture)
+
+
+def _refuse_per_class(model: VAE) -> None:
+    if model.config.prior == "per_class":
+        raise UserError(
+            "evaluate.aggregate_components is above 0 while model.prior is 'per_class', a density for each class; "
+            "expected 0: one mixture for all classes would mix them"
+        )
+
+
+def _judge(
+    model: VAE,
+    densities: Mapping[str, Prior],
+    reference: Reference,
+    classifier: Classifier | None,
+    training_labels: Tensor | None,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, Figure]]:
+    """Metrics and figures of samples from each density, which stand under its prefix; a conditional model is asked for
+    classes as often as they occur in training."""
+    count = len(reference.test)
+    labels = None if training_labels is None else _drawn(training_labels, count, seed)
+    metrics, pictures = {"memorisation_test_copies": reference.neighbours.copy_share}, {}
+    for prefix, density in densities.items():
+        samples = draw_images(model, density, count, seed, labels)
+        neighbours = reference.nearest(samples)
+        metrics |= _prefixed(prefix, reference.distances(samples) | reference.copying(neighbours))
+        if labels is not None and classifier:
+            metrics[f"{prefix}sample_label_accuracy"] = classifier.accuracy(samples, labels)
+        pairs = reference.closest(samples, neighbours), reference.closest(reference.test, reference.neighbours)
+        pictures[f"{prefix}nearest_training"] = figures.nearest_training(*pairs)
+        if prefix == AGGREGATE:
+            shown = to_unit(samples[:_SHOWN]).numpy()
+            pictures[f"{prefix}samples"] = figures.image_grid(shown, 10, "Samples: z from the aggregate density")
+    return metrics, pictures
+
+
+def _probe(codes: Codes, data: PreparedData, test_mu: Tensor) -> dict[str, float]:
+    if codes.labels is None or data.test.labels is None or bool((codes.labels == codes.labels[0]).all()):
+        return {}
+    accuracy = probe_accuracy(codes.mu, codes.labels, test_mu, torch.from_numpy(data.test.labels.copy()))
+    return {"probe_accuracy": accuracy}
+
+
+def _drawn(labels: Tensor, count: int, seed: int) -> Tensor:
+    return labels[torch.randint(len(labels), (count,), generator=Generator().manual_seed(seed % 2**63))]
+
+
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in metrics.items()}

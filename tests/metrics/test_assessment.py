@@ -1,0 +1,165 @@
+"""Samples of small models over real digits, judged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from pipeline.dataset.store import PreparedData, Split
+from pipeline.errors import UserError
+from pipeline.metrics.assessment import Options, assess
+from pipeline.metrics.codes import code_training
+from pipeline.vae.model import VAE, VAEConfig
+
+DISTANCES = ("kid", "fid", "precision", "recall", "density", "coverage")
+OPTIONS = Options(binarize="none", noisy_codes=True, images=150, components=0, inception_weights=None, seed=0)
+
+
+def prepared(labelled):
+    images = (load_digits().images * 255 / 16).round().astype(np.uint8)[:, None]
+    labels = load_digits().target.astype(np.int64)
+    train, val, test = (
+        Split(images[part], labels[part] if labelled else None)
+        for part in (slice(1000), slice(1000, 1100), slice(1100, 1400))
+    )
+    return PreparedData(train, val, test, None, {"classes": [str(d) for d in range(10)] if labelled else None})
+
+
+DATA, UNLABELLED = prepared(True), prepared(False)
+
+
+def model_of(decoder=None):
+    torch.manual_seed(0)
+    model = VAE(VAEConfig((1, 8, 8), "mlp", (16,), "relu", 3, "bernoulli", "learned")).eval()
+    if decoder:
+        model.decoder = decoder
+    return model
+
+
+class Remembers(nn.Module):
+    """A "decoder" that gives back a training image whatever z is."""
+
+    def forward(self, z):
+        x = torch.from_numpy(DATA.train.images).float() / 255
+        which = (z[:, 0].sigmoid() * len(x)).long().clamp(max=len(x) - 1)
+        return x[which].clamp(1e-6, 1 - 1e-6).logit()
+
+
+def judged(model, data, **changes):
+    test_mu = torch.randn(len(data.test.images), 3, generator=torch.Generator().manual_seed(0))
+    return assess(model, data, test_mu, dataclasses.replace(OPTIONS, **changes))
+
+
+@pytest.fixture(scope="module")
+def unlabelled():
+    return judged(model_of(), UNLABELLED, components=5)
+
+
+def test_without_labels_the_features_are_random_convolutions(unlabelled):
+    expected = {f"{prefix}{name}_random_conv" for name in DISTANCES for prefix in ("", "yardstick_", "aggregate_")}
+    expected |= {f"{prefix}kid_random_conv_stderr" for prefix in ("", "yardstick_", "aggregate_")}
+    expected |= {f"{prefix}memorisation_{name}" for name in ("ratio", "copies") for prefix in ("", "aggregate_")}
+    assert set(unlabelled.metrics) == expected | {"memorisation_test_copies"}
+    assert set(unlabelled.pictures) == {"nearest_training", "aggregate_nearest_training", "aggregate_samples"}
+    assert unlabelled.mixture.mu.shape == (5, 3)
+
+
+def test_training_images_are_nearer_to_test_images_than_samples_of_an_untrained_model(unlabelled):
+    found = unlabelled.metrics
+    assert abs(found["yardstick_kid_random_conv"]) < 4 * found["yardstick_kid_random_conv_stderr"]
+    assert found["kid_random_conv"] > 10 * found["kid_random_conv_stderr"]
+    assert found["yardstick_coverage_random_conv"] > 0.75
+    assert found["coverage_random_conv"] < 0.1
+
+
+def test_a_model_that_gives_training_images_back_is_good_by_every_distance_and_found_by_memorisation():
+    found = judged(model_of(Remembers()), UNLABELLED).metrics
+    assert found["precision_random_conv"] > 0.7
+    assert found["memorisation_copies"] > 0.9
+    assert found["memorisation_ratio"] < 0.1
+    assert found["memorisation_test_copies"] == 0
+
+
+def test_with_labels_the_features_are_a_classifiers_and_its_accuracy_is_told():
+    found = judged(model_of(), DATA).metrics
+    assert {f"{name}_classifier" for name in DISTANCES} <= set(found)
+    assert not any("random_conv" in name for name in found)
+    assert found["classifier_accuracy"] > 0.8
+    assert 0 < found["probe_accuracy"] < 0.3  # the codes of the test split are noise here
+
+
+def test_data_of_a_single_class_have_no_classifier_and_no_probe():
+    one = Split(DATA.train.images[:200], np.zeros(200, np.int64))
+    found = judged(model_of(), dataclasses.replace(DATA, train=one)).metrics
+    assert "fid_random_conv" in found
+    assert not {"probe_accuracy", "classifier_accuracy"} & set(found)
+
+
+def test_samples_that_are_not_wanted_are_not_drawn(monkeypatch):
+    monkeypatch.setattr("pipeline.metrics.assessment.draw_images", None)
+    found = judged(model_of(), DATA, images=0, components=2)
+    assert set(found.metrics) == {"probe_accuracy"}
+    assert found.mixture.mu.shape == (2, 3)
+
+
+def test_the_same_seed_gives_the_same_figures(unlabelled):
+    assert judged(model_of(), UNLABELLED, components=5).metrics == unlabelled.metrics
+    assert judged(model_of(), UNLABELLED, components=5, seed=1).metrics != unlabelled.metrics
+
+
+def test_codes_are_draws_of_each_images_own_posterior():
+    model = model_of()
+    codes = code_training(model, DATA.train, "none", seed=0)
+    x = torch.from_numpy(DATA.train.images).float() / 255
+    mu, logvar = model.encode(x)
+    torch.testing.assert_close(codes.mu, mu)
+    noise = (codes.z - mu) / torch.exp(logvar / 2)
+    assert noise.mean().abs() < 0.06
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(codes.labels, torch.from_numpy(DATA.train.labels))
+
+
+def conditional(prior):
+    torch.manual_seed(0)
+    config = VAEConfig(
+        (1, 8, 8),
+        "mlp",
+        (16,),
+        "relu",
+        3,
+        "bernoulli",
+        "learned",
+        prior=prior,
+        condition="label",
+        classes=tuple("0123456789"),
+    )
+    return VAE(config).eval()
+
+
+@pytest.mark.parametrize("prior", ["standard", "per_class"])
+def test_of_a_conditional_model_the_classifier_reads_the_class_of_each_sample(prior):
+    found = judged(conditional(prior), DATA, images=100).metrics
+    assert 0 <= found["sample_label_accuracy"] < 0.5  # it is untrained
+
+
+def test_samples_that_are_of_their_class_are_read_as_such():
+    model = conditional("standard")
+    model.decoder = OneOfEachClass()
+    assert judged(model, DATA).metrics["sample_label_accuracy"] > 0.9
+
+
+class OneOfEachClass(nn.Module):
+    """A "decoder" that knows one image of each class."""
+
+    def forward(self, z, label):
+        first = torch.tensor([int((DATA.train.labels == c).argmax()) for c in range(10)])
+        x = torch.from_numpy(DATA.train.images[first[label]]).float() / 255
+        return x.clamp(1e-6, 1 - 1e-6).logit()
+
+
+def test_one_mixture_for_a_prior_per_class_is_refused():
+    with pytest.raises(UserError, match=r"evaluate\.aggregate_components is above 0 while model\.prior is 'per_class'"):
+        judged(conditional("per_class"), DATA, components=2)

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.aggregate import AGGREGATE, load_aggregate, save_aggregate
+from pipeline.errors import UserError
+from pipeline.vae.priors import Mixture
+
+MIXTURE = Mixture(torch.tensor([0.25, 0.75]).log(), torch.randn(2, 3), torch.randn(2, 3))
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    save_aggregate(tmp_path, MIXTURE)
+    found = load_aggregate(tmp_path, 3).mixture()
+    assert all(torch.equal(a, b) for a, b in zip(found, MIXTURE, strict=True))
+
+
+def test_none_is_read_as_none(tmp_path):
+    save_aggregate(tmp_path, None)
+    assert load_aggregate(tmp_path, 3) is None
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"aggregate\.safetensors: not found; expected what evaluate wrote"):
+        load_aggregate(tmp_path, 3)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    save_aggregate(tmp_path, MIXTURE)
+    content = (tmp_path / AGGREGATE).read_bytes()
+    (tmp_path / AGGREGATE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="not readable as safetensors"):
+        load_aggregate(tmp_path, 3)
+
+
+def test_a_mixture_of_another_latent_dimension_is_refused(tmp_path):
+    save_aggregate(tmp_path, MIXTURE)
+    with pytest.raises(UserError, match=r"mu has shape \[2, 3\]; expected \[2, 5\]"):
+        load_aggregate(tmp_path, 5)
+
+
+def test_other_tensors_are_refused(tmp_path):
+    save_file({"mu": torch.zeros(2, 3)}, tmp_path / AGGREGATE)
+    with pytest.raises(UserError, match="holds mu; expected log_weights, logvar, mu"):
+        load_aggregate(tmp_path, 3)
