@@ -6,7 +6,7 @@ Writes   in the first folder, a folder for each run (the trained model, curve.cs
 
 A run that is there, under the same params and data, is not repeated: what was stopped goes on with the next one.
 
-    python -m pipeline.paper models/paper reports/paper recipes/paper/*.yaml [--set section.param=value ...]
+    python -m pipeline.paper models/paper reports/paper recipes/paper/*.yaml [--set section.param=value ...] [--draw]
 """
 
 import argparse
@@ -57,13 +57,15 @@ def folder_of(run: Run, data: PreparedData, folder: Path) -> Path:
     return folder / f"run-{_digest([data.sha256, run.params.digest(), run.params.evaluate.seed, vars(run.measure)])}"
 
 
-def run_plan(plan: Plan, folder: Path) -> dict[Path, Run]:
-    """Train, measure and save the runs that are not there yet; all of them, by their folders."""
+def run_plan(plan: Plan, folder: Path, train: bool = True) -> dict[Path, Run]:
+    """The runs of a recipe by their folders; those that are not there yet are trained, or without `train` left out."""
     places = {}
     for number, run in enumerate(plan.runs, 1):
         data = prepared(run.params, folder)
         place = folder_of(run, data, folder)
         if not place.is_dir():
+            if not train:
+                continue
             checkpoint, rows = train_and_measure(run, data)
             with atomic_directory(place) as beside:
                 save_checkpoint(beside, checkpoint)
@@ -76,12 +78,13 @@ def run_plan(plan: Plan, folder: Path) -> dict[Path, Run]:
 
 
 def report(plan: Plan, places: dict[Path, Run], folder: Path) -> None:
-    """Write the table of a recipe's curves, and its figures."""
+    """Write the table of a recipe's curves, and its figures, of the runs that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**run.point, **row} for place, run in places.items() for row in read_csv(place / CURVE)]
     write_csv(folder / f"{plan.name}.csv", rows)
     for name in plan.figures:
-        save_figure(_draw(name, rows, places), folder / f"{plan.name}-{name}.png")
+        if figure := _draw(name, rows, places):
+            save_figure(figure, folder / f"{plan.name}-{name}.png")
 
 
 def main() -> None:
@@ -93,15 +96,18 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], help="section.param=value or measure.name=value, over the recipe's"
     )
+    parser.add_argument("--draw", action="store_true", help="train nothing: draw the runs that are there")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)  # as the train stage does
     plans = [load_plan(recipe, read_yaml(PARAMS_FILE), arguments.set) for recipe in arguments.recipes]
     for plan in plans:
-        report(plan, run_plan(plan, arguments.runs), arguments.reports)
-        print(f"paper: {plan.name}: {len(plan.runs)} runs -> {arguments.reports}", flush=True)
+        places = run_plan(plan, arguments.runs, train=not arguments.draw)
+        if places:
+            report(plan, places, arguments.reports)
+        print(f"paper: {plan.name}: {len(places)} of {len(plan.runs)} runs -> {arguments.reports}", flush=True)
 
 
-def _draw(name: str, rows: Sequence[figures.Row], places: dict[Path, Run]) -> Figure:
+def _draw(name: str, rows: Sequence[figures.Row], places: dict[Path, Run]) -> Figure | None:
     if name == "bound":
         return figures.bound_curves(rows)
     if name == "likelihood":
@@ -112,8 +118,8 @@ def _draw(name: str, rows: Sequence[figures.Row], places: dict[Path, Run]) -> Fi
         if run.params.train.objective == "elbo"
     }
     if name == "manifold":
-        return figures.manifold(models[2])
-    return figures.samples(models)
+        return figures.manifold(models[2]) if 2 in models else None
+    return figures.samples(models) if models else None
 
 
 def _digest(content: Any) -> str:

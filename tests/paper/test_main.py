@@ -99,7 +99,10 @@ def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, 
     run_main(monkeypatch, place)
     assert ran == []
     assert table(place) == before
-    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 2 runs -> report"
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 2 of 2 runs -> report"
+    run_main(monkeypatch, place, "train.learning_rate=0.01", "--draw")
+    assert ran == []
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 2 runs -> report"
     with pytest.raises(UserError, match="enough"):
         run_main(monkeypatch, place, "train.learning_rate=0.01")
     assert ran == ["small-latent_dim-2-train_images-100-objective-elbo"]
