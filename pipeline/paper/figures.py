@@ -65,7 +65,7 @@ def _panels(rows: Sequence[Row], param: str, title: Callable[[float], str], quan
         panels[0].set_ylabel(label)
         figure.supxlabel("training samples seen", size=9)
         lines, names = panels[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside upper center", ncols=len(names))
+        figure.legend(lines, names, loc="outside upper center", ncols=len(names) if len(values) > 2 else 2)
     return figure
 
 
