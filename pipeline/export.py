@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from pipeline.aggregate import AGGREGATE, load_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import model_input
 from pipeline.dataset.store import PreparedData, open_prepared
@@ -51,11 +52,14 @@ from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.vae.model import VAE
+from pipeline.vae.priors import FixedMixture, Prior
 
 SEED = 0  # of the binarisation of test images
 
 
-def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np.ndarray) -> dict[str, bytes]:
+def build_files(
+    vae: VAE, metadata: Metadata, score_samples: int, validation: np.ndarray, density: Prior | None = None
+) -> dict[str, bytes]:
     """The ONNX files of a model, by name; `metadata` is written into each with its own `graph`.
 
     Args:
@@ -63,6 +67,7 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
         metadata: what the files say of themselves, but for the KL of their latents, which is measured here.
         score_samples: samples of z for each score.
         validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
+        density: what the sampler draws from, where that is not the model's prior.
     """
     channels, height, width = vae.config.image_shape
     decoder = to_onnx(DecoderAndParameters(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x", PARAMETERS])
@@ -73,7 +78,7 @@ def build_files(vae: VAE, metadata: Metadata, score_samples: int, validation: np
         latent_kl = measure_latent_kl(finish(encoder, _of_graph(metadata, ENCODER)), vae.prior, validation)
         metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
     models = {
-        SAMPLER: sampler_model(decoder, vae.config.latent_dim, mixture_arrays(vae.prior)),
+        SAMPLER: sampler_model(decoder, vae.config.latent_dim, mixture_arrays(density or vae.prior)),
         DECODER: decoder,
         ENCODER: encoder,
     }
@@ -104,6 +109,18 @@ def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
         )
     except KeyError as error:
         raise UserError(f"the record of the training lacks the tag {error}; expected what train wrote") from None
+
+
+def aggregate_of(evaluation: Path, vae: VAE) -> FixedMixture:
+    """The density that evaluate fitted to the training codes.
+
+    Raises:
+        UserError: there is none, or its file is damaged.
+    """
+    density = load_aggregate(evaluation, vae.config.latent_dim)
+    if density is None:
+        raise UserError(f"{evaluation / AGGREGATE}: holds no components; expected evaluate to have fitted some")
+    return density
 
 
 def measure_as_detector(scorer: bytes, data: PreparedData, count: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -159,11 +176,14 @@ def main() -> None:
         read_record(paths.evaluation, artifacts=("metrics.json", HEALTH, "latents.csv", "figures")),
     ]
     checkpoint = load_checkpoint(paths.checkpoint)
-    metadata = describe_model(checkpoint, before[0])
+    metadata, density = describe_model(checkpoint, before[0]), None
+    if params.sample_from == "aggregate":
+        density = aggregate_of(paths.evaluation, checkpoint.model)
+        metadata = dataclasses.replace(metadata, aggregate_components=len(density.mixture().mu))
     data = open_prepared(paths.data)
     images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
-    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images)
-    parity = measure_parity(files, checkpoint.model, images)
+    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density)
+    parity = measure_parity(files, checkpoint.model, images, density)
     check_parity(parity, params.max_parity_error)
     repository = triton_repository(files)
     variants = make_variants(files, checkpoint, data, params)

@@ -203,6 +203,8 @@ class HealthParams(Section):
 class ExportParams(Section):
     """What the ONNX files must satisfy, and what makes a model the champion of its registered name."""
 
+    sample_from: Literal["prior", "aggregate"]
+    """What the sampler draws z from: the model's prior, or the aggregate density of evaluate.aggregate_components."""
     max_parity_error: Annotated[float, Field(gt=0)]
     """Largest difference between onnxruntime and torch that is accepted: absolute, but of scores relative."""
     score_samples: Annotated[int, Field(ge=1, le=1024)]
@@ -248,6 +250,11 @@ class Params(Section):
                 "expected train.binarize: none, or model.likelihood: bernoulli"
             )
         self._check_objective()
+        if self.export.sample_from == "aggregate" and not self.evaluate.aggregate_components:
+            raise ValueError(
+                "export.sample_from is 'aggregate' while evaluate.aggregate_components is 0, which fits no density; "
+                "expected evaluate.aggregate_components above 0 (50, say), or export.sample_from: prior"
+            )
         if self.train.objective == "autoencoder" and self.model.prior != "standard":
             raise ValueError(
                 f"model.prior is {self.model.prior!r} while train.objective is 'autoencoder', which has no prior; "

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import export
+from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
@@ -17,6 +18,7 @@ from pipeline.health import Check, verdict
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
+from pipeline.vae.priors import Mixture
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
 RECORD = Record("train", "8f14e45f", {}, TAGS)
@@ -69,6 +71,21 @@ def set_params(folder, **values):
     for name, value in {"min_speedup": "null", "max_parity_error": 1e-4, **values}.items():
         text = re.sub(rf"^  {name}: \S+", f"  {name}: {value}", text, flags=re.MULTILINE)
     (folder / "params.yaml").write_text(text)
+
+
+def test_the_sampler_draws_from_the_aggregate_density_where_that_is_asked_for(stage, tmp_path):
+    set_params(tmp_path, sample_from="aggregate", aggregate_components=2)
+    save_aggregate(tmp_path / "evaluate", None)
+    with pytest.raises(
+        UserError, match=r"aggregate\.safetensors: holds no components; expected evaluate to have fitted"
+    ):
+        export.main()
+    mixture = Mixture(torch.zeros(1), torch.full((1, 3), 5.0), torch.full((1, 3), -4.0))
+    save_aggregate(tmp_path / "evaluate", mixture)
+    export.main()
+    sampler = Sampler(tmp_path / "models" / "export")
+    assert sampler.metadata.aggregate_components == 1
+    assert "mixture of 1 Gaussians" in (tmp_path / "models" / "export" / "card.md").read_text()
 
 
 def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, capsys):

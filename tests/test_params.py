@@ -234,6 +234,11 @@ def test_a_section_that_holds_no_params_is_named(section):
             "expected train.compile: auto or never",
         ),
         (
+            {"export.sample_from": "aggregate"},
+            "export.sample_from is 'aggregate' while evaluate.aggregate_components is 0, which fits no density; "
+            "expected evaluate.aggregate_components above 0 (50, say), or export.sample_from: prior",
+        ),
+        (
             {"train.free_bits": 0.1, "model.prior": "vamp"},
             "train.free_bits is 0.1 while train.objective is 'elbo' and model.prior is 'vamp'; "
             "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",

@@ -111,9 +111,15 @@ def _title(metadata: Metadata) -> str:
 
 
 def _summary(metadata: Metadata) -> str:
+    drawn = ""
+    if metadata.aggregate_components:
+        drawn = (
+            f" The sampler draws z from a mixture of {metadata.aggregate_components} Gaussians that was fitted to the "
+            "training codes after training, not from the prior; no likelihood knows of it."
+        )
     return (
         f"{metadata.latent_dim} latents under {_PRIORS[metadata.prior]}, {metadata.likelihood} likelihood, "
-        f"trained for the objective `{metadata.objective}` (Kingma and Welling, arXiv 1312.6114)."
+        f"trained for the objective `{metadata.objective}` (Kingma and Welling, arXiv 1312.6114).{drawn}"
     )
 
 

@@ -18,6 +18,7 @@ from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session, read_metadata
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE
+from pipeline.vae.priors import Prior
 
 BATCH_SIZES = (1, 2, 7, 64)
 SEED = 0
@@ -26,13 +27,16 @@ GREY_LEVELS = 1  # rounding of a pixel mean that lies midway may go either way
 Array = NDArray[Any]
 
 
-def measure_parity(files: Mapping[str, bytes], vae: VAE, images: Array) -> dict[str, float]:
+def measure_parity(
+    files: Mapping[str, bytes], vae: VAE, images: Array, density: Prior | None = None
+) -> dict[str, float]:
     """Largest absolute differences between the files and torch, over all batch sizes.
 
     Args:
         files: decoder.onnx, encoder.onnx, sampler.onnx and scorer.onnx, as bytes.
         vae: the model that they were made from, in evaluation mode.
         images: uint8 [n, H, W, C]; repeated where there are fewer than the largest batch.
+        density: what the sampler draws from, where that is not the model's prior.
 
     Returns:
         `decoder_max_abs_error` (pixels in [0, 1]), `encoder_max_abs_error` (mu and logvar),
@@ -46,7 +50,7 @@ def measure_parity(files: Mapping[str, bytes], vae: VAE, images: Array) -> dict[
         "decoder_max_abs_error": _decoder_error(run[DECODER], vae),
         "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images),
     }
-    return worst | _sampler_errors(run[SAMPLER], vae) | _scorer_errors(files[SCORER], vae, images)
+    return worst | _sampler_errors(run[SAMPLER], vae, density or vae.prior) | _scorer_errors(files[SCORER], vae, images)
 
 
 def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
@@ -80,10 +84,10 @@ def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
     return _worst(difference(size) for size in BATCH_SIZES)
 
 
-def _sampler_errors(run: Callable[..., Any], vae: VAE) -> dict[str, float]:
+def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[str, float]:
     most = max(BATCH_SIZES)
     rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
-    reference_z = prior_z(mixture_arrays(vae.prior), *rows, vae.config.latent_dim)
+    reference_z = prior_z(mixture_arrays(density), *rows, vae.config.latent_dim)
     reference = to_pixels(_numpy(Decoder(vae), reference_z))
     calls = [_draw(run, np.arange(size)) for size in BATCH_SIZES]
     whole, _ = calls[-1]

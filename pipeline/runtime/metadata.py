@@ -31,6 +31,8 @@ class Metadata:
     latent_kl: tuple[float, ...] | None = None
     """KL(q(z|x) || p(z)) of each latent dimension in nats, the mean over the validation images; None where the model
     has no posterior (a plain auto-encoder), and of files that were exported before it was measured."""
+    aggregate_components: int | None = None
+    """Gaussians of the mixture, fitted to the training codes, that the sampler draws z from; None: from the prior."""
     variant: str | None = None
     """int8 or fp16 where the decoder computes in that; None: float32."""
 
@@ -56,6 +58,10 @@ class Metadata:
         values["latent_dim"] = _whole_numbers(f"[{values['latent_dim']}]", 1, "latent_dim", source)[0]
         values["image_shape"] = _whole_numbers(values["image_shape"], 3, "image_shape", source)
         latent_kl = _latent_kl(strings.get("latent_kl"), values["latent_dim"], source)
+        aggregate = strings.get("aggregate_components")
+        if aggregate is not None:
+            (components,) = _whole_numbers(f"[{aggregate}]", 1, "aggregate_components", source)
+            values["aggregate_components"] = components
         return cls(**values, latent_kl=latent_kl, variant=strings.get("variant"))
 
 

@@ -1,10 +1,13 @@
 """A learned prior inside the exported graphs."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from pipeline.export import build_files
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.graphs.prior import mixture_arrays, mixture_of, prior_z
@@ -12,7 +15,9 @@ from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.variants.choice import finish_pair, latents
 from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.session import read_metadata
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.priors import FixedMixture, Mixture
 
 LATENTS, COMPONENTS = 3, 4
 
@@ -113,3 +118,27 @@ def test_the_ranges_of_int8_are_those_of_posterior_and_prior_however_far_from_0_
     assert np.abs(eps.mean(0)).max() < 4 / np.sqrt(len(images))
     assert np.abs(eps.std(0) - 1).max() < 0.15
     np.testing.assert_array_equal(of_prior, draw(files, len(images), seed=1))
+
+
+def test_a_sampler_of_the_aggregate_density_draws_from_it_and_leaves_the_rest_alone(made):
+    vae, files = made
+    mixture = Mixture(
+        torch.tensor([0.3, 0.7]).log(), torch.tensor([[4.0, 0.0, 0.0], [0.0, -4.0, 1.0]]), -torch.ones(2, LATENTS)
+    )
+    density = FixedMixture(mixture)
+    metadata = Metadata("", LATENTS, vae.config.image_shape, "bernoulli", vae.config.prior, "elbo", "", "", "", "")
+    metadata = dataclasses.replace(metadata, aggregate_components=2)
+    validation = np.random.default_rng(1).integers(0, 256, (10, 1, 4, 5), dtype=np.uint8)
+    other = build_files(vae, metadata, 2, validation, density)
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), dtype=np.uint8)
+    check_parity(measure_parity(other, vae, images, density), 1e-5)
+    with pytest.raises(UserError, match="sampler_z_max_abs_error"):
+        check_parity(measure_parity(other, vae, images), 1e-5)
+    z = torch.from_numpy(draw(other, 20_000))
+    torch.testing.assert_close(z.mean(0), mixture.log_weights.exp() @ mixture.mu, atol=0.06, rtol=0)
+    assert (z[:, 0] > 2).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    read = read_metadata(open_session(other["sampler.onnx"], "cpu"), "sampler.onnx")
+    assert (read.aggregate_components, read.prior) == (2, vae.config.prior)
+    assert finish_pair(onnx.load_from_string(other["decoder.onnx"]), other, "int8")
+    run = [open_session(made["scorer.onnx"], "cpu").run(["score"], {"images": images})[0] for made in (files, other)]
+    np.testing.assert_array_equal(*run)
