@@ -81,7 +81,7 @@ OTHERS_ALLOWED = {
     "runtime": {"numpy", "onnxruntime", "PIL"},
     "server": {"numpy", "PIL", "fastapi", "orjson", "prometheus_client", "pydantic", "starlette", "uvicorn"},
 }
-STDLIB_OF_VAE = {"collections", "dataclasses", "itertools", "math", "typing"}
+STDLIB_OF_VAE = {"collections", "dataclasses", "functools", "itertools", "math", "typing"}
 READS_CODE = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
 
 
