@@ -77,17 +77,21 @@ class PrepareParams(Section):
 class ModelParams(Section):
     """What the model is."""
 
-    network: Literal["mlp", "conv"]
-    """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back."""
+    network: Literal["mlp", "conv", "ladder"]
+    """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back. `ladder`: fully connected,
+    with z in groups, each drawn under those before it, in the prior as in the posterior."""
     hidden: Annotated[tuple[Positive, ...], Field(strict=False)]
-    """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image."""
+    """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image. ladder: units of the
+    layers between image and groups, and again between one group and the next."""
     activation: Literal["tanh", "relu", "silu", "gated"]
     """The non-linearity after each hidden layer or stage; `gated`: a * sigmoid(b), with a and b from twice the weights
     (Tomczak and Welling 2018)."""
     normalization: Literal["none", "layer"]
     """`layer`: each example's units (channels and pixels of a stage) are normalised before the non-linearity."""
     latent_dim: Positive
-    """Dimensions of z."""
+    """Dimensions of z; of a ladder, those of all groups together."""
+    latent_groups: Positive
+    """Of a ladder: into how many groups, all of one size, z is split."""
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]
     """p(x|z) of a pixel: binary, real in [0, 1], real, or one of 256 levels (the last two)."""
     sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned", "optimal", "per_pixel"]
@@ -262,7 +266,31 @@ class Params(Section):
             )
         if self.model.network == "conv" and not self.model.hidden:
             raise ValueError("model.hidden is []; expected at least one stage of channels for model.network: conv")
+        if self.model.network == "ladder":
+            self._check_ladder()
         return self
+
+    def _check_ladder(self) -> None:
+        """Its posterior is no diagonal Gaussian, and its prior is standard normal in whitened latents."""
+        model, objective = self.model, self.train.objective
+        if not model.hidden:
+            raise ValueError("model.hidden is []; expected at least one layer of units for model.network: ladder")
+        if model.latent_dim % model.latent_groups:
+            raise ValueError(
+                f"model.latent_dim is {model.latent_dim} while model.latent_groups is {model.latent_groups}; "
+                "expected a multiple of it for model.network: ladder"
+            )
+        expected = {
+            "model.prior": (model.prior, ("standard",)),
+            "train.objective": (objective, ("elbo", "iwae", "autoencoder")),
+            "train.free_bits": (self.train.free_bits, (0.0,)),
+        }
+        for name, (found, allowed) in expected.items():
+            if found not in allowed:
+                raise ValueError(
+                    f"{name} is {found!r} while model.network is 'ladder'; "
+                    f"expected {name}: {' or '.join(map(str, allowed))}, or model.network: mlp"
+                )
 
     def _check_objective(self) -> None:
         objective, beta, free_bits = self.train.objective, self.train.beta, self.train.free_bits

@@ -60,6 +60,30 @@ def test_the_params_of_the_repository_are_valid():
         ),
         ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
         ({"model.prior_components": 0}, "model.prior_components is 0; expected a number >= 1"),
+        (
+            {"model.network": "ladder", "model.latent_groups": 5},
+            "model.latent_dim is 12 while model.latent_groups is 5; expected a multiple of it "
+            "for model.network: ladder",
+        ),
+        (
+            {"model.network": "ladder", "model.hidden": []},
+            "model.hidden is []; expected at least one layer of units for model.network: ladder",
+        ),
+        (
+            {"model.network": "ladder", "model.prior": "vamp"},
+            "model.prior is 'vamp' while model.network is 'ladder'; "
+            "expected model.prior: standard, or model.network: mlp",
+        ),
+        (
+            {"model.network": "ladder", "train.objective": "stl"},
+            "train.objective is 'stl' while model.network is 'ladder'; "
+            "expected train.objective: elbo or iwae or autoencoder, or model.network: mlp",
+        ),
+        (
+            {"model.network": "ladder", "train.free_bits": 0.5},
+            "train.free_bits is 0.5 while model.network is 'ladder'; "
+            "expected train.free_bits: 0.0, or model.network: mlp",
+        ),
         ({"model.likelihood_components": 101}, "model.likelihood_components is 101; expected a number <= 100"),
         ({"model.hidden": [400, 0]}, "model.hidden.1 is 0; expected a number >= 1"),
         ({"prepare.image_size": [0, 28]}, "prepare.image_size.0 is 0; expected a number >= 1"),
@@ -107,7 +131,7 @@ def test_a_value_out_of_range_is_named(changes, expected):
             "model.likelihood is 'continous_bernoulli'; expected one of bernoulli, continuous_bernoulli, gaussian, "
             "discretized_logistic or logistic_mixture; did you mean continuous_bernoulli?",
         ),
-        ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp or conv"),
+        ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp, conv or ladder"),
         (
             {"train.device": "cuda:0"},
             "train.device is 'cuda:0'; expected one of auto, cpu or cuda; did you mean cuda?",

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.vae.condition import CONDITIONS, Conditioned, check_label
 from pipeline.vae.densities import bounded_logvar
+from pipeline.vae.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from pipeline.vae.likelihoods.make import make_likelihood
-from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NORMALIZATIONS, Layout
+from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior
 from pipeline.vae.priors import make_prior
 
 _CHOICES: dict[str, Collection[str]] = {
-    "network": ENCODERS,
+    "network": NETWORKS,
     "activation": ACTIVATIONS,
     "normalization": NORMALIZATIONS,
     "condition": CONDITIONS,
@@ -44,6 +45,8 @@ class VAEConfig:
     classes: tuple[str, ...] = ()
     """Their names, in the order of the labels, where `condition` is label; else none."""
     normalization: str = "none"
+    latent_groups: int = 1
+    """Of a ladder; other networks have one whatever it says."""
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -58,6 +61,20 @@ class VAEConfig:
         if self.sigma not in ("learned", "optimal", "per_pixel") and not is_number:
             raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned, optimal or per_pixel")
         self._check_classes()
+        if self.network == "ladder":
+            self._check_ladder()
+
+    def _check_ladder(self) -> None:
+        if not self.hidden:
+            raise UserError("model.hidden is []; expected at least one layer of units for model.network: ladder")
+        if self.latent_dim % self.latent_groups:
+            expected = f"a multiple of model.latent_groups: {self.latent_groups}"
+            raise UserError(f"model.latent_dim is {self.latent_dim}; expected {expected}")
+        for name, expected in {"prior": "standard", "condition": "none"}.items():
+            if getattr(self, name) != expected:
+                raise UserError(
+                    f"model.{name} is {getattr(self, name)!r} while model.network is 'ladder'; expected {expected}"
+                )
 
     def _check_classes(self) -> None:
         names, conditional = self.classes, self.condition == "label"
@@ -72,7 +89,7 @@ class VAEConfig:
             raise UserError("model.prior is 'vamp' in a conditional model; expected standard, mixture or per_class")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
-        single = ("latent_dim", "likelihood_components", "prior_components")
+        single = ("latent_dim", "likelihood_components", "prior_components", "latent_groups")
         return {"hidden": self.hidden, **{name: (getattr(self, name),) for name in single}}
 
     @classmethod
@@ -108,26 +125,31 @@ class VAE(nn.Module):
         self.config = config
         channels, height, width = config.image_shape
         likelihood = make_likelihood(config.likelihood, channels, config.sigma, config.likelihood_components)
-        parameter_shape = (likelihood.outputs, height, width)
-        layout = Layout(config.hidden, config.activation, config.normalization)
-        classes = len(config.classes)
-        encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim)
-        decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)
-        self.encoder = Conditioned(encoder, classes) if classes else encoder
-        self.decoder = Conditioned(decoder, classes) if classes else decoder
+        self.encoder, self.decoder = _networks(config, (likelihood.outputs, height, width))
         self.prior = make_prior(
-            config.prior, config.latent_dim, config.prior_components, config.image_shape, self.encode, classes
+            config.prior,
+            config.latent_dim,
+            config.prior_components,
+            config.image_shape,
+            self.encode,
+            len(config.classes),
         )
         self.likelihood = likelihood
 
     def encode(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """q(z|x) as mu and logvar (the log of the variance, by `bounded_logvar`), each [batch, latent_dim]."""
+        if isinstance(self.encoder, LadderEncoder):
+            q = self.posterior(x, label)
+            return q.mu, q.logvar
         # Under autocast the network gives bfloat16; densities want the precision of their input.
         mu, logvar = self._run(self.encoder, x, label).chunk(2, dim=1)  # (batch, 2 * latent_dim)
         return mu, bounded_logvar(logvar)
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z|x) of images [batch, C, H, W]."""
+        if isinstance(self.encoder, LadderEncoder) and isinstance(self.decoder, LadderDecoder):
+            check_label(label, 0)
+            return LadderPosterior(self.encoder, self.decoder, self.encoder(x), x.dtype)
         return DiagonalGaussian(*self.encode(x, label))
 
     def parameters_of(self, draw: Draw, label: Tensor | None = None) -> Tensor:
@@ -147,6 +169,18 @@ class VAE(nn.Module):
         check_label(label, len(self.config.classes))
         outputs: Tensor = network(given) if label is None else network(given, label)
         return outputs.to(given.dtype)
+
+
+def _networks(config: VAEConfig, parameter_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder; the latter gives the likelihood's parameters of an image."""
+    layout = Layout(config.hidden, config.activation, config.normalization)
+    if config.network == "ladder":
+        sizes = (config.latent_dim, config.latent_groups)
+        return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)
+    encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim)
+    decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)
+    classes = len(config.classes)
+    return (Conditioned(encoder, classes), Conditioned(decoder, classes)) if classes else (encoder, decoder)
 
 
 def _are_sizes(values: object) -> bool:

@@ -55,14 +55,14 @@ class Resize(nn.Module):
 def mlp_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; without hidden layers it is affine."""
     widths = [math.prod(image_shape), *layout.hidden]
-    return nn.Sequential(nn.Flatten(), Centre(), *_dense(widths, layout), nn.Linear(widths[-1], outputs))
+    return nn.Sequential(nn.Flatten(), Centre(), *dense(widths, layout), nn.Linear(widths[-1], outputs))
 
 
 def mlp_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: int) -> nn.Sequential:
     """[batch, latent_dim] -> [batch, *output_shape]; without hidden layers it is affine."""
     widths = [latent_dim, *reversed(layout.hidden)]
     last = nn.Linear(widths[-1], math.prod(output_shape))
-    return nn.Sequential(*_dense(widths, layout), last, nn.Unflatten(1, output_shape))
+    return nn.Sequential(*dense(widths, layout), last, nn.Unflatten(1, output_shape))
 
 
 def conv_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
@@ -79,7 +79,7 @@ def conv_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim:
     hidden = layout.hidden
     sizes = _stage_sizes(output_shape, hidden)
     smallest = (hidden[-1], *sizes[-1])
-    layers = [*_dense([latent_dim, math.prod(smallest)], layout), nn.Unflatten(1, smallest)]
+    layers = [*dense([latent_dim, math.prod(smallest)], layout), nn.Unflatten(1, smallest)]
     channels = [*reversed(hidden), hidden[0]]
     for (before, after), size in zip(pairwise(channels), reversed(sizes[:-1]), strict=True):
         layers += [Resize(size), *_convolution(before, after, layout)]
@@ -88,29 +88,32 @@ def conv_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim:
 
 ENCODERS = {"mlp": mlp_encoder, "conv": conv_encoder}
 DECODERS = {"mlp": mlp_decoder, "conv": conv_decoder}
+NETWORKS = (*ENCODERS, "ladder")
 
 
-def _dense(widths: Sequence[int], layout: Layout) -> list[nn.Module]:
+def dense(widths: Sequence[int], layout: Layout) -> list[nn.Module]:
+    """Hidden layers from the first of the widths to the last."""
     return [
         layer
         for before, after in pairwise(widths)
-        for layer in (nn.Linear(before, _given(after, layout)), *_after_product(after, layout, nn.LayerNorm))
+        for layer in (nn.Linear(before, features_given(after, layout)), *activated(after, layout, nn.LayerNorm))
     ]
 
 
 def _convolution(before: int, after: int, layout: Layout, stride: int = 1) -> list[nn.Module]:
-    product = nn.Conv2d(before, _given(after, layout), 3, stride=stride, padding=1)
-    return [product, *_after_product(after, layout, partial(nn.GroupNorm, 1))]
+    product = nn.Conv2d(before, features_given(after, layout), 3, stride=stride, padding=1)
+    return [product, *activated(after, layout, partial(nn.GroupNorm, 1))]
 
 
-def _given(features: int, layout: Layout) -> int:
-    """What a product gives so that `features` are left behind the activation."""
+def features_given(features: int, layout: Layout) -> int:
+    """What a product must give so that `features` are left behind the activation."""
     return 2 * features if layout.activation == "gated" else features
 
 
-def _after_product(features: int, layout: Layout, normalize: Callable[[int], nn.Module]) -> list[nn.Module]:
+def activated(features: int, layout: Layout, normalize: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """What stands behind the product of a layer of so many features."""
     activation = ACTIVATIONS[layout.activation]()
-    return [activation] if layout.normalization == "none" else [normalize(_given(features, layout)), activation]
+    return [activation] if layout.normalization == "none" else [normalize(features_given(features, layout)), activation]
 
 
 def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:

@@ -24,6 +24,9 @@ NETWORKS = {
         CONFIG, network="conv", hidden=(4, 6), activation="silu", normalization="layer"
     ),
 }
+NETWORKS["ladder"] = dataclasses.replace(
+    CONFIG, network="ladder", activation="silu", normalization="layer", latent_dim=4, latent_groups=2
+)
 DIGITS = (load_digits().images[:20] * 255 / 16).round().astype(np.uint8)
 
 

@@ -12,6 +12,7 @@ NETWORKS = {
     "gated": CONFIG,
     "normalised": dataclasses.replace(CONFIG, activation="silu", normalization="layer"),
     "gated and normalised": dataclasses.replace(CONFIG, normalization="layer"),
+    "ladder": dataclasses.replace(CONFIG, network="ladder", latent_dim=4, latent_groups=2),
     "convolutions, gated": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6)),
     "convolutions, normalised": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6), normalization="layer"),
 }

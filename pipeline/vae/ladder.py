@@ -1,0 +1,178 @@
+"""A hierarchical model: groups of latents, each drawn under those before it (Soenderby et al. 2016, arXiv 1602.02282).
+
+From the top group to the bottom one, z_i ~ N(mu_i(z_<i), sigma_i(z_<i)^2). All outside of this file sees the groups
+whitened: u_i = (z_i - mu_i) / sigma_i, side by side. Of u the prior is N(0, I), the decoder a function of u alone, and
+the posterior q(u_i | u_<i, x) = N(m_i, s_i^2), where m_i and s_i are what Vahdat and Kautz (arXiv 2007.03898, section
+3.2) call the residual parametrisation, in units of the prior's sigma. A KL does not change with such a map.
+"""
+
+import math
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.vae.densities import bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.vae.networks import Centre, Layout, activated, dense, features_given
+from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat
+from pipeline.vae.priors import Prior
+
+
+class LadderEncoder(nn.Module):
+    """From images up: one vector of features for each group, and what the posterior makes of it on the way down.
+
+    Args:
+        image_shape: C, H, W.
+        layout: `hidden` are the units of the layers below the bottom group, and again between two groups.
+        latent_dim: of all groups together, a multiple of `groups`.
+        groups: how many.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        width = layout.hidden[-1]
+        given = features_given(width, layout)
+        self.first = nn.Sequential(nn.Flatten(), Centre(), *dense([math.prod(image_shape), *layout.hidden], layout))
+        self.up = nn.ModuleList(nn.Sequential(*dense([width, *layout.hidden], layout)) for _ in range(groups - 1))
+        self.of_image = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
+        self.of_state = nn.ModuleList(nn.Linear(width, given, bias=False) for _ in range(groups))
+        heads = [nn.Linear(width, 2 * latent_dim // groups) for _ in range(groups)]
+        self.heads = nn.ModuleList(nn.Sequential(*activated(width, layout, nn.LayerNorm), head) for head in heads)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [batch, C, H, W] in [0, 1] -> the features of each group, the top one's first, [batch, features]."""
+        levels = [self.first(x)]
+        for layers in self.up:
+            levels.append(layers(levels[-1]))
+        return tuple(layer(level) for layer, level in zip(self.of_image, reversed(levels), strict=True))
+
+    def group(self, place: int, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """m and log s^2 of one group's u, [batch, group], under the state that the groups above it left."""
+        outputs = self.heads[place](features + self.of_state[place](state)).to(state.dtype)
+        mu, logvar = outputs.chunk(2, dim=1)
+        return mu, bounded_logvar(logvar)
+
+
+class LadderDecoder(nn.Module):
+    """From u down to the likelihood's parameters: a state goes through the groups, and each z moves it.
+
+    Args:
+        output_shape: of the likelihood's parameters of one image.
+        layout: `hidden` are the units of the layers between two groups.
+        latent_dim: of all groups together, a multiple of `groups`.
+        groups: how many.
+    """
+
+    def __init__(self, output_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int) -> None:
+        super().__init__()
+        width, size = layout.hidden[-1], latent_dim // groups
+        self.start = nn.Parameter(torch.randn(width))
+        self.priors = nn.ModuleList(nn.Linear(width, 2 * size) for _ in range(groups))
+        self.down = nn.ModuleList(nn.Sequential(*dense([width + size, *layout.hidden], layout)) for _ in range(groups))
+        self.last = nn.Sequential(nn.Linear(width, math.prod(output_shape)), nn.Unflatten(1, output_shape))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """[batch, latent_dim] -> the likelihood's parameters, [batch, *output_shape]."""
+        state = self.begin(u)
+        for place, part in enumerate(u.chunk(len(self.down), dim=1)):
+            state = self.group(place, part, state)
+        return self.end(state)
+
+    def begin(self, like: Tensor) -> Tensor:
+        """The state above the top group, [batch, features], for as many examples as `like` has."""
+        return self.start.to(like.dtype).expand(like.shape[0], -1)
+
+    def group(self, place: int, u: Tensor, state: Tensor) -> Tensor:
+        """The state below a group whose whitened latents are u, [batch, group]."""
+        mu, logvar = self.priors[place](state).to(u.dtype).chunk(2, dim=1)
+        z = reparameterize(mu, bounded_logvar(logvar), u)
+        moved: Tensor = state + self.down[place](torch.cat([state, z], dim=1)).to(u.dtype)
+        return moved
+
+    def end(self, state: Tensor) -> Tensor:
+        """The likelihood's parameters from the state below the bottom group."""
+        parameters: Tensor = self.last(state).to(state.dtype)
+        return parameters
+
+
+class _Descent(NamedTuple):
+    """One way through all groups: u, m and log s^2, each [batch, latent_dim], and the state at its end."""
+
+    u: Tensor
+    mu: Tensor
+    logvar: Tensor
+    state: Tensor
+
+
+class LadderPosterior(Posterior):
+    """q(u|x), a product over the groups of Gaussians, each under the u of those above it.
+
+    Args:
+        encoder: gave the features, and gives each group's Gaussian.
+        decoder: the model's, which carries the state down.
+        features: of each group, the top one's first.
+        dtype: of u and of the densities; the features may be of less precision.
+    """
+
+    def __init__(
+        self, encoder: LadderEncoder, decoder: LadderDecoder, features: tuple[Tensor, ...], dtype: torch.dtype
+    ) -> None:
+        self._encoder, self._decoder, self._features, self._dtype = encoder, decoder, features, dtype
+        self._mean: _Descent | None = None
+
+    @property
+    def mu(self) -> Tensor:  # type: ignore[override]
+        """m of each group where all groups above it took theirs: the mean path, [batch, latent_dim]."""
+        return self._mean_path().mu
+
+    @property
+    def logvar(self) -> Tensor:  # type: ignore[override]
+        """log s^2 along the mean path, [batch, latent_dim]."""
+        return self._mean_path().logvar
+
+    def draw(self, eps: Tensor) -> Draw:
+        """u_i = m_i + s_i * eps_i, from the top group down; density, KL and pixels come with it.
+
+        The KL is the sum of the groups' in closed form, each under the u drawn above it: its mean is KL(q || p).
+        """
+        way = self._descend(eps, is_noise=True)
+        log_q = gaussian_log_prob(way.u, way.mu, way.logvar)
+        kl = gaussian_kl_per_dimension(way.mu, way.logvar).sum(1)
+        return Draw(way.u, log_q, kl, self._decoder.end(way.state))
+
+    def log_prob(self, draw: Draw) -> Tensor:
+        """log q(u|x) in nats, [batch], also of a u that was drawn elsewhere."""
+        if draw.log_q is not None:
+            return draw.log_q
+        way = self._descend(draw.z, is_noise=False)
+        return gaussian_log_prob(way.u, way.mu, way.logvar)
+
+    def kl(self, draw: Draw, prior: Prior) -> Tensor:
+        """An unbiased estimate of KL(q || N(0, I)) in nats, [batch], with less noise than log q - log p."""
+        return super().kl(draw, prior) if draw.kl is None else draw.kl
+
+    def repeat(self, times: int) -> Self:
+        """Each example so many times in a row."""
+        features = tuple(repeat(value, times) for value in self._features)
+        return type(self)(self._encoder, self._decoder, features, self._dtype)
+
+    def _mean_path(self) -> _Descent:
+        if self._mean is None:
+            size = self._features[0].shape[0], self._encoder.latent_dim
+            zeros = torch.zeros(size, dtype=self._dtype, device=self._features[0].device)
+            self._mean = self._descend(zeros, is_noise=True)
+        return self._mean
+
+    def _descend(self, given: Tensor, is_noise: bool) -> _Descent:
+        """Through all groups, `given` [batch, latent_dim] being eps, or u itself."""
+        state = self._decoder.begin(given)
+        groups = []
+        parts = given.chunk(len(self._features), dim=1)
+        for place, (part, features) in enumerate(zip(parts, self._features, strict=True)):
+            mu, logvar = self._encoder.group(place, features, state)
+            u = reparameterize(mu, logvar, part) if is_noise else part
+            state = self._decoder.group(place, u, state)
+            groups.append((u, mu, logvar))
+        u, mu, logvar = (torch.cat(column, dim=1) for column in zip(*groups, strict=True))
+        return _Descent(u, mu, logvar, state)

@@ -1,0 +1,136 @@
+"""The hierarchical model against brute force: two binary pixels, two groups of one latent."""
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.posteriors import Draw, repeat
+from pipeline.vae.priors import StandardNormal
+
+CONFIG = VAEConfig((1, 1, 2), "ladder", (8,), "tanh", 2, "bernoulli", 1.0, latent_groups=2)
+IMAGES = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64).view(4, 1, 1, 2)
+SIDE, STEP = torch.arange(-9, 9, 0.1, dtype=torch.float64), 0.1
+GRID = torch.cartesian_prod(SIDE, SIDE)  # (points, 2)
+
+
+@pytest.fixture(scope="module")
+def vae():
+    """Weights larger than at the start, so that q is neither the prior nor independent over its groups."""
+    torch.manual_seed(0)
+    vae = VAE(CONFIG).double().requires_grad_(requires_grad=False)
+    for parameter in vae.parameters():
+        parameter.mul_(1.3)
+    return vae
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def integrate(log_density):
+    """Over u: [points, ...] -> [...]."""
+    return log_density.exp().sum(0) * STEP**2
+
+
+def log_q(vae, x):
+    """log q(u|x) of one image over the grid, [points]."""
+    return vae.posterior(x).repeat(len(GRID)).log_prob(Draw(GRID))
+
+
+def log_likelihoods(vae):
+    """log p(x) of the four images, by quadrature over u."""
+    parameters, log_prior = vae.decode(GRID), vae.prior.log_prob(GRID)
+    log_p = [vae.likelihood.log_prob(x.expand(len(GRID), -1, -1, -1), parameters) for x in IMAGES[:, None]]
+    return integrate(torch.stack(log_p, dim=1) + log_prior[:, None]).log()
+
+
+def test_the_probabilities_of_all_images_sum_to_one(vae):
+    assert log_likelihoods(vae).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_posterior_integrates_to_one(vae, place):
+    assert integrate(log_q(vae, IMAGES[place : place + 1])).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_second_group_depends_on_the_first(vae):
+    q = vae.posterior(IMAGES[:1]).repeat(2)
+    first = torch.tensor([[-2.0, 0], [2, 0]], dtype=torch.float64)
+    assert (q.draw(first).z[0, 1] - q.draw(first).z[1, 1]).abs() > 0.05
+
+
+def test_importance_weights_have_the_likelihood_as_their_mean(vae):
+    log_w = importance_samples(vae, IMAGES, vae.posterior(IMAGES), noise(4, 20_000, 2)).log_w
+    weights = log_w.exp()
+    stderr = weights.std(1) / weights.shape[1] ** 0.5
+    assert ((weights.mean(1) - log_likelihoods(vae).exp()).abs() < 4 * stderr).all()
+
+
+def test_bounds_rise_with_samples_to_the_likelihood(vae):
+    log_w = importance_samples(vae, IMAGES, vae.posterior(IMAGES), noise(4, 20_000, 2)).log_w
+    one, ten, thousand = (iw_bound(log_w.view(-1, k)).view(4, -1).mean(1) for k in (1, 10, 1000))
+    exact = log_likelihoods(vae)
+    assert (one < ten).all()
+    assert (ten < exact).all()
+    torch.testing.assert_close(thousand, exact, atol=0.03, rtol=0)
+
+
+def test_the_kl_of_the_draws_is_that_of_the_densities(vae):
+    x, many = IMAGES[:1], 20_000
+    density = log_q(vae, x)
+    exact = (density.exp() * (density - vae.prior.log_prob(GRID))).sum() * STEP**2
+    q = vae.posterior(x).repeat(many)
+    draw = q.draw(noise(many, 2))
+    given, plain = q.kl(draw, vae.prior), q.log_prob(draw) - vae.prior.log_prob(draw.z)
+    for estimate in (given, plain):
+        assert (estimate.mean() - exact).abs() < 4 * estimate.std() / many**0.5
+    assert given.std() < plain.std()
+
+
+def test_a_draw_brings_its_own_density_and_pixels(vae):
+    q = vae.posterior(IMAGES)
+    draw = q.draw(noise(4, 2))
+    torch.testing.assert_close(q.log_prob(draw), q.log_prob(Draw(draw.z)))
+    torch.testing.assert_close(draw.parameters, vae.decode(draw.z))
+    bound = elbo(vae, IMAGES, noise(4, 2))
+    torch.testing.assert_close(bound.recon, vae.likelihood.log_prob(IMAGES, vae.decode(draw.z)))
+    torch.testing.assert_close(bound.kl, draw.kl)
+
+
+def test_the_mean_path_is_a_draw_without_noise(vae):
+    q = vae.posterior(IMAGES)
+    torch.testing.assert_close(q.draw(torch.zeros(4, 2, dtype=torch.float64)).z, q.mu)
+    mu, logvar = vae.encode(IMAGES)
+    torch.testing.assert_close((mu, logvar), (q.mu, q.logvar))
+
+
+def test_a_repeated_posterior_is_that_of_repeated_images(vae):
+    found, expected = vae.posterior(IMAGES).repeat(3), vae.posterior(repeat(IMAGES, 3))
+    eps = noise(12, 2)
+    torch.testing.assert_close(found.draw(eps).z, expected.draw(eps).z)
+
+
+def test_the_prior_is_standard_in_whitened_latents(vae):
+    assert isinstance(vae.prior, StandardNormal)
+    assert vae.prior.latent_dim == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_dim": 3}, "model.latent_dim is 3; expected a multiple of model.latent_groups: 2"),
+        ({"hidden": ()}, r"model.hidden is \[\]; expected at least one layer"),
+        ({"prior": "mixture"}, "model.prior is 'mixture' while model.network is 'ladder'; expected standard"),
+        ({"condition": "label", "classes": ("a", "b")}, "model.condition is 'label' while model.network is 'ladder'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(changes, message):
+    with pytest.raises(UserError, match=message):
+        VAEConfig(**{**vars(CONFIG), **changes})
+
+
+def test_a_label_is_refused(vae):
+    with pytest.raises(UserError, match="label is given; expected none"):
+        vae.posterior(IMAGES, torch.zeros(4, dtype=torch.int64))
