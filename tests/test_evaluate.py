@@ -4,10 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline import export
 from pipeline.aggregate import load_aggregate
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
+from pipeline.params import read_yaml
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 ALWAYS = {
     "reconstructions",
@@ -94,6 +98,23 @@ def test_the_report_says_which_limits_the_model_keeps(trained, capsys):
     assert not found["healthy"]
     assert metrics(folder)["test/failed_checks"] == 1
     assert capsys.readouterr().out.endswith(f"{folder}; unhealthy: unconverged_bound\n")
+
+
+def test_the_collapsed_recipe_is_found_by_evaluate_and_refused_by_export(workplace, monkeypatch):
+    recipe = read_yaml(RECIPES / "collapsed.yaml")["params"]
+    beta, allowed = recipe["train"]["beta"], recipe["export"]["allow_unhealthy"]
+    workplace.train(train__beta=beta, train__epochs=20)
+    folder = workplace.evaluate(train__beta=beta)
+    assert metrics(folder)["test/active_units"] == 0
+    assert not read_json(folder / "health.json")["checks"]["collapsed_units"]["healthy"]
+    arguments = ["export", workplace.prepared, "models/checkpoint", str(folder), "models/export", "reports/export"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(
+        UserError, match=r"health.json: 0 of 3 latent dimensions are active, .*\(try a smaller train.beta"
+    ):
+        export.main()
+    assert not Path("models/export").exists()
+    assert allowed  # so that `make results RECIPE=collapsed` comes to its end
 
 
 def test_annealing_and_the_amortisation_gap_are_measured_where_they_are_asked_for(trained):
