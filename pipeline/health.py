@@ -53,6 +53,7 @@ def examine(metrics: Metrics, sizes: Sizes, params: HealthParams) -> list[Check]
         _train_test_gap(metrics, sizes, params.max_train_test_gap),
         _unconverged_bound(metrics, sizes, params.max_bound_drift),
         _prior_hole(metrics, params.max_prior_gap),
+        _memorisation(metrics, params.max_copied_share),
     )
     return [check for check in checks if check is not None]
 
@@ -120,6 +121,18 @@ def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
     found = f"the codes are {gap:.3g} nats from the prior, {share:.0%} of their KL, expected at most {limit:.0%}"
     advice = "model.prior: vamp or mixture, or a larger train.beta"
     return _at_most("prior_hole", share, limit, found, advice)
+
+
+def _memorisation(metrics: Metrics, limit: float | None) -> Check | None:
+    copies, of_test = metrics.get("test/memorisation_copies"), metrics.get("test/memorisation_test_copies")
+    if copies is None or of_test is None or limit is None:
+        return None
+    found = (
+        f"{copies:.1%} of the samples are copies of training images, and {of_test:.1%} of test images, "
+        f"expected at most {limit:.1%} more"
+    )
+    advice = "more images, fewer train.epochs or a smaller model.hidden"
+    return _at_most("memorisation", copies - of_test, limit, found, advice)
 
 
 def _code_length(metrics: Metrics, sizes: Sizes) -> float | None:

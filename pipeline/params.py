@@ -202,6 +202,8 @@ class HealthParams(Section):
     """By how much the importance bound still moves from K/2 samples to K, as a share of the same nats."""
     max_prior_gap: Annotated[float, Field(ge=0)] | None
     """How far the aggregate posterior is from the prior, as a share of the KL."""
+    max_copied_share: Annotated[float, Field(ge=0, le=1)] | None
+    """Of the samples, those that copy a training image, beyond what test images do."""
 
 
 class ExportParams(Section):

@@ -87,7 +87,13 @@ def test_metrics_agree_with_one_another(trained):
 
 
 def test_the_report_says_which_limits_the_model_keeps(trained, capsys):
-    limits = {"min_active_share": 0.0, "max_train_test_gap": None, "max_bound_drift": 0.0, "max_prior_gap": 1.0}
+    limits = {
+        "min_active_share": 0.0,
+        "max_train_test_gap": None,
+        "max_bound_drift": 0.0,
+        "max_prior_gap": 1.0,
+        "max_copied_share": None,
+    }
     folder = trained.evaluate(**{f"health__{name}": limit for name, limit in limits.items()})
     found = read_json(folder / "health.json")
     assert {name: check["healthy"] for name, check in found["checks"].items()} == {

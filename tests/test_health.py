@@ -8,7 +8,13 @@ from pipeline.health import Sizes, examine, read_verdict, unhealthy, verdict
 from pipeline.params import load_params
 
 LIMITS = load_params(Path(__file__).parents[1] / "params.yaml").health.model_copy(
-    update={"min_active_share": 0.25, "max_train_test_gap": 0.2, "max_bound_drift": 0.01, "max_prior_gap": 0.5}
+    update={
+        "min_active_share": 0.25,
+        "max_train_test_gap": 0.2,
+        "max_bound_drift": 0.01,
+        "max_prior_gap": 0.5,
+        "max_copied_share": 0.05,
+    }
 )
 SIZES = Sizes(latent_dim=12, values=784, importance_samples=5000)
 HEALTHY = {
@@ -19,6 +25,8 @@ HEALTHY = {
     "test/bits_per_dim": 0.188,  # 102.2 nats
     "test/marginal_kl_fitted": 1.5,
     "test/kl": 20.0,
+    "test/memorisation_copies": 0.02,
+    "test/memorisation_test_copies": 0.01,
 }
 
 
@@ -29,7 +37,8 @@ def missed(**changes):
 
 def test_a_healthy_model_misses_nothing():
     checks = examine(HEALTHY, SIZES, LIMITS)
-    assert [check.name for check in checks] == ["collapsed_units", "train_test_gap", "unconverged_bound", "prior_hole"]
+    names = ["collapsed_units", "train_test_gap", "unconverged_bound", "prior_hole", "memorisation"]
+    assert [check.name for check in checks] == names
     assert unhealthy(checks) == ""
     assert verdict(checks)["healthy"]
 
@@ -41,6 +50,7 @@ def test_a_healthy_model_misses_nothing():
         ({"train_test_gap": 21.0}, "train_test_gap"),
         ({"nll_iw2500": 103.3}, "unconverged_bound"),
         ({"marginal_kl_fitted": 10.5}, "prior_hole"),
+        ({"memorisation_copies": 0.07}, "memorisation"),
     ],
 )
 def test_each_check_has_its_metric(changes, check):
@@ -60,9 +70,13 @@ def test_a_density_is_measured_by_the_nats_of_its_stored_values():
     assert missed(nll_iw2500=-1998.0, nll_iw5000=-2000.0) == ["unconverged_bound"]
 
 
-@pytest.mark.parametrize("limit", ["min_active_share", "max_train_test_gap", "max_bound_drift", "max_prior_gap"])
+def test_data_that_hold_equal_images_are_no_memorisation():
+    assert missed(memorisation_copies=0.4, memorisation_test_copies=0.4) == []
+
+
+@pytest.mark.parametrize("limit", list(type(LIMITS).model_fields))
 def test_null_leaves_a_check_out(limit):
-    assert len(examine(HEALTHY, SIZES, LIMITS.model_copy(update={limit: None}))) == 3
+    assert len(examine(HEALTHY, SIZES, LIMITS.model_copy(update={limit: None}))) == 4
 
 
 def test_what_was_not_measured_is_not_judged():

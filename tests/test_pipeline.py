@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
+from pipeline.params import HealthParams
+
 ROOT = Path(__file__).parents[1]
 COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "pipeline", "data/images")
 STAGES = ["prepare", "train", "evaluate", "export"]
@@ -22,7 +24,7 @@ TINY = {
     "model": {"network": "mlp", "hidden": [16], "latent_dim": 5, "likelihood": "bernoulli"},
     "train": {"objective": "elbo", "binarize": "dynamic", "epochs": 2, "device": "cpu"},
     "evaluate": {"importance_samples": 5, "amortisation_images": 2},
-    "health": dict.fromkeys(("min_active_share", "max_train_test_gap", "max_bound_drift", "max_prior_gap")),
+    "health": dict.fromkeys(HealthParams.model_fields),
     "export": {"max_parity_error": 0.001, "max_latency_ms": None},
 }
 LONGEST_QUEUE_SECONDS = 300
