@@ -32,7 +32,7 @@ from pipeline.graphs.manifest import build_manifest, list_files
 from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
-from pipeline.graphs.prior import mixture_arrays
+from pipeline.graphs.prior import graph_of
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
@@ -78,7 +78,7 @@ def build_files(
         latent_kl = measure_latent_kl(finish(encoder, _of_graph(metadata, ENCODER)), vae.prior, validation)
         metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
     models = {
-        SAMPLER: sampler_model(decoder, vae.config.latent_dim, mixture_arrays(density or vae.prior)),
+        SAMPLER: sampler_model(decoder, vae.config.latent_dim, graph_of(density or vae.prior)),
         DECODER: decoder,
         ENCODER: encoder,
     }

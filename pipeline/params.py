@@ -100,10 +100,36 @@ class ModelParams(Section):
     gives each pixel's, and its means pass a sigmoid (Kingma and Welling, appendix C.2)."""
     likelihood_components: Annotated[int, Field(ge=1, le=100)]
     """Of the logistic mixture: how many logistics share a pixel."""
-    prior: Literal["standard", "mixture", "vamp"]
-    """p(z): N(0, I), a learned mixture of Gaussians, or the mean of q(z|u) over learned pseudo-inputs u (VampPrior)."""
+    prior: Literal["standard", "mixture", "vamp", "flow"]
+    """p(z): N(0, I), a learned mixture of Gaussians, the mean of q(z|u) over learned pseudo-inputs u (VampPrior), or
+    noise that coupling layers move (RealNVP)."""
     prior_components: Annotated[int, Field(ge=1, le=10_000)]
     """Gaussians of the mixture, or pseudo-inputs of vamp."""
+    posterior: Literal["diagonal", "iaf", "coupling"]
+    """q(z|x): a Gaussian with independent dimensions, or one that a flow moves: inverse autoregressive layers (Kingma
+    et al. 2016), or coupling layers."""
+    flow_layers: Annotated[int, Field(ge=1, le=100)]
+    """Layers of each flow there is, in the prior and in the posterior."""
+    flow_hidden: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    """Units of each hidden layer of a flow layer's network; a posterior's flow hears so many numbers from the encoder
+    as the first has units."""
+
+    @model_validator(mode="after")
+    def _flows_fit(self) -> "ModelParams":
+        flows = {"prior": self.prior == "flow", "posterior": self.posterior != "diagonal"}
+        for name, is_flow in flows.items():
+            if is_flow and self.latent_dim < 2:
+                raise ValueError(
+                    f"model.latent_dim is {self.latent_dim} while model.{name} is {getattr(self, name)!r}, which moves "
+                    f"dimensions by one another; expected model.latent_dim >= 2, or model.{name}: "
+                    f"{'standard' if name == 'prior' else 'diagonal'}"
+                )
+        if self.prior == "vamp" and self.posterior != "diagonal":
+            raise ValueError(
+                f"model.posterior is {self.posterior!r} while model.prior is 'vamp', a mean of Gaussian posteriors; "
+                "expected model.posterior: diagonal, or model.prior: flow or mixture"
+            )
+        return self
 
 
 class TrainParams(Section):
@@ -256,6 +282,7 @@ class Params(Section):
                 "expected train.binarize: none, or model.likelihood: bernoulli"
             )
         self._check_objective()
+        self._check_flow_posterior()
         if self.export.sample_from == "aggregate" and not self.evaluate.aggregate_components:
             raise ValueError(
                 "export.sample_from is 'aggregate' while evaluate.aggregate_components is 0, which fits no density; "
@@ -284,6 +311,7 @@ class Params(Section):
             )
         expected = {
             "model.prior": (model.prior, ("standard",)),
+            "model.posterior": (model.posterior, ("diagonal",)),
             "train.objective": (objective, ("elbo", "iwae", "autoencoder")),
             "train.free_bits": (self.train.free_bits, (0.0,)),
         }
@@ -319,6 +347,20 @@ class Params(Section):
             raise ValueError(
                 f"train.free_bits is {free_bits} while train.objective is {objective!r} and model.prior is "
                 f"{self.model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
+            )
+
+    def _check_flow_posterior(self) -> None:
+        """It knows log q(z|x) of its own draws alone, and no KL of a dimension."""
+        posterior, objective, free_bits = self.model.posterior, self.train.objective, self.train.free_bits
+        if posterior != "diagonal" and objective not in ("elbo", "iwae"):
+            raise ValueError(
+                f"train.objective is {objective!r} while model.posterior is {posterior!r}; "
+                "expected train.objective: elbo or iwae, or model.posterior: diagonal"
+            )
+        if posterior != "diagonal" and free_bits > 0:
+            raise ValueError(
+                f"train.free_bits is {free_bits} while model.posterior is {posterior!r}, whose dimensions have no KL "
+                "of their own; expected train.free_bits: 0, or model.posterior: diagonal"
             )
 
     def _check_total_correlation(self) -> None:

@@ -75,6 +75,11 @@ def test_the_params_of_the_repository_are_valid():
             "expected model.prior: standard, or model.network: mlp",
         ),
         (
+            {"model.network": "ladder", "model.posterior": "iaf"},
+            "model.posterior is 'iaf' while model.network is 'ladder'; "
+            "expected model.posterior: diagonal, or model.network: mlp",
+        ),
+        (
             {"model.network": "ladder", "train.objective": "stl"},
             "train.objective is 'stl' while model.network is 'ladder'; "
             "expected train.objective: elbo or iwae or autoencoder, or model.network: mlp",
@@ -283,6 +288,44 @@ def test_a_section_that_holds_no_params_is_named(section):
             "expected model.prior: standard, or train.objective: elbo",
         ),
         (
+            {"model.prior": "flow", "train.objective": "autoencoder"},
+            "model.prior is 'flow' while train.objective is 'autoencoder', which has no prior; "
+            "expected model.prior: standard, or train.objective: elbo",
+        ),
+        (
+            {"model.latent_dim": 1, "model.prior": "flow"},
+            "model.latent_dim is 1 while model.prior is 'flow', which moves dimensions by one another; "
+            "expected model.latent_dim >= 2, or model.prior: standard",
+        ),
+        (
+            {"model.latent_dim": 1, "model.posterior": "iaf"},
+            "model.latent_dim is 1 while model.posterior is 'iaf', which moves dimensions by one another; "
+            "expected model.latent_dim >= 2, or model.posterior: diagonal",
+        ),
+        (
+            {"model.prior": "vamp", "model.posterior": "coupling"},
+            "model.posterior is 'coupling' while model.prior is 'vamp', a mean of Gaussian posteriors; "
+            "expected model.posterior: diagonal, or model.prior: flow or mixture",
+        ),
+        *(
+            (
+                {"model.posterior": "iaf", "train.objective": objective},
+                f"train.objective is '{objective}' while model.posterior is 'iaf'; "
+                "expected train.objective: elbo or iwae, or model.posterior: diagonal",
+            )
+            for objective in ("stl", "dreg", "tc", "autoencoder")
+        ),
+        (
+            {"train.free_bits": 0.1, "model.posterior": "coupling"},
+            "train.free_bits is 0.1 while model.posterior is 'coupling', whose dimensions have no KL of their own; "
+            "expected train.free_bits: 0, or model.posterior: diagonal",
+        ),
+        (
+            {"train.free_bits": 0.1, "model.prior": "flow"},
+            "train.free_bits is 0.1 while train.objective is 'elbo' and model.prior is 'flow'; "
+            "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",
+        ),
+        (
             {"model.network": "conv", "model.hidden": []},
             "model.hidden is []; expected at least one stage of channels for model.network: conv",
         ),
@@ -371,6 +414,7 @@ OTHER_VALUES = {
         "skip",
         "conv",
         "mixture",
+        "iaf",
         "tanh",
         "gaussian",
         "autoencoder",

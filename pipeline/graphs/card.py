@@ -12,6 +12,7 @@ CARD = "card.md"
 _PRIORS = {
     "standard": "a standard normal prior",
     "mixture": "a learned mixture of Gaussians as prior",
+    "flow": "a flow as prior (RealNVP, arXiv 1605.08803: noise that coupling layers move)",
     "vamp": "a VampPrior (Tomczak and Welling, arXiv 1705.07120; its pseudo-inputs' posteriors stand in the sampler)",
 }
 

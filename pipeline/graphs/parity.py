@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
-from pipeline.graphs.prior import mixture_arrays, prior_z
+from pipeline.graphs.prior import prior_z
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -87,7 +87,7 @@ def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
 def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[str, float]:
     most = max(BATCH_SIZES)
     rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
-    reference_z = prior_z(mixture_arrays(density), *rows, vae.config.latent_dim)
+    reference_z = prior_z(density, *rows)
     reference = to_pixels(_numpy(Decoder(vae), reference_z))
     calls = [_draw(run, np.arange(size)) for size in BATCH_SIZES]
     whole, _ = calls[-1]

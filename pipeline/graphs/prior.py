@@ -1,22 +1,33 @@
-"""The prior inside `sampler.onnx`: from the row's noise to z. A learned mixture is stored as constants."""
+"""The prior inside `sampler.onnx`: from a row's seed and index to z. What a prior has learned is stored as constants.
 
+Each kind of prior has a function that appends its nodes; `graph_of` says which, `prior_z` computes the same in torch.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
+from torch import Tensor, nn
 
 from pipeline.graphs.nodes import Nodes
-from pipeline.graphs.variants.layers import constants
+from pipeline.graphs.noise import add_noise, add_noise_and_word
+from pipeline.graphs.onnx_export import to_onnx
 from pipeline.runtime.noise import random_integers, standard_normal
-from pipeline.vae.priors import MixturePrior, Prior
+from pipeline.vae.priors import FlowPrior, MixturePrior, Prior, StandardNormal
 
 _SHIFT = 2**40  # leaves the 24 upper bits of a word: whole numbers that float32 holds exactly
 _NUMBERS = 2**24
-_PREFIX = "prior/"
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
+PriorGraph = Callable[[Nodes, Nodes, int], None]
+"""Appends the nodes from `seed`, `index` and `temperature`, each [n], to `z`, float32 [n, latent_dim]: to the first
+argument those of the noise, to the second those of the prior, for so many dimensions."""
 
 
 class MixtureArrays(NamedTuple):
@@ -30,10 +41,72 @@ class MixtureArrays(NamedTuple):
     """[K, latent_dim]."""
 
 
-def mixture_arrays(prior: Prior) -> MixtureArrays | None:
-    """The components of a prior; None for the standard normal."""
-    if not isinstance(prior, MixturePrior):
-        return None
+def graph_of(prior: Prior) -> PriorGraph:
+    """What puts a prior into the sampler.
+
+    Raises:
+        TypeError: there is no graph of such a prior.
+    """
+    match prior:
+        case StandardNormal():
+            return standard_prior
+        case MixturePrior():
+            return partial(mixture_prior, mixture=mixture_arrays(prior))
+        case FlowPrior():
+            return partial(flow_prior, flow=flow_model(prior))
+    raise TypeError(f"{type(prior).__name__} has no graph; expected a prior that the sampler knows")
+
+
+def prior_z(prior: Prior, seed: Whole, index: Whole) -> Floats:
+    """What the sampler's graph makes of rows at temperature 1, by numpy and torch: float32 [n, latent_dim]."""
+    eps = standard_normal(seed, index, prior.latent_dim)
+    match prior:
+        case MixturePrior():
+            return _mixture_z(mixture_arrays(prior), seed, index, eps)
+        case FlowPrior():
+            with torch.no_grad():
+                return prior.from_noise(torch.from_numpy(eps)).numpy()
+    return eps
+
+
+def standard_prior(noise: Nodes, prior: Nodes, latent_dim: int) -> None:
+    """The standard normal. Temperature scales the distance from the centre: at 0 every row is that centre."""
+    _scaled(prior, add_noise(noise, "seed", "index", latent_dim), output="z")
+
+
+def mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixture: MixtureArrays) -> None:
+    """A mixture: the row's component is a function of a word of its own, in whole numbers: the same in every runtime.
+
+    Temperature scales the distance from the component's centre.
+    """
+    eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
+    shift = prior.constant("shift", np.array([[_SHIFT]], np.uint64))
+    number = prior("Cast", prior("Div", word, shift), to=TensorProto.FLOAT)  # [1, n]
+    thresholds, means, sigmas = (prior.constant(name, value) for name, value in mixture._asdict().items())
+    reached = prior("Cast", prior("GreaterOrEqual", number, thresholds), to=TensorProto.FLOAT)  # [K, n]
+    first_axis = prior.constant("first_axis", np.array([0]))
+    component = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
+    distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
+    prior("Add", prior("Gather", means, component), distance, output="z")
+
+
+def flow_prior(noise: Nodes, prior: Nodes, latent_dim: int, flow: ModelProto) -> None:
+    """A flow, `eps` -> `z`. Temperature scales the noise before it: at 0 every row is where the flow takes 0."""
+    inner = f"{prior.prefix}flow/"
+    graph = onnx.compose.add_prefix(flow, inner).graph
+    _scaled(prior, add_noise(noise, "seed", "index", latent_dim), output=f"{inner}eps")
+    prior.nodes += graph.node
+    prior.constants |= {tensor.name: tensor for tensor in graph.initializer}
+    prior("Identity", f"{inner}z", output="z")
+
+
+def flow_model(prior: FlowPrior) -> ModelProto:
+    """A flow as a graph of its own: `eps` -> `z`, each float32 [n, latent_dim]."""
+    return to_onnx(_FromNoise(prior), [torch.zeros(2, prior.latent_dim)], ["eps"], ["z"])
+
+
+def mixture_arrays(prior: MixturePrior) -> MixtureArrays:
+    """The components of a mixture as the graph holds them."""
     log_weights, mu, logvar = (value.detach().cpu().double().numpy() for value in prior.mixture())
     weights = np.exp(log_weights)
     thresholds = np.round(np.cumsum(weights) / weights.sum() * _NUMBERS)
@@ -43,47 +116,24 @@ def mixture_arrays(prior: Prior) -> MixtureArrays | None:
     )
 
 
-def mixture_of(sampler: ModelProto) -> MixtureArrays | None:
-    """The components that a sampler's graph holds; None where its prior is the standard normal."""
-    stored = constants(sampler.graph)
-    if f"{_PREFIX}means" not in stored:
-        return None
-    return MixtureArrays(*(stored[_PREFIX + name] for name in MixtureArrays._fields))
-
-
-def standard_prior(nodes: Nodes, eps: str, temperature: str, output: str) -> str:
-    """z, float32 [n, latent_dim], of the standard normal, from eps, float32 [latent_dim, n].
-
-    Temperature, float32 [n], scales the distance from the centre: at 0 every row is that centre.
-    """
-    return nodes("Transpose", nodes("Mul", eps, temperature), perm=[1, 0], output=output)
-
-
-def mixture_prior(nodes: Nodes, eps: str, word: str, temperature: str, mixture: MixtureArrays, output: str) -> str:
-    """z, float32 [n, latent_dim], of a mixture, from eps, float32 [latent_dim, n], and a word a row, uint64 [1, n].
-
-    The component is a function of the word alone, in whole numbers: the same in every runtime. Temperature, float32
-    [n], scales the distance from the component's centre.
-    """
-    shift = nodes.constant("shift", np.array([[_SHIFT]], np.uint64))
-    number = nodes("Cast", nodes("Div", word, shift), to=TensorProto.FLOAT)  # [1, n]
-    thresholds, means, sigmas = (nodes.constant(name, value) for name, value in mixture._asdict().items())
-    reached = nodes("Cast", nodes("GreaterOrEqual", number, thresholds), to=TensorProto.FLOAT)  # [K, n]
-    first_axis = nodes.constant("first_axis", np.array([0]))
-    component = nodes("Cast", nodes("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
-    distance = nodes("Mul", nodes("Gather", sigmas, component), standard_prior(nodes, eps, temperature, output=""))
-    return nodes("Add", nodes("Gather", means, component), distance, output=output)
-
-
-def prior_z(
-    mixture: MixtureArrays | None, seed: NDArray[np.int64], index: NDArray[np.int64], latent_dim: int
-) -> Floats:
-    """What the sampler's graph makes of rows at temperature 1, in numpy: float32 [n, latent_dim]."""
-    eps = standard_normal(seed, index, latent_dim)
-    if mixture is None:
-        return eps
+def _mixture_z(mixture: MixtureArrays, seed: Whole, index: Whole, eps: Floats) -> Floats:
+    latent_dim = eps.shape[1]
     pairs = (latent_dim + 1) // 2
     number = random_integers(seed, index, 2 * (pairs + 1))[:, pairs] // np.uint64(_SHIFT)
     component = (number[:, None] >= mixture.thresholds[:, 0]).sum(1)
     z: Floats = mixture.means[component] + mixture.sigmas[component] * eps
     return z
+
+
+def _scaled(nodes: Nodes, eps: str, output: str = "") -> str:
+    """From eps, float32 [latent_dim, n], to eps times temperature, float32 [n, latent_dim]."""
+    return nodes("Transpose", nodes("Mul", eps, "temperature"), perm=[1, 0], output=output)
+
+
+class _FromNoise(nn.Module):
+    def __init__(self, prior: FlowPrior) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, eps: Tensor) -> Tensor:
+        return self.prior.from_noise(eps)

@@ -1,23 +1,25 @@
 """`sampler.onnx`: noise, prior, decoder and pixel conversion in one graph; a seed goes in, pixels come out."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from pipeline.graphs.nodes import Nodes
-from pipeline.graphs.noise import add_noise, add_noise_and_word
-from pipeline.graphs.prior import MixtureArrays, mixture_prior, standard_prior
+from pipeline.graphs.prior import PriorGraph, standard_prior
+from pipeline.graphs.variants.layers import ancestors
 from pipeline.graphs.versions import IR_VERSION
 from pipeline.runtime.pixels import GREY_LEVEL
 
 
-def sampler_model(decoder: ModelProto, latent_dim: int, mixture: MixtureArrays | None = None) -> ModelProto:
+def sampler_model(decoder: ModelProto, latent_dim: int, prior: PriorGraph = standard_prior) -> ModelProto:
     """Put the noise and the prior before a decoder and the pixel conversion behind it.
 
     Args:
         decoder: `z` float32 [n, latent_dim], and `label` int64 [n] if conditional -> `x` float32 [n, C, H, W],
             means in [0, 1].
         latent_dim: of the decoder.
-        mixture: the prior's components; None where it is the standard normal.
+        prior: appends the nodes that draw z.
 
     Returns:
         `seed` int64 [n], `index` int64 [n], `temperature` float32 [n] (and the decoder's `label`) -> `images` uint8
@@ -26,19 +28,31 @@ def sampler_model(decoder: ModelProto, latent_dim: int, mixture: MixtureArrays |
     Raises:
         UserError: latent_dim is more than the generator has counters for.
     """
-    noise, prior, pixels = Nodes("noise/"), Nodes("prior/"), Nodes("pixels/")
-    if mixture is None:
-        standard_prior(prior, add_noise(noise, "seed", "index", latent_dim), "temperature", output="z")
-    else:
-        eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
-        mixture_prior(prior, eps, word, "temperature", mixture, output="z")
+    noise_nodes, prior_nodes = Nodes("noise/"), Nodes("prior/")
+    prior(noise_nodes, prior_nodes, latent_dim)
+    constants = [*noise_nodes.constants.values(), *prior_nodes.constants.values()]
+    return _sampler([*noise_nodes.nodes, *prior_nodes.nodes], constants, decoder, latent_dim)
+
+
+def sampler_around(decoder: ModelProto, sampler: ModelProto, latent_dim: int) -> ModelProto:
+    """The same sampler, its noise and its prior, around another decoder of as many dimensions."""
+    drawing = ancestors(sampler.graph, "z")
+    used = {name for node in drawing for name in node.input}
+    return _sampler(
+        drawing, [tensor for tensor in sampler.graph.initializer if tensor.name in used], decoder, latent_dim
+    )
+
+
+def _sampler(
+    drawing: Sequence[NodeProto], constants: Sequence[TensorProto], decoder: ModelProto, latent_dim: int
+) -> ModelProto:
+    """`drawing` are the nodes up to z, with their constants."""
+    pixels = Nodes("pixels/")
     image_shape = _image_shape(decoder.graph)
     to_pixels(pixels, "x", image_shape, output="images")
-    parts = [noise, prior, pixels]
-    nodes = [*noise.nodes, *prior.nodes, *decoder.graph.node, *pixels.nodes]
-    constants = [constant for part in parts for constant in part.constants.values()]
-    inputs, outputs = _inputs(decoder.graph), _outputs(image_shape, latent_dim)
-    graph = helper.make_graph(nodes, "sampler", inputs, outputs, [*constants, *decoder.graph.initializer])
+    nodes = [*drawing, *decoder.graph.node, *pixels.nodes]
+    stored = [*constants, *pixels.constants.values(), *decoder.graph.initializer]
+    graph = helper.make_graph(nodes, "sampler", _inputs(decoder.graph), _outputs(image_shape, latent_dim), stored)
     return helper.make_model(
         graph, opset_imports=decoder.opset_import, functions=decoder.functions, ir_version=IR_VERSION
     )

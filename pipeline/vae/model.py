@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.vae.condition import CONDITIONS, Conditioned, check_label
 from pipeline.vae.densities import bounded_logvar
+from pipeline.vae.flows import FlowSize, posterior_flow
 from pipeline.vae.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout
-from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior
+from pipeline.vae.posteriors import DiagonalGaussian, Draw, FlowPosterior, Posterior
 from pipeline.vae.priors import make_prior
 
 _CHOICES: dict[str, Collection[str]] = {
@@ -47,6 +48,9 @@ class VAEConfig:
     normalization: str = "none"
     latent_groups: int = 1
     """Of a ladder; other networks have one whatever it says."""
+    posterior: str = "diagonal"
+    flow_layers: int = 1
+    flow_hidden: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -70,7 +74,7 @@ class VAEConfig:
         if self.latent_dim % self.latent_groups:
             expected = f"a multiple of model.latent_groups: {self.latent_groups}"
             raise UserError(f"model.latent_dim is {self.latent_dim}; expected {expected}")
-        for name, expected in {"prior": "standard", "condition": "none"}.items():
+        for name, expected in {"prior": "standard", "posterior": "diagonal", "condition": "none"}.items():
             if getattr(self, name) != expected:
                 raise UserError(
                     f"model.{name} is {getattr(self, name)!r} while model.network is 'ladder'; expected {expected}"
@@ -89,8 +93,9 @@ class VAEConfig:
             raise UserError("model.prior is 'vamp' in a conditional model; expected standard, mixture or per_class")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
-        single = ("latent_dim", "likelihood_components", "prior_components", "latent_groups")
-        return {"hidden": self.hidden, **{name: (getattr(self, name),) for name in single}}
+        single = ("latent_dim", "likelihood_components", "prior_components", "latent_groups", "flow_layers")
+        several = {"hidden": self.hidden, "flow_hidden": self.flow_hidden}
+        return several | {name: (getattr(self, name),) for name in single}
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -125,7 +130,10 @@ class VAE(nn.Module):
         self.config = config
         channels, height, width = config.image_shape
         likelihood = make_likelihood(config.likelihood, channels, config.sigma, config.likelihood_components)
-        self.encoder, self.decoder = _networks(config, (likelihood.outputs, height, width))
+        flow_size = FlowSize(config.flow_layers, config.flow_hidden)
+        flow = posterior_flow(config.posterior, config.latent_dim, flow_size)
+        context_dim = flow.context_dim if flow else 0
+        self.encoder, self.decoder = _networks(config, (likelihood.outputs, height, width), context_dim)
         self.prior = make_prior(
             config.prior,
             config.latent_dim,
@@ -133,24 +141,30 @@ class VAE(nn.Module):
             config.image_shape,
             self.encode,
             len(config.classes),
+            flow=flow_size,
         )
         self.likelihood = likelihood
+        self.flow = flow
 
     def encode(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """q(z|x) as mu and logvar (the log of the variance, by `bounded_logvar`), each [batch, latent_dim]."""
+        """The Gaussian that q(z|x) is, or that its flow starts from: mu and logvar, each [batch, latent_dim].
+
+        logvar is the log of the variance, by `bounded_logvar`. Of a ladder, that which stands for q.
+        """
         if isinstance(self.encoder, LadderEncoder):
             q = self.posterior(x, label)
             return q.mu, q.logvar
-        # Under autocast the network gives bfloat16; densities want the precision of their input.
-        mu, logvar = self._run(self.encoder, x, label).chunk(2, dim=1)  # (batch, 2 * latent_dim)
-        return mu, bounded_logvar(logvar)
+        mu, logvar, _ = self._encode(x, label)
+        return mu, logvar
 
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z|x) of images [batch, C, H, W]."""
         if isinstance(self.encoder, LadderEncoder) and isinstance(self.decoder, LadderDecoder):
             check_label(label, 0)
             return LadderPosterior(self.encoder, self.decoder, self.encoder(x), x.dtype)
-        return DiagonalGaussian(*self.encode(x, label))
+        mu, logvar, context = self._encode(x, label)
+        gaussian = DiagonalGaussian(mu, logvar)
+        return gaussian if self.flow is None else FlowPosterior(gaussian, self.flow, context)
 
     def parameters_of(self, draw: Draw, label: Tensor | None = None) -> Tensor:
         """`decode` of a draw's z, which some posteriors have done on the way."""
@@ -164,20 +178,30 @@ class VAE(nn.Module):
         """Pixel means E[x|z], clipped to [0, 1], [batch, C, H, W]."""
         return self.likelihood.mean(self.decode(z, label)).clamp(0, 1)
 
+    def _encode(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """mu, logvar and what the encoder tells the flow, [batch, context_dim]."""
+        outputs = self._run(self.encoder, x, label)  # (batch, 2 * latent_dim + context_dim)
+        latent_dim = self.config.latent_dim
+        mu, logvar, context = outputs.tensor_split((latent_dim, 2 * latent_dim), dim=1)
+        return mu, bounded_logvar(logvar), context
+
     def _run(self, network: nn.Module, given: Tensor, label: Tensor | None) -> Tensor:
         """What a network makes of its input, in the precision of that input."""
         check_label(label, len(self.config.classes))
+        # Under autocast the network gives bfloat16; densities want the precision of their input.
         outputs: Tensor = network(given) if label is None else network(given, label)
         return outputs.to(given.dtype)
 
 
-def _networks(config: VAEConfig, parameter_shape: tuple[int, int, int]) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder; the latter gives the likelihood's parameters of an image."""
+def _networks(
+    config: VAEConfig, parameter_shape: tuple[int, int, int], context_dim: int
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder, with what it tells a flow, and decoder, which gives the likelihood's parameters of an image."""
     layout = Layout(config.hidden, config.activation, config.normalization)
     if config.network == "ladder":
         sizes = (config.latent_dim, config.latent_groups)
         return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)
-    encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim)
+    encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim + context_dim)
     decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)
     classes = len(config.classes)
     return (Conditioned(encoder, classes), Conditioned(decoder, classes)) if classes else (encoder, decoder)

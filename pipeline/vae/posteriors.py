@@ -1,11 +1,13 @@
 """q(z|x) of a batch: an object that draws z and knows how likely it was to draw it."""
 
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from pipeline.vae.densities import gaussian_log_prob
+from pipeline.vae.flows import Flow, Moved
 from pipeline.vae.priors import Prior
 
 
@@ -82,6 +84,59 @@ class DiagonalGaussian(Posterior):
     def detached(self) -> "DiagonalGaussian":
         """The same density, as a constant: what of log q(z|x) is left when q's own parameters are held still."""
         return DiagonalGaussian(self.mu.detach(), self.logvar.detach())
+
+
+class FlowPosterior(Posterior):
+    """A diagonal Gaussian, moved by a flow in the light of a context (arXiv 1606.04934, section 3).
+
+    log q(z|x) comes with a draw and is known of nothing else: an autoregressive flow has no cheap way back.
+
+    Args:
+        base: the Gaussian of each example.
+        flow: moves its draws.
+        context: what the encoder tells the flow of each example, [batch, flow.context_dim].
+    """
+
+    def __init__(self, base: DiagonalGaussian, flow: Flow, context: Tensor) -> None:
+        self.base, self.flow, self.context = base, flow, context
+
+    @cached_property
+    def mu(self) -> Tensor:  # type: ignore[override]
+        """Where the flow moves the Gaussian's mean, [batch, latent_dim]."""
+        return self._centre.z
+
+    @cached_property
+    def logvar(self) -> Tensor:  # type: ignore[override]
+        """The Gaussian's log-variance plus twice what the flow stretches by there, [batch, latent_dim].
+
+        At `mu` the Gaussian of both has the density of q.
+        """
+        return self.base.logvar + 2 * self._centre.log_diagonal
+
+    def draw(self, eps: Tensor) -> Draw:
+        """The Gaussian's draw, moved; log q(z|x) = log N(z_0) - log det (arXiv 1606.04934, equation 6)."""
+        start = self.base.draw(eps)
+        z, log_diagonal = self.flow(start.z, self.context)
+        return Draw(z, self.base.log_prob(start) - log_diagonal.sum(1))
+
+    def log_prob(self, draw: Draw) -> Tensor:
+        """log q(z|x) in nats, [batch], of a draw that this posterior has made.
+
+        Raises:
+            ValueError: the draw does not say it.
+        """
+        if draw.log_q is None:
+            raise ValueError("a flow knows log q(z|x) of its own draws alone; got a z from elsewhere")
+        return draw.log_q
+
+    def repeat(self, times: int) -> "FlowPosterior":
+        """Each example so many times in a row."""
+        return FlowPosterior(self.base.repeat(times), self.flow, repeat(self.context, times))
+
+    @cached_property
+    def _centre(self) -> Moved:
+        moved: Moved = self.flow(self.base.mu, self.context)
+        return moved
 
 
 def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from torch import Generator, Tensor, nn
 from pipeline.errors import UserError
 from pipeline.vae.condition import check_label
 from pipeline.vae.densities import LOG_2PI, bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
+from pipeline.vae.flows import FlowSize, coupling_flow
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-PRIORS = ("standard", "mixture", "vamp", "per_class")
+PRIORS = ("standard", "mixture", "vamp", "per_class", "flow")
 _DARKEST = 0.02  # of a pseudo-input at the start, and 1 minus the brightest: beyond, its gradient is too small to learn
+_MOMENT_DRAWS = 10_000  # of a flow: its moments are then known to a hundredth of a standard deviation
 
 
 class Mixture(NamedTuple):
@@ -149,7 +151,7 @@ class MixturePrior(Prior):
         weights = weights.exp()[:, None]
         mean = (weights * centres).sum(0)
         variance = (weights * (spread.exp() + (centres - mean).square())).sum(0)
-        return gaussian_kl_per_dimension((mu - mean) / variance.sqrt(), logvar - variance.log())
+        return _kl_to_gaussian(mu, logvar, mean, variance)
 
     @torch.no_grad()
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
@@ -212,6 +214,43 @@ class FixedMixture(MixturePrior):
         return Mixture(*(self.get_buffer(name) for name in Mixture._fields))
 
 
+class FlowPrior(Prior):
+    """Standard-normal noise, moved by coupling layers (RealNVP, arXiv 1605.08803); it starts as N(0, I)."""
+
+    def __init__(self, latent_dim: int, size: FlowSize) -> None:
+        super().__init__(latent_dim)
+        self.flow = coupling_flow(latent_dim, size)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats, by the noise that z came from; [batch, latent_dim] -> [batch]."""
+        eps, log_diagonal = self.flow.inverse(z)
+        return gaussian_log_prob(eps, torch.zeros_like(eps), torch.zeros_like(eps)) + log_diagonal.sum(1)
+
+    def from_noise(self, eps: Tensor) -> Tensor:
+        """Standard-normal noise -> z, each [batch, latent_dim]."""
+        z: Tensor = self.flow(eps).z
+        return z
+
+    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """KL of q to the Gaussian with p's mean and variance in each dimension, in nats, [batch, latent_dim].
+
+        The moments are those of 10,000 draws, the same at every call.
+        """
+        z = self.sample(_MOMENT_DRAWS, Generator().manual_seed(0)).to(mu)
+        return _kl_to_gaussian(mu, logvar, z.mean(0), z.var(0))
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: Generator | None = None) -> Tensor:
+        """Draw z, float32 [count, latent_dim], on the CPU."""
+        eps = torch.randn(count, self.latent_dim, generator=generator)
+        return self.from_noise(eps.to(next(self.parameters()))).float().cpu()
+
+
+def _kl_to_gaussian(mu: Tensor, logvar: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """KL(N(mu, exp(logvar)) || N(mean, variance)) of each dimension, in nats, [batch, latent_dim]."""
+    return gaussian_kl_per_dimension((mu - mean) / variance.sqrt(), logvar - variance.log())
+
+
 def mixture_log_prob(z: Tensor, mixture: Mixture) -> Tensor:
     """log of the mixture's density in nats; [batch, latent_dim] -> [batch].
 
@@ -231,8 +270,12 @@ def make_prior(
     image_shape: tuple[int, int, int],
     encode: Encode,
     classes: int = 0,
+    *,
+    flow: FlowSize,
 ) -> Prior:
-    """Build a prior by its name in params.yaml; `components` are those of mixture and vamp, `classes` of per_class.
+    """Build a prior by its name in params.yaml.
+
+    `components` are those of mixture and vamp, `classes` those of per_class, `flow` is the size of a flow.
 
     Raises:
         UserError: there is no such prior, or no class for it.
@@ -248,4 +291,6 @@ def make_prior(
             if not classes:
                 raise UserError("model.prior is 'per_class' without classes; expected model.condition: label")
             return PerClass(latent_dim, classes)
+        case "flow":
+            return FlowPrior(latent_dim, flow)
     raise UserError(f"model.prior is {name!r}; expected one of {', '.join(PRIORS)}")

@@ -6,35 +6,55 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from flows import stir
+from scipy.stats import ks_2samp
 
 from pipeline.errors import UserError
 from pipeline.export import build_files
 from pipeline.graphs.parity import check_parity, measure_parity
-from pipeline.graphs.prior import mixture_arrays, mixture_of, prior_z
-from pipeline.graphs.sampler import sampler_model
+from pipeline.graphs.prior import graph_of, prior_z
 from pipeline.graphs.variants.choice import finish_pair, latents
 from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.session import read_metadata
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import FixedMixture, Mixture
+from pipeline.vae.priors import FixedMixture, Mixture, Prior
 
 LATENTS, COMPONENTS = 3, 4
 
 
-@pytest.fixture(scope="module", params=["mixture", "vamp"])
-def made(request):
-    config = VAEConfig((1, 4, 5), "mlp", (8,), "relu", LATENTS, "bernoulli", "learned", 1, request.param, COMPONENTS)
+def make(prior, posterior="diagonal"):
+    given = {"prior": prior, "prior_components": COMPONENTS, "posterior": posterior}
+    flow = {"flow_layers": 3, "flow_hidden": (7, 6)}
     torch.manual_seed(0)
-    vae = VAE(config).eval()
+    vae = VAE(VAEConfig((1, 4, 5), "mlp", (8,), "relu", LATENTS, "bernoulli", "learned", **given, **flow)).eval()
     with torch.no_grad():
         vae.encoder[-1].weight.mul_(6)
-        if request.param == "mixture":
+        for part in (vae.flow, vae.prior if prior == "flow" else None):
+            if part is not None:
+                stir(part)
+        if prior == "mixture":
             vae.prior.logits.copy_(torch.tensor([0.0, 1.0, 2.0, -3.0]))
             vae.prior.logvar.copy_(torch.randn(COMPONENTS, LATENTS) - 2)
-    metadata = Metadata("", LATENTS, config.image_shape, "bernoulli", request.param, "elbo", "", "", "", "")
+    metadata = Metadata("", LATENTS, vae.config.image_shape, "bernoulli", prior, "elbo", "", "", "", "")
     validation = np.random.default_rng(1).integers(0, 256, (10, 1, 4, 5), dtype=np.uint8)
     return vae, build_files(vae, metadata, 2, validation)
+
+
+@pytest.fixture(scope="module", params=["mixture", "vamp", "flow"])
+def made(request):
+    return make(request.param)
+
+
+@pytest.fixture(scope="module", params=["mixture", "vamp"])
+def mixture(request):
+    return make(request.param)
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return make("flow")
 
 
 def draw(files, n, seed=0, first=0, temperature=1.0):
@@ -52,10 +72,17 @@ def test_the_files_compute_what_torch_does(made):
     check_parity(measure_parity(files, vae, images), 1e-5)
 
 
+@pytest.mark.parametrize(("prior", "posterior"), [("standard", "iaf"), ("flow", "iaf"), ("mixture", "coupling")])
+def test_so_they_do_with_a_flow_as_posterior(prior, posterior):
+    vae, files = make(prior, posterior)
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), dtype=np.uint8)
+    check_parity(measure_parity(files, vae, images), 1e-5)
+
+
 @torch.no_grad()
-def test_z_is_drawn_from_the_prior(made):
+def test_z_is_drawn_from_a_mixture(mixture):
     """Mean and covariance of many rows against those of the density, and each component by its weight."""
-    vae, files = made
+    vae, files = mixture
     log_weights, mu, logvar = (value.double() for value in vae.prior.mixture())
     weights, z = log_weights.exp(), torch.from_numpy(draw(files, 40_000)).double()
     mean = weights @ mu
@@ -67,18 +94,38 @@ def test_z_is_drawn_from_the_prior(made):
     torch.testing.assert_close(shares.double(), weights, atol=0.012, rtol=0)
 
 
-def test_the_component_is_a_function_of_the_rows_own_words(made):
+@torch.no_grad()
+def test_z_is_drawn_from_a_flow(flow):
+    """Two sets of draws, the file's and the model's, compared along many directions (Kolmogorov and Smirnov)."""
+    vae, files = flow
+    expected = vae.prior.sample(20_000, torch.Generator().manual_seed(1)).numpy()
+    found = draw(files, 20_000)
+    directions = np.random.default_rng(0).normal(size=(LATENTS, 10))
+    pairs = zip((found @ directions).T, (expected @ directions).T, strict=True)
+    assert min(ks_2samp(*pair).pvalue for pair in pairs) > 1e-4
+
+
+@torch.no_grad()
+def test_temperature_scales_the_noise_of_a_flow(flow):
+    vae, files = flow
+    eps = torch.from_numpy(standard_normal(np.zeros(30, np.int64), np.arange(30), LATENTS))
+    for temperature in (0.0, 0.7):
+        expected = vae.prior.from_noise(temperature * eps).numpy()
+        np.testing.assert_allclose(draw(files, 30, temperature=temperature), expected, atol=1e-5)
+
+
+def test_z_is_a_function_of_the_rows_own_words(made):
     vae, files = made
     whole = draw(files, 64, seed=5)
     parts = [draw(files, 1, seed=5, first=first)[0] for first in range(0, 64, 9)]
     np.testing.assert_allclose(parts, whole[::9], atol=1e-6)
-    expected = prior_z(mixture_arrays(vae.prior), np.full(64, 5), np.arange(64), LATENTS)
-    np.testing.assert_allclose(whole, expected, atol=3e-6)
+    expected = prior_z(vae.prior, np.full(64, 5), np.arange(64))
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
 
 
 @torch.no_grad()
-def test_at_temperature_zero_every_row_is_the_centre_of_a_component(made):
-    vae, files = made
+def test_at_temperature_zero_every_row_is_the_centre_of_a_component(mixture):
+    vae, files = mixture
     distance = torch.cdist(torch.from_numpy(draw(files, 50, temperature=0.0)), vae.prior.mixture().mu).min(1).values
     assert distance.max() < 1e-3  # of which most is the distance's own rounding
 
@@ -92,8 +139,8 @@ def test_the_runtime_draws_from_it_and_the_files_name_it(made, tmp_path):
     assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
 
 
-def test_the_graphs_hold_the_posteriors_of_pseudo_inputs_not_these(made):
-    vae, files = made
+def test_the_graphs_hold_the_posteriors_of_pseudo_inputs_not_these(mixture):
+    vae, files = mixture
     for name in ("sampler.onnx", "scorer.onnx"):
         stored = onnx.load_from_string(files[name]).graph.initializer
         assert any(sorted(tensor.dims) == [LATENTS, COMPONENTS] for tensor in stored)
@@ -105,8 +152,6 @@ def test_a_sampler_around_another_decoder_keeps_the_prior(made):
     decoder = onnx.load_from_string(files["decoder.onnx"])
     again = finish_pair(decoder, files, "int8")
     np.testing.assert_array_equal(draw(again, 30), draw(files, 30))
-    assert mixture_of(onnx.load_from_string(files["sampler.onnx"])) is not None
-    assert mixture_of(sampler_model(decoder, LATENTS)) is None
 
 
 def test_the_ranges_of_int8_are_those_of_posterior_and_prior_however_far_from_0_they_lie(made):
@@ -142,3 +187,8 @@ def test_a_sampler_of_the_aggregate_density_draws_from_it_and_leaves_the_rest_al
     assert finish_pair(onnx.load_from_string(other["decoder.onnx"]), other, "int8")
     run = [open_session(made["scorer.onnx"], "cpu").run(["score"], {"images": images})[0] for made in (files, other)]
     np.testing.assert_array_equal(*run)
+
+
+def test_a_prior_without_a_graph_is_no_standard_normal():
+    with pytest.raises(TypeError, match="Prior has no graph"):
+        graph_of(Prior(LATENTS))

@@ -123,6 +123,7 @@ def test_the_prior_is_standard_in_whitened_latents(vae):
         ({"latent_dim": 3}, "model.latent_dim is 3; expected a multiple of model.latent_groups: 2"),
         ({"hidden": ()}, r"model.hidden is \[\]; expected at least one layer"),
         ({"prior": "mixture"}, "model.prior is 'mixture' while model.network is 'ladder'; expected standard"),
+        ({"posterior": "iaf"}, "model.posterior is 'iaf' while model.network is 'ladder'; expected diagonal"),
         ({"condition": "label", "classes": ("a", "b")}, "model.condition is 'label' while model.network is 'ladder'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_free_bits_let_a_dimension_carry_so_much_for_nothing():
 
 
 @pytest.mark.parametrize("name", ["elbo", "stl", "iwae", "dreg", "tc"])
-@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
 def test_every_objective_teaches_every_part_under_every_prior(name, prior):
     torch.manual_seed(0)
     vae = VAE(VAEConfig((1, 4, 4), "mlp", (8,), "tanh", 2, "bernoulli", 1.0, prior=prior, prior_components=3))

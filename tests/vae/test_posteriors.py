@@ -1,8 +1,23 @@
+import pytest
 import torch
-from linear import LATENTS, images, linear_vae, noise
+from flows import CONTEXT, MAKERS, back, flow_with, stir
+from linear import LATENTS, give_exact_posterior, images, linear_vae, marginal, noise
+from quadrature import assert_drawn_from, grid
 from torch.distributions import Independent, Normal
 
-from pipeline.vae.posteriors import DiagonalGaussian, repeat
+from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.posteriors import DiagonalGaussian, Draw, FlowPosterior, repeat
+
+
+@pytest.fixture(params=MAKERS)
+def flow(request):
+    return flow_with(request.param, LATENTS)
+
+
+def moved_gaussian(flow, count=5):
+    base = DiagonalGaussian(noise(count, LATENTS, seed=2), noise(count, LATENTS, seed=3) - 1)
+    return FlowPosterior(base, flow, noise(count, CONTEXT, seed=4))
 
 
 def gaussian():
@@ -39,3 +54,87 @@ def test_a_detached_posterior_moves_with_z_alone():
     q.detached().log_prob(constant).sum().backward()
     assert q.mu.grad is None
     assert constant.z.grad is not None
+
+
+def log_density(q):
+    """log q(z|x) of any z [n, latent_dim] under a flow's q of one example, by the way back."""
+
+    def log_prob(z):
+        many = q.repeat(len(z))
+        start = back(q.flow, z, many.context)
+        return many.base.log_prob(Draw(start)) - q.flow(start, many.context).log_diagonal.sum(1)
+
+    return log_prob
+
+
+@torch.no_grad()
+def test_the_density_of_a_flow_integrates_to_one_in_two_dimensions(flow):
+    points, area = grid(12.0, 400)
+    assert (log_density(moved_gaussian(flow, 1))(points).exp().sum() * area).item() == pytest.approx(1, abs=1e-4)
+
+
+@torch.no_grad()
+def test_draws_of_a_flow_match_its_density_and_know_it(flow):
+    q = moved_gaussian(flow, 1)
+    many = q.repeat(20_000)
+    draw = many.draw(noise(20_000, LATENTS))
+    torch.testing.assert_close(many.log_prob(draw), log_density(q)(draw.z))
+    assert_drawn_from(draw.z, log_density(q))
+
+
+@torch.no_grad()
+def test_the_gaussian_that_stands_for_a_flow_has_at_its_mean_the_density_of_q(flow):
+    q = moved_gaussian(flow)
+    centre = q.draw(torch.zeros(5, LATENTS, dtype=torch.float64))
+    torch.testing.assert_close(q.mu, centre.z)
+    torch.testing.assert_close(DiagonalGaussian(q.mu, q.logvar).log_prob(centre), q.log_prob(centre))
+
+
+@torch.no_grad()
+def test_a_repeated_flow_is_that_of_repeated_images(flow):
+    q, eps = moved_gaussian(flow), noise(20, LATENTS)
+    found, each = q.repeat(4).draw(eps), [q.draw(eps[k::4]) for k in range(4)]
+    torch.testing.assert_close(found.z, torch.stack([draw.z for draw in each], dim=1).flatten(0, 1))
+    torch.testing.assert_close(found.log_q, torch.stack([draw.log_q for draw in each], dim=1).flatten())
+    torch.testing.assert_close(q.repeat(4).mu, repeat(q.mu, 4))
+
+
+def test_a_flow_is_asked_of_its_own_draws_alone(flow):
+    with pytest.raises(ValueError, match="knows log q"):
+        moved_gaussian(flow).log_prob(Draw(noise(5, LATENTS)))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@torch.no_grad()
+def test_bounds_of_a_flow_posterior_approach_the_exact_likelihood_from_below(name):
+    """ELBO <= IW_K <= log p(x) of the linear-Gaussian model, K = 2,000, with a flow between encoder and z."""
+    vae, x = linear_vae(), images(6)
+    give_exact_posterior(vae)
+    vae.flow = flow_with(name, LATENTS, layers=2, wildness=0.15)
+    head = vae.encoder[-1]
+    wider = torch.nn.Linear(head.in_features, head.out_features + CONTEXT).double()
+    wider.weight[: head.out_features], wider.bias[: head.out_features] = head.weight, head.bias
+    vae.encoder[-1] = wider
+    log_w = importance_samples(vae, x, vae.posterior(x), noise(6, 2_000, LATENTS)).log_w
+    exact = marginal(vae).log_prob(x.flatten(1))
+    assert (log_w.mean(1) < exact).all()
+    assert log_w.mean(1).mean() < exact.mean() - 0.02
+    torch.testing.assert_close(iw_bound(log_w), exact, atol=0.05, rtol=0)
+    bound = elbo(vae, repeat(x, 2_000), noise(6, 2_000, LATENTS).flatten(0, 1))
+    torch.testing.assert_close(bound.elbo.view(6, 2_000), log_w)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_encoder_tells_the_flow_of_the_image(name):
+    """At the start a Gaussian; every part of the flow and of the encoder learns from the second step on."""
+    torch.manual_seed(0)
+    config = VAEConfig(
+        (1, 4, 4), "mlp", (8,), "tanh", 3, "bernoulli", 1.0, posterior=name, flow_layers=2, flow_hidden=(6,)
+    )
+    vae = VAE(config).double()
+    x = images(5).repeat(1, 1, 2, 2)[:, :, :4, :4]
+    assert isinstance(vae.posterior(x), FlowPosterior)
+    stir(vae)
+    (-elbo(vae, x, noise(5, 3)).elbo).sum().backward()
+    assert all(weights.grad.abs().max() > 0 for weights in vae.flow.parameters())
+    assert (vae.encoder[-1].weight.grad.abs().max(1).values > 0).all()  # mu, logvar and each number of the context

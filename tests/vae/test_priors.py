@@ -2,15 +2,18 @@ import copy
 
 import pytest
 import torch
-from scipy.stats import chi2
+from flows import stir
+from quadrature import assert_drawn_from, grid
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples
+from pipeline.vae.flows import FlowSize
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import PRIORS, FixedMixture, LearnedMixture, StandardNormal, VampPrior, make_prior
+from pipeline.vae.priors import PRIORS, FixedMixture, FlowPrior, LearnedMixture, StandardNormal, VampPrior, make_prior
 
 SIZES = (1, 4, 4)
+FLOW = FlowSize(4, (8, 8))
 
 
 def noise(*shape, seed=0):
@@ -19,16 +22,16 @@ def noise(*shape, seed=0):
 
 def vae_with(prior, latent_dim=2, components=5):
     torch.manual_seed(0)
-    config = VAEConfig(
-        SIZES, "mlp", (8,), "tanh", latent_dim, "bernoulli", 1.0, prior=prior, prior_components=components
-    )
-    vae = VAE(config).double()
+    given = {"prior": prior, "prior_components": components, "flow_layers": FLOW.layers, "flow_hidden": FLOW.hidden}
+    vae = VAE(VAEConfig(SIZES, "mlp", (8,), "tanh", latent_dim, "bernoulli", 1.0, **given)).double()
     with torch.no_grad():
         vae.encoder[-1].weight.mul_(6)  # posteriors that differ
         vae.encoder[-1].bias[latent_dim:] -= 1
         if prior == "mixture":
             vae.prior.logits.copy_(noise(components))
             vae.prior.logvar.copy_(noise(components, latent_dim, seed=1) - 1)
+        if prior == "flow":
+            stir(vae.prior)
     return vae
 
 
@@ -48,13 +51,6 @@ def mixture(request):
     return vae_with(request.param).prior
 
 
-def grid(half_width, steps):
-    """The middles of the cells of a square, and a cell's area."""
-    width = 2 * half_width / steps
-    line = (torch.arange(steps, dtype=torch.float64) + 0.5) * width - half_width
-    return torch.cartesian_prod(line, line), width**2
-
-
 def test_standard_normal_agrees_with_torch_distributions():
     z = noise(4, 3)
     torch.testing.assert_close(StandardNormal(3).log_prob(z), Normal(0.0, 1.0).log_prob(z).sum(1))
@@ -68,20 +64,8 @@ def test_the_density_integrates_to_one_in_two_dimensions(vae):
 
 @torch.no_grad()
 def test_samples_match_the_density(vae):
-    """Pearson's test over the cells of a grid, with one cell for all that lies outside; at one in a thousand."""
     z = vae.prior.sample(20_000, torch.Generator().manual_seed(0)).double()
-    points, area = grid(4.0, 400)
-    expected = (vae.prior.log_prob(points).exp() * area).view(8, 50, 8, 50).sum((1, 3))
-    cells = (z + 4).floor().long()
-    inside = ((cells >= 0) & (cells < 8)).all(1)
-    found = torch.bincount(cells[inside] @ torch.tensor([8, 1]), minlength=64).double().view(8, 8)
-    expected, found = expected.flatten() * len(z), found.flatten()
-    enough = expected > 10
-    expected = torch.cat([expected[enough], (len(z) - expected[enough].sum())[None]])
-    found = torch.cat([found[enough], (len(z) - found[enough].sum())[None]])
-    statistic = ((found - expected).square() / expected).sum().item()
-    assert len(expected) > 8
-    assert statistic < chi2.ppf(0.999, len(expected) - 1)
+    assert_drawn_from(z, vae.prior.log_prob)
 
 
 @torch.no_grad()
@@ -177,6 +161,32 @@ def test_every_importance_weight_averages_to_the_bound_under_any_prior(vae):
     assert bound.elbo.mean().item() == pytest.approx(log_w.mean().item(), abs=5 * log_w.std().item() / 20_000**0.5)
 
 
+@torch.no_grad()
+def test_of_a_flow_it_is_to_the_gaussian_with_the_moments_of_each_dimension():
+    prior, (mu, logvar) = vae_with("flow").prior, noise(2, 4, 2)
+    points, area = grid(12.0, 600)
+    weights = prior.log_prob(points).exp()[:, None] * area
+    mean = (weights * points).sum(0)
+    spread = (weights * (points - mean).square()).sum(0).sqrt()
+    expected = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(mean, spread))
+    torch.testing.assert_close(prior.kl_per_dimension(mu, logvar), expected, rtol=0.05, atol=0.02)
+    torch.testing.assert_close(prior.kl_per_dimension(mu, logvar), prior.kl_per_dimension(mu, logvar))
+
+
+@torch.no_grad()
+def test_a_flow_starts_as_the_standard_normal():
+    z = noise(5, 3)
+    torch.testing.assert_close(FlowPrior(3, FLOW).double().log_prob(z), StandardNormal(3).log_prob(z))
+
+
+@torch.no_grad()
+def test_the_density_of_what_a_flow_makes_of_noise_is_that_of_the_noise_over_the_jacobian():
+    prior, eps = vae_with("flow", latent_dim=3).prior, noise(1, 3)
+    jacobian = torch.autograd.functional.jacobian(prior.from_noise, eps)[0, :, 0]
+    expected = StandardNormal(3).log_prob(eps) - jacobian.det().abs().log()
+    torch.testing.assert_close(prior.log_prob(prior.from_noise(eps)), expected)
+
+
 def test_samples_of_the_standard_normal_have_its_moments():
     z = StandardNormal(2).sample(50_000, torch.Generator().manual_seed(0))
     assert z.shape == (50_000, 2)
@@ -185,7 +195,8 @@ def test_samples_of_the_standard_normal_have_its_moments():
 
 
 def test_a_prior_by_another_name_is_refused():
-    with pytest.raises(UserError, match="model.prior is 'vampire'; expected one of standard, mixture, vamp"):
-        make_prior("vampire", 2, 5, SIZES, lambda x: (x, x))
-    assert isinstance(make_prior("mixture", 2, 5, SIZES, lambda x: (x, x)), LearnedMixture)
-    assert isinstance(make_prior("vamp", 2, 5, SIZES, lambda x: (x, x)), VampPrior)
+    with pytest.raises(UserError, match="expected one of standard, mixture, vamp, per_class, flow"):
+        make_prior("vampire", 2, 5, SIZES, lambda x: (x, x), flow=FLOW)
+    kinds = {"mixture": LearnedMixture, "vamp": VampPrior, "flow": FlowPrior}
+    for name, kind in kinds.items():
+        assert isinstance(make_prior(name, 2, 5, SIZES, lambda x: (x, x), flow=FLOW), kind)

@@ -9,8 +9,7 @@ from onnx import ModelProto
 
 from pipeline.errors import UserError
 from pipeline.graphs.onnx_export import finish
-from pipeline.graphs.prior import mixture_of
-from pipeline.graphs.sampler import sampler_model
+from pipeline.graphs.sampler import sampler_around
 from pipeline.graphs.variants.half import to_half
 from pipeline.graphs.variants.layers import Floats, ranges
 from pipeline.graphs.variants.quality import Files, Images, Quality, Yardstick
@@ -117,8 +116,8 @@ def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick
 def finish_pair(decoder: ModelProto, files: Files, variant: Variant) -> dict[str, bytes]:
     """sampler.onnx and decoder.onnx around a decoder; their metadata are those of the float32 file, and the variant."""
     metadata = replace(read_metadata(open_session(files[DECODER], "cpu", name=DECODER), DECODER), variant=variant)
-    mixture = mixture_of(onnx.load_model_from_string(files[SAMPLER]))
-    models = {SAMPLER: sampler_model(decoder, metadata.latent_dim, mixture), DECODER: decoder}
+    sampler = sampler_around(decoder, onnx.load_model_from_string(files[SAMPLER]), metadata.latent_dim)
+    models = {SAMPLER: sampler, DECODER: decoder}
     return {name: finish(model, replace(metadata, graph=name.removesuffix(".onnx"))) for name, model in models.items()}
 
 
