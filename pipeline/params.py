@@ -100,9 +100,9 @@ class ModelParams(Section):
     gives each pixel's, and its means pass a sigmoid (Kingma and Welling, appendix C.2)."""
     likelihood_components: Annotated[int, Field(ge=1, le=100)]
     """Of the logistic mixture: how many logistics share a pixel."""
-    prior: Literal["standard", "mixture", "vamp", "flow"]
-    """p(z): N(0, I), a learned mixture of Gaussians, the mean of q(z|u) over learned pseudo-inputs u (VampPrior), or
-    noise that coupling layers move (RealNVP)."""
+    prior: Literal["standard", "mixture", "vamp", "per_class", "flow"]
+    """p(z): N(0, I), a learned mixture of Gaussians, the mean of q(z|u) over learned pseudo-inputs u (VampPrior), a
+    Gaussian for each class of a conditional model (`per_class`), or noise that coupling layers move (RealNVP)."""
     prior_components: Annotated[int, Field(ge=1, le=10_000)]
     """Gaussians of the mixture, or pseudo-inputs of vamp."""
     posterior: Literal["diagonal", "iaf", "coupling"]
@@ -113,6 +113,8 @@ class ModelParams(Section):
     flow_hidden: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     """Units of each hidden layer of a flow layer's network; a posterior's flow hears so many numbers from the encoder
     as the first has units."""
+    condition: Literal["none", "label"]
+    """`label`: encoder and decoder see the class of the image, p(x|z, y), and samples are drawn of a class."""
 
     @model_validator(mode="after")
     def _flows_fit(self) -> "ModelParams":
@@ -283,6 +285,7 @@ class Params(Section):
             )
         self._check_objective()
         self._check_flow_posterior()
+        self._check_condition()
         if self.export.sample_from == "aggregate" and not self.evaluate.aggregate_components:
             raise ValueError(
                 "export.sample_from is 'aggregate' while evaluate.aggregate_components is 0, which fits no density; "
@@ -361,6 +364,29 @@ class Params(Section):
             raise ValueError(
                 f"train.free_bits is {free_bits} while model.posterior is {posterior!r}, whose dimensions have no KL "
                 "of their own; expected train.free_bits: 0, or model.posterior: diagonal"
+            )
+
+    def _check_condition(self) -> None:
+        prior = self.model.prior
+        if prior == "per_class" and self.model.condition == "none":
+            raise ValueError(
+                "model.prior is 'per_class' while model.condition is 'none'; "
+                "expected model.condition: label, or model.prior: standard"
+            )
+        if prior == "per_class" and self.train.objective == "tc":
+            raise ValueError(
+                "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images; "
+                "expected model.prior: standard, or train.objective: elbo"
+            )
+        if prior == "per_class" and self.evaluate.aggregate_components:
+            raise ValueError(
+                f"evaluate.aggregate_components is {self.evaluate.aggregate_components} while model.prior is "
+                "'per_class', a density for each class; expected 0: one mixture for all classes would mix them"
+            )
+        if prior == "vamp" and self.model.condition == "label":
+            raise ValueError(
+                "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
+                "expected model.prior: standard, mixture or per_class, or model.condition: none"
             )
 
     def _check_total_correlation(self) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
+from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import Stopped, run_stage
@@ -29,6 +30,7 @@ from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
 from pipeline.tracking.training import TrainingRun, training_run
 from pipeline.training.abandoned import tidy
+from pipeline.training.feed import Labels
 from pipeline.training.fit import Fit, History
 from pipeline.training.launch import is_launched, launch
 from pipeline.training.precision import choose_precision
@@ -46,14 +48,26 @@ RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change 
 CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/**/*.py", "dataset/*.py")
 
 
-def build_model(params: ModelParams, image_shape: tuple[int, int, int], seed: int) -> VAE:
-    """A model with freshly drawn weights, the same for the same seed.
+def build_model(
+    params: ModelParams, image_shape: tuple[int, int, int], seed: int, classes: tuple[str, ...] = ()
+) -> VAE:
+    """A model with freshly drawn weights, the same for the same seed; `classes` are a conditional model's.
 
     Raises:
         UserError: the network does not fit images of [C, H, W] = `image_shape`.
     """
     torch.manual_seed(seed)
-    return VAE(VAEConfig(image_shape=image_shape, **params.model_dump()))
+    return VAE(VAEConfig(image_shape=image_shape, classes=classes, **params.model_dump()))
+
+
+def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], Labels]:
+    """The names of a conditional model's classes and those of the images; none where the model is not conditional.
+
+    Raises:
+        UserError: the images have no classes, or training images lack one of them.
+    """
+    classes = trained_classes(data) if params.condition == "label" else ()
+    return classes, Labels(*(labels_of(data, split, classes) for split in Labels._fields))
 
 
 def train_model(
@@ -75,15 +89,18 @@ def train_model(
         run: hears every epoch's metrics; for the first rank.
 
     Raises:
-        UserError: the device is not there, the network does not fit, or the loss became non-finite.
+        UserError: the device is not there, the network does not fit, the loss became non-finite, or a conditional
+            model has no classes to learn.
         Stopped: by SIGINT or SIGTERM; the state is saved.
     """
-    model = build_model(params.model, data.image_shape, params.train.seed)
+    classes, labels = classes_and_labels(params.model, data)
+    model = build_model(params.model, data.image_shape, params.train.seed, classes)
     train, val = (mapped_images(split.images) for split in (data.train, data.val))
     if isinstance(model.prior, VampPrior):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.train.seed))
         model.prior.start_from(to_unit(train[order[torch.arange(params.model.prior_components) % len(train)]]))
-    trainer = Trainer(model, train, val, params.train, choose_device(params.train.device, ranks.local_rank), ranks)
+    device = choose_device(params.train.device, ranks.local_rank)
+    trainer = Trainer(model, train, val, params.train, device, ranks, labels)
     with training_progress(params.train.epochs, len(train), shown=ranks.is_first) as progress, stop_wish() as wish:
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
@@ -96,7 +113,7 @@ def train_model(
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)
         best, history = fit.run()
-    kept = build_model(params.model, data.image_shape, params.train.seed)
+    kept = build_model(params.model, data.image_shape, params.train.seed, classes)
     kept.load_state_dict(best)
     return kept, history
 
@@ -134,6 +151,7 @@ def main() -> None:
         launch(["-m", "pipeline.train", *sys.argv[1:]], params.train.devices, params.train.nodes)
         return
     data = open_prepared(arguments.prepared)
+    classes_and_labels(params.model, data)  # a mistake is told before any rank waits for another
     with joined_ranks(params.train.device) as ranks:
         if ranks.is_first:
             lead(params, data, ranks, arguments.checkpoint, arguments.scratch)

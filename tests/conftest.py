@@ -81,13 +81,15 @@ def digits(tmp_path_factory):
     return prepare_digits(tmp_path_factory.mktemp("digits"), {"train": 200, "val": 60, "test": 50})
 
 
-def prepare_digits(folder, counts, size=8):
-    """Write a prepared folder with so many digits per split, cut to `size` pixels."""
+def prepare_digits(folder, counts, size=8, classes=None, held_out=False):
+    """Write a prepared folder with so many digits per split, cut to `size` pixels; labels where `classes` are named."""
     images = (load_digits().images * 255 / 16).round().astype(np.uint8)[:, None, :size, :size]
-    with dataset_writer(folder, (1, size, size), None) as writer:
-        for split, count in counts.items():
-            writer.append(split, images[:count], None)
-            images = images[count:]
+    labels = None if classes is None else load_digits().target.astype(np.int64)
+    with dataset_writer(folder, (1, size, size), classes, held_out=held_out) as writer:
+        for split, rows in counts.items():
+            rows = range(rows) if isinstance(rows, int) else rows
+            writer.append(split, images[rows], None if labels is None else labels[rows])
+            images, labels = np.delete(images, rows, 0), None if labels is None else np.delete(labels, rows)
         write_json(folder / "meta.json", {"source": "digits", **writer.finish()})
     return folder
 
@@ -121,11 +123,11 @@ class Workplace:
     def __init__(self, monkeypatch):
         self._monkeypatch = monkeypatch
 
-    def prepare(self, counts, size=8):
-        """Other digits than the usual ones."""
+    def prepare(self, counts, size=8, **labels):
+        """Other digits than the usual ones; `classes` and `held_out` as of `prepare_digits`."""
         self.prepared = "data/other"
         Path(self.prepared).mkdir()
-        prepare_digits(Path(self.prepared), counts, size)
+        prepare_digits(Path(self.prepared), counts, size, **labels)
 
     def set_params(self, **changes):
         """The repository's params, made tiny, with changes such as train__beta=4.0."""

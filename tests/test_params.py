@@ -163,6 +163,34 @@ def test_a_value_of_another_type_is_named(changes, expected):
     assert message(changed(changes)) == f"params.yaml: {expected}"
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"model.prior": "per_class"},
+            "model.prior is 'per_class' while model.condition is 'none'; "
+            "expected model.condition: label, or model.prior: standard",
+        ),
+        (
+            {"model.prior": "per_class", "model.condition": "label", "train.objective": "tc"},
+            "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images; "
+            "expected model.prior: standard, or train.objective: elbo",
+        ),
+        (
+            {"model.prior": "vamp", "model.condition": "label"},
+            "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
+            "expected model.prior: standard, mixture or per_class, or model.condition: none",
+        ),
+        (
+            {"model.condition": "lable"},
+            "model.condition is 'lable'; expected one of none or label; did you mean label?",
+        ),
+    ],
+)
+def test_a_condition_that_does_not_fit_is_refused_by_name(changes, expected):
+    assert message(changed(changes)) == f"params.yaml: {expected}"
+
+
 WAKE_SLEEP = {"train.objective": "wake_sleep", "train.warmup_epochs": 0}
 
 
@@ -448,6 +476,8 @@ def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
             continue
         # a likelihood other than bernoulli needs another binarisation, which would change the digest by itself
         base = {"train.binarize": "none"} if name == "model.likelihood" else {}
+        if name == "model.condition":
+            base, value = {name: "label"}, REAL["model"]["condition"]
         try:
             params = check_params(changed(base | {name: value}), "params.yaml")
         except UserError:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 
 from pipeline.checkpoint import load_checkpoint
 from pipeline.dataset.batches import mapped_images
@@ -18,6 +19,7 @@ from pipeline.params import load_params
 from pipeline.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
+DIGITS = [str(digit) for digit in range(10)]
 
 
 def weights(folder):
@@ -210,3 +212,22 @@ def test_the_output_says_how_far_training_is(workplace, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"], ["train:", "best"]]
     assert "images/s" in lines[0]
+
+
+CONDITIONAL = {"model__condition": "label", "model__prior": "per_class"}
+
+
+def test_a_conditional_model_keeps_the_names_of_its_classes_and_leaves_out_those_that_were_held_out(workplace, capsys):
+    nines = np.flatnonzero(load_digits().target == 9).tolist()
+    workplace.prepare({"held_out": nines, "train": 200, "val": 60, "test": 50}, classes=DIGITS, held_out=True)
+    config = read_json(workplace.train(**CONDITIONAL) / "config.json")["model"]
+    assert config["classes"] == DIGITS[:9]
+    assert load_checkpoint("models/checkpoint").model.config.classes == tuple(DIGITS[:9])
+    assert "train: best val/elbo" in capsys.readouterr().out
+
+
+def test_a_condition_without_classes_is_refused_before_anything_is_written(workplace):
+    expected = (
+        "data/prepared/meta.json: the images have no classes, which model.condition: label wants; .* or model.condition"
+    )
+    assert_nothing_was_written(workplace, expected, **CONDITIONAL)

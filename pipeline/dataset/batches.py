@@ -16,9 +16,10 @@ _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
 
 
 def mapped_images(images: np.ndarray) -> Tensor:
-    """A memory-mapped split, uint8 [n, C, H, W], as a tensor over the same pages; not to be written to.
+    """A memory-mapped split, uint8 [n, C, H, W], or its labels, int64 [n], as a tensor over the same pages.
 
-    Nothing is read before an example is asked for, and what was read stays the kernel's to drop.
+    It is not to be written to. Nothing is read before an example is asked for, and what was read stays the kernel's
+    to drop.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -35,13 +35,14 @@ class Split:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The three splits, the images held out from them if there are any, and what meta.json says of all."""
+    """The three splits, the images held out from them if there are any, and what the folder's meta.json says."""
 
     train: Split
     val: Split
     test: Split
     held_out: Split | None
     meta: dict[str, Any]
+    folder: Path
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,7 +89,7 @@ def open_prepared(folder: Path | str) -> PreparedData:
         raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
     splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in present}
     held_out = splits.pop(HELD_OUT, None)
-    return PreparedData(**splits, held_out=held_out, meta=meta)
+    return PreparedData(**splits, held_out=held_out, meta=meta, folder=folder)
 
 
 def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool) -> Split:

@@ -26,7 +26,8 @@ def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> fl
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # of squares, and how many
     seen = 0
     for batch in batches:
-        means = model.parameters_of(model.posterior(batch.x).draw(first_sample(batch.eps, model.config.latent_dim)))
+        eps = first_sample(batch.eps, model.config.latent_dim)
+        means = model.parameters_of(model.posterior(batch.x, batch.label).draw(eps), batch.label)
         squares = (batch.x - means).square().sum(dtype=torch.float64)
         sums += torch.stack([squares, torch.full_like(squares, batch.x.numel())])
         seen += len(batch.examples)

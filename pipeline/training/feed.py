@@ -32,16 +32,33 @@ class Batch(NamedTuple):
     """float32 [m, C, H, W] in [0, 1]."""
     eps: Tensor
     """Standard-normal noise of the shape that the objective takes, float32 [m, ...]; zeros for an auto-encoder."""
+    label: Tensor | None = None
+    """Of a conditional model: the classes, int64 [m]."""
+
+
+class Labels(NamedTuple):
+    """The class of each image of the splits, int64 [n]; None where the model sees none."""
+
+    train: Tensor | None = None
+    val: Tensor | None = None
 
 
 class Feed:
     """The batches of a training and a validation split, each uint8 [n, C, H, W]."""
 
     def __init__(
-        self, train: Tensor, val: Tensor, params: TrainParams, latent_dim: int, device: torch.device, ranks: Ranks
+        self,
+        train: Tensor,
+        val: Tensor,
+        params: TrainParams,
+        latent_dim: int,
+        device: torch.device,
+        ranks: Ranks,
+        labels: Labels = Labels(),  # noqa: B008  # immutable
     ) -> None:
         self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
         self.train, self.val = (_resident(images, device) for images in (train, val))
+        self.labels = labels
         self.steps_per_epoch = -(-len(train) // params.global_batch_size)
         self._kept: list[Batch] | None = None
 
@@ -66,12 +83,15 @@ class Feed:
             examples = shuffled(torch.cat(shares), len(self.train), self._params.seed, epoch)
             x, eps = self._ready(self.train, examples, _TRAIN_NOISE, epoch)
             sizes = [len(share) for share in shares]
-            yield from map(Batch, *(torch.split(values, sizes) for values in (examples, x, eps)))
+            label = self._label(self.labels.train, examples)
+            labels = [None] * len(sizes) if label is None else torch.split(label, sizes)
+            yield from map(Batch, *(torch.split(values, sizes) for values in (examples, x, eps)), labels)
 
     def batches_of(self, epoch: int, examples: Tensor) -> Iterator[Batch]:
         """The given examples as an epoch shows them, a few at a time."""
         for some in torch.split(examples, max(1, _BLOCK_VALUES // self.train[0].numel())):
-            yield Batch(some, *self._ready(self.train, some, _TRAIN_NOISE, epoch))
+            made = self._ready(self.train, some, _TRAIN_NOISE, epoch)
+            yield Batch(some, *made, self._label(self.labels.train, some))
 
     def validation(self) -> Iterable[Batch]:
         """This rank's share of the validation split, under the same noise every time; made once if it is small."""
@@ -86,7 +106,12 @@ class Feed:
         size = max(images, self._params.global_batch_size)  # without gradients there is room for more at once
         for start in range(0, len(self.val), size):
             examples = self._ranks.share(start, min(size, len(self.val) - start))
-            yield Batch(examples, *self._ready(self.val, examples, _VAL_NOISE))
+            made = self._ready(self.val, examples, _VAL_NOISE)
+            yield Batch(examples, *made, self._label(self.labels.val, examples))
+
+    def _label(self, labels: Tensor | None, examples: Tensor) -> Tensor | None:
+        """The classes of these examples, on the device."""
+        return None if labels is None else labels.index_select(0, examples).to(self._device, non_blocking=True)
 
     def _ready(self, images: Tensor, examples: Tensor, split: int, *epoch: int) -> tuple[Tensor, Tensor]:
         """x and eps of these examples; without an epoch, the noise is that of a measurement."""

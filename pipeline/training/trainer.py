@@ -13,7 +13,7 @@ from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, to_calibrate
 from pipeline.training.compilation import compiled
-from pipeline.training.feed import Batch, Feed
+from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.guard import StepGuard
 from pipeline.training.nonfinite import NonFiniteError, describe_terms
@@ -42,7 +42,9 @@ class Position:
 
 
 class Trainer:
-    """Trains `model` in place on uint8 images [n, C, H, W]; `average.weights` are what is validated and kept.
+    """Trains `model` in place on uint8 images [n, C, H, W], a conditional one with their labels.
+
+    `average.weights` are what is validated and kept.
 
     Attributes:
         position: of the next step.
@@ -56,13 +58,14 @@ class Trainer:
         params: TrainParams,
         device: torch.device,
         ranks: Ranks = Ranks(),  # noqa: B008  # frozen
+        labels: Labels = Labels(),  # noqa: B008  # immutable
     ) -> None:
         self.model = model.to(device)
         self.precision = choose_precision(params.precision, device)
         self.flat = FlatParameters(self.model, dtype_of(self.precision))
         self.average = WeightAverage(self.flat.weights, params.ema_decay)
         self.adam = FlatAdam(self.flat.weights, self.flat.gradients)
-        self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks)
+        self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks, labels)
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
         self._compiled = compiled(self._eager_objective, params, self.flat.weights.numel(), len(train), device)
@@ -177,14 +180,21 @@ class Trainer:
 
     def _bound(self, batch: Batch) -> Bound:
         with precision_context(self.precision, self.device):
-            return elbo(self.model, batch.x, first_sample(batch.eps, self.model.config.latent_dim))
+            return elbo(self.model, batch.x, first_sample(batch.eps, self.model.config.latent_dim), batch.label)
 
     def _eager_objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, [], and the terms summed over the batch, float64 [3]."""
         params = self.params
         with precision_context(self.precision, self.device):
             loss, bound = objective(
-                params.objective, self.model, batch.x, batch.eps, beta, params.free_bits, params.sampled_kl
+                params.objective,
+                self.model,
+                batch.x,
+                batch.eps,
+                beta,
+                params.free_bits,
+                params.sampled_kl,
+                batch.label,
             )
         return loss, _sum_terms(bound)
 

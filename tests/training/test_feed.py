@@ -6,7 +6,7 @@ from little_memory import train_in_128_megabytes
 from sparse_set import make_sparse_set
 
 from pipeline.dataset.store import memory_bytes
-from pipeline.training.feed import Feed
+from pipeline.training.feed import Feed, Labels
 from pipeline.training.ranks import Ranks
 
 
@@ -16,7 +16,28 @@ def feed(make_trainer, ranks=Ranks(), **changes):  # noqa: B008
 
 
 def joined(batches):
-    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    return [torch.cat(parts) for parts in zip(*batches, strict=True) if parts[0] is not None]
+
+
+def labelled(trainer, ranks):
+    labels = Labels(torch.arange(600) * 7 % 10, torch.arange(200) * 3 % 10)
+    splits = trainer.feed.train, trainer.feed.val
+    return labels, Feed(*splits, trainer.params, 4, torch.device("cpu"), ranks, labels)
+
+
+@pytest.mark.parametrize("ranks", [Ranks(), Ranks(1, 2)])
+def test_every_example_comes_with_its_class(make_trainer, ranks):
+    labels, made = labelled(make_trainer(), ranks)
+    for batches, of_split in ((made.steps(2, first=3), labels.train), (made.validation(), labels.val)):
+        for batch in batches:
+            assert torch.equal(batch.label, of_split[batch.examples])
+    (batch,) = made.batches_of(2, torch.tensor([5, 3]))
+    assert batch.label.tolist() == [5, 1]
+
+
+def test_without_classes_no_batch_has_any(make_trainer):
+    made = feed(make_trainer)
+    assert all(batch.label is None for batches in (made.steps(1), made.validation()) for batch in batches)
 
 
 def test_an_epoch_shows_every_example_once(make_trainer):
@@ -44,7 +65,7 @@ def test_ranks_share_what_one_process_would_see(make_trainer, world_size, object
         list(feed(make_trainer, Ranks(rank, world_size), objective=objective).steps(2)) for rank in range(world_size)
     ]
     for whole, parts in zip(alone, zip(*ranks, strict=True), strict=True):
-        for together, shared in zip(whole, joined(parts), strict=True):
+        for together, shared in zip(joined([whole]), joined(parts), strict=True):
             assert torch.equal(together, shared)
 
 
