@@ -24,6 +24,7 @@ from torch import Tensor
 from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
+from pipeline.dataset.classes import renumbered
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
@@ -32,16 +33,19 @@ from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.health import FAILED_CHECKS, HEALTH, Sizes, examine, verdict
 from pipeline.metrics import figures
 from pipeline.metrics.assessment import Assessment, Options, assess
+from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics, evenly
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
+from pipeline.vae.bounds import repeated
 from pipeline.vae.model import VAE
 
 RECONSTRUCTIONS = 24
-SAMPLES = 100
+SAMPLES, COLUMNS = 100, 10
+MOST_CLASSES = 20  # rows of the figure of samples
 TRAVERSED_DIMENSIONS = 10
 TRAVERSAL = tuple(np.linspace(-3, 3, 13).round(2).tolist())
 MANIFOLD_COLUMNS = 20
@@ -72,19 +76,28 @@ def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) 
     device = given.mu.device
     generator = torch.Generator().manual_seed(stream_key(seed, _FIGURES) >> 1)
     shown = torch.randperm(len(pixels), generator=generator)[:RECONSTRUCTIONS]
-    reconstructed = _images(model, given.mu[shown.to(device)])
-    samples = _images(model, model.prior.sample(SAMPLES, generator).to(device))
+    reconstructed = _images(model, given.mu[shown.to(device)], given.label(shown))
     dimensions = use.by_kl()[:TRAVERSED_DIMENSIONS]
-    moved = _images(model, _traversal(given.mu[shown[0]], dimensions, TRAVERSAL))
+    copies = _traversal(given.mu[shown[0]], dimensions, TRAVERSAL)
+    moved = _images(model, copies, repeated(given.label(shown[:1]), len(copies)))
     pictures = {
         "reconstructions": figures.reconstructions(to_unit(pixels[shown]).numpy(), reconstructed),
-        "samples": figures.image_grid(samples, 10, "Samples: mean of p(x|z), z from the prior"),
+        "samples": _samples(model, generator, device),
         "traversals": figures.traversals(moved, dimensions, use.kl.tolist(), TRAVERSAL),
     }
-    if model.config.latent_dim == 2 and model.config.prior == "standard":
+    if model.config.latent_dim == 2 and model.config.prior == "standard" and not model.config.classes:
         grid = _images(model, prior_quantiles(MANIFOLD_COLUMNS).to(device))
         pictures["manifold"] = figures.manifold(grid, MANIFOLD_COLUMNS)
     return pictures
+
+
+def _samples(model: VAE, generator: torch.Generator, device: torch.device) -> Figure:
+    """Samples from the prior; of a conditional model a row for each class."""
+    if classes := model.config.classes[:MOST_CLASSES]:
+        rows = class_rows(model, COLUMNS, len(classes), generator.initial_seed()).numpy()
+        return figures.image_grid(rows, COLUMNS, "Samples of each class; a column shares its noise", classes)
+    samples = _images(model, model.prior.sample(SAMPLES, generator).to(device))
+    return figures.image_grid(samples, COLUMNS, "Samples: mean of p(x|z), z from the prior")
 
 
 def plot(training: Record, use: LatentUse, metrics: Mapping[str, float]) -> dict[str, Figure]:
@@ -117,14 +130,16 @@ def main() -> None:
     arguments = parser.parse_args()
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
     training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
-    known, pixels = _images_of(arguments.prepared, checkpoint.model)
+    data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
+    known, pixels = _images_of(data, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
 
     seed = params.evaluate.seed
-    train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION))
-    test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION))
-    use = latent_use(test.mu, test.logvar, model.prior)
-    assessment = _assess(checkpoint, open_prepared(arguments.prepared), test.mu, params.evaluate)
+    of_known, of_test = _labels(data, model)
+    train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION), of_known)
+    test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION), of_test)
+    use = latent_use(test.mu, test.logvar, model.prior.given(test.labels))
+    assessment = _assess(checkpoint, data, test.mu, params.evaluate)
     metrics = measure(checkpoint, test, train, use, params.evaluate)
     metrics |= {f"test/{name}": value for name, value in assessment.metrics.items()}
     _refuse_non_finite(metrics)
@@ -166,25 +181,32 @@ def _refuse_non_finite(metrics: dict[str, float]) -> None:
             )
 
 
-def _images_of(prepared: Path, model: VAE) -> tuple[Tensor, Tensor]:
+def _images_of(data: PreparedData, model: VAE) -> tuple[Tensor, Tensor]:
     """Some training images, from all over the split, and all test images: uint8 [n, C, H, W]."""
-    data = open_prepared(prepared)
     if data.image_shape != model.config.image_shape:
         raise UserError(
-            f"{prepared}: images are {list(data.image_shape)}; expected {list(model.config.image_shape)}, "
+            f"{data.folder}: images are {list(data.image_shape)}; expected {list(model.config.image_shape)}, "
             "the shape that the checkpoint was trained on"
         )
     if len(data.test.images) < 2:
         raise UserError(
-            f"{prepared}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
+            f"{data.folder}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
         )
     some = evenly(len(data.train.images), MOST_TRAINING_IMAGES)
     return mapped_images(data.train.images)[some], mapped_images(data.test.images)
 
 
-def _images(model: VAE, z: Tensor) -> figures.Array:
+def _labels(data: PreparedData, model: VAE) -> tuple[Tensor | None, Tensor | None]:
+    """The classes of the same images, int64 [n], which a conditional model is told."""
+    if not model.config.classes or data.train.labels is None or data.test.labels is None:
+        return None, None
+    some = evenly(len(data.train.labels), MOST_TRAINING_IMAGES)
+    return mapped_images(data.train.labels)[some], mapped_images(data.test.labels)
+
+
+def _images(model: VAE, z: Tensor, label: Tensor | None = None) -> figures.Array:
     """Pixel means [n, C, H, W] in [0, 1] of z [n, latent_dim]."""
-    images: figures.Array = model.mean(z).cpu().numpy()
+    images: figures.Array = model.mean(z, label).cpu().numpy()
     return images
 
 
@@ -197,7 +219,7 @@ def _traversal(z: Tensor, dimensions: Sequence[int], values: Sequence[float]) ->
 
 
 def _headline(metrics: Mapping[str, float], samples: int) -> str:
-    names = ("elbo", "recon", "kl", f"nll_iw{samples}", "bits_per_dim", "active_units")
+    names = ("elbo", "recon", "kl", f"nll_iw{samples}", "bits_per_dim", "active_units", "sample_label_accuracy")
     found = ((name, metrics[f"test/{name}"]) for name in names if f"test/{name}" in metrics)
     return ", ".join(f"{name} {value:.{0 if name == 'active_units' else 2}f}" for name, value in found)
 

@@ -21,12 +21,14 @@ import torch
 from pipeline.aggregate import AGGREGATE, load_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import model_input
+from pipeline.dataset.classes import labels_of
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_files, write_json
 from pipeline.graphs.card import CARD, write_card
 from pipeline.graphs.detection import measure_detection
 from pipeline.graphs.detection_section import TITLE, detection_section
+from pipeline.graphs.labels import Labels, labels_entry
 from pipeline.graphs.latents import measure_latent_kl
 from pipeline.graphs.manifest import build_manifest, list_files
 from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
@@ -48,6 +50,7 @@ from pipeline.params import ExportParams, load_params
 from pipeline.publish import publish
 from pipeline.record import Record, read_record
 from pipeline.runtime.explorer.folder import write_explorer
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
@@ -58,7 +61,12 @@ SEED = 0  # of the binarisation of test images
 
 
 def build_files(
-    vae: VAE, metadata: Metadata, score_samples: int, validation: np.ndarray, density: Prior | None = None
+    vae: VAE,
+    metadata: Metadata,
+    score_samples: int,
+    validation: np.ndarray,
+    density: Prior | None = None,
+    labels: Labels | None = None,
 ) -> dict[str, bytes]:
     """The ONNX files of a model, by name; `metadata` is written into each with its own `graph`.
 
@@ -68,23 +76,30 @@ def build_files(
         score_samples: samples of z for each score.
         validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
         density: what the sampler draws from, where that is not the model's prior.
+        labels: of a conditional model: the classes of the validation images, int64 [n].
     """
     channels, height, width = vae.config.image_shape
-    decoder = to_onnx(DecoderAndParameters(vae), [torch.zeros(2, vae.config.latent_dim)], ["z"], ["x", PARAMETERS])
+    extra = labels_entry(vae.config.classes)
+    label, label_name = ([torch.zeros(2, dtype=torch.int64)], [LABEL]) if extra else ([], [])
+    z = torch.zeros(2, vae.config.latent_dim)
+    decoder = to_onnx(DecoderAndParameters(vae), [z, *label], ["z", *label_name], ["x", PARAMETERS])
     del decoder.graph.output[1:]  # the name alone is wanted, of a tensor inside: variants differ above it
     images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
-    encoder = to_onnx(Encoder(vae), [images], ["images"], ["mu", "logvar"])
+    encoder = to_onnx(Encoder(vae), [images, *label], ["images", *label_name], ["mu", "logvar"])
     if metadata.objective != "autoencoder":
-        latent_kl = measure_latent_kl(finish(encoder, _of_graph(metadata, ENCODER)), vae.prior, validation)
+        content = finish(encoder, _of_graph(metadata, ENCODER), extra)
+        latent_kl = measure_latent_kl(content, vae.prior, validation, labels)
         metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
     models = {
         SAMPLER: sampler_model(decoder, vae.config.latent_dim, graph_of(density or vae.prior)),
         DECODER: decoder,
         ENCODER: encoder,
     }
-    files = {name: finish(model, _of_graph(metadata, name)) for name, model in models.items()}
-    scorer = to_onnx(Scorer(vae, metadata.objective, score_samples), [images], ["images"], ["score", "error"])
-    return files | {SCORER: finish_scorer(scorer, _of_graph(metadata, SCORER), score_samples, validation)}
+    files = {name: finish(model, _of_graph(metadata, name), extra) for name, model in models.items()}
+    module = Scorer(vae, metadata.objective, score_samples)
+    scorer = to_onnx(module, [images, *label], ["images", *label_name], ["score", "error"])
+    scored = finish_scorer(scorer, _of_graph(metadata, SCORER), score_samples, validation, labels, extra)
+    return files | {SCORER: scored}
 
 
 def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
@@ -123,13 +138,15 @@ def aggregate_of(evaluation: Path, vae: VAE) -> FixedMixture:
     return density
 
 
-def measure_as_detector(scorer: bytes, data: PreparedData, count: int) -> tuple[dict[str, float], dict[str, str]]:
+def measure_as_detector(
+    scorer: bytes, data: PreparedData, count: int, labels: Labels | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
     """How well a scorer finds strange images: its metrics, and what the card says of them; empty where none can be."""
     held_out = None if data.held_out is None else data.held_out.images
-    detection = measure_detection(scorer, data.test.images, held_out, count)
+    detection = measure_detection(scorer, data.test.images, held_out, count, labels)
     if detection is None:
         return {}, {}
-    return detection.metrics, {TITLE: detection_section(detection, data.held_out_labels)}
+    return detection.metrics, {TITLE: detection_section(detection, data.held_out_labels, labels is not None)}
 
 
 def make_variants(
@@ -139,16 +156,26 @@ def make_variants(
     if params.min_speedup is None:
         return []
     validation = np.moveaxis(evenly(data.val.images, quality.SAMPLES), 1, -1)
+    labels = classes_in(data, "val", checkpoint.model)
+    labels = None if labels is None else evenly(labels, quality.SAMPLES)
     limits = Limits(params.min_speedup, params.max_quality_loss)
-    return choose_variants(files, yardstick_of(files, checkpoint, data), validation, limits)
+    return choose_variants(files, yardstick_of(files, checkpoint, data), validation, limits, labels)
 
 
 def yardstick_of(files: dict[str, bytes], checkpoint: Checkpoint, data: PreparedData) -> Yardstick:
     """What variants of the files are measured by: test images, seen as the model was trained to see them."""
     seen = torch.from_numpy(evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
     x = model_input(seen, torch.arange(len(seen)), checkpoint.binarize, SEED)
+    labels = classes_in(data, "test", checkpoint.model)
+    label = None if labels is None else torch.from_numpy(evenly(labels, bound.IMAGES))
     test = np.moveaxis(evenly(data.test.images, quality.SAMPLES), 1, -1)
-    return Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x), test)
+    return Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x, label), test)
+
+
+def classes_in(data: PreparedData, split: str, vae: VAE) -> Labels | None:
+    """The classes of a split's images as a conditional model numbers them, int64 [n]; None where it sees none."""
+    labels = labels_of(data, split, vae.config.classes)
+    return None if labels is None else labels.numpy()
 
 
 def evenly(images: np.ndarray, most: int) -> np.ndarray:
@@ -182,8 +209,9 @@ def main() -> None:
         metadata = dataclasses.replace(metadata, aggregate_components=len(density.mixture().mu))
     data = open_prepared(paths.data)
     images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
-    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density)
-    parity = measure_parity(files, checkpoint.model, images, density)
+    of_val, of_test = (classes_in(data, split, checkpoint.model) for split in ("val", "test"))
+    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density, of_val)
+    parity = measure_parity(files, checkpoint.model, images, density, of_test)
     check_parity(parity, params.max_parity_error)
     repository = triton_repository(files)
     variants = make_variants(files, checkpoint, data, params)
@@ -192,7 +220,7 @@ def main() -> None:
     }
     manifest = build_manifest(files) | {"other_files": list_files(repository)}
     manifest["variants"] = {variant.variant: variant.summary for variant in variants}
-    detection, sections = measure_as_detector(files[SCORER], data, params.detection_images)
+    detection, sections = measure_as_detector(files[SCORER], data, params.detection_images, of_test)
     sections |= {VARIANTS: variants_section(variants, checkpoint.objective)}
     card = write_card(metadata, manifest, parity, before[1].metrics, sections)
     measured = [parity, detection, *(variant.metrics for variant in variants)]

@@ -315,6 +315,7 @@ class Params(Section):
         expected = {
             "model.prior": (model.prior, ("standard",)),
             "model.posterior": (model.posterior, ("diagonal",)),
+            "model.condition": (model.condition, ("none",)),
             "train.objective": (objective, ("elbo", "iwae", "autoencoder")),
             "train.free_bits": (self.train.free_bits, (0.0,)),
         }

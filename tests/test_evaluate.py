@@ -1,8 +1,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from pipeline import export
 from pipeline.aggregate import load_aggregate
@@ -49,6 +51,25 @@ def assert_nothing_was_written(workplace, expected):
 def trained(workplace):
     workplace.train()
     return workplace
+
+
+def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace):
+    fours = np.flatnonzero(load_digits().target == 4).tolist()  # a gap in the numbers of the labels
+    counts = {"held_out": fours, "train": 600, "val": 60, "test": 50}
+    workplace.prepare(counts, classes=[str(digit) for digit in range(10)], held_out=True)
+    changes = {
+        "model__condition": "label",
+        "model__prior": "per_class",
+        "train__epochs": 10,
+        "train__learning_rate": 0.01,
+    }
+    workplace.train(**changes)
+    folder = workplace.evaluate(**changes)
+    found = metrics(folder)
+    assert found["test/sample_label_accuracy"] > 0.3  # by chance: 0.11
+    assert found["test/elbo"] <= -found["test/nll_iw5"] + 0.1
+    assert "test/marginal_kl_fitted" not in found
+    assert "samples" in figures(folder)
 
 
 def test_metrics_carry_their_protocol_in_their_names(trained):

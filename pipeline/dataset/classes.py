@@ -1,11 +1,13 @@
 """The classes that a conditional model knows: those of the training images, numbered from 0 in the data's order."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.dataset.batches import mapped_images
-from pipeline.dataset.store import META_FILE, PreparedData
+from pipeline.dataset.store import META_FILE, SPLITS, PreparedData
 from pipeline.errors import UserError
 
 
@@ -50,6 +52,21 @@ def labels_of(data: PreparedData, split: str, classes: tuple[str, ...]) -> Tenso
             "(prepare.held_out_labels leaves one out)"
         )
     return torch.from_numpy(labels)
+
+
+def renumbered(data: PreparedData, classes: tuple[str, ...]) -> PreparedData:
+    """The data with the labels of a model that knows `classes`; as they are where there are none.
+
+    Raises:
+        UserError: the data have other classes, or an image has none of them.
+    """
+    splits = {}
+    for name in SPLITS:
+        labels = labels_of(data, name, classes)
+        if labels is None:
+            return data
+        splits[name] = replace(getattr(data, name), labels=labels.numpy())
+    return replace(data, **splits, meta={**data.meta, "classes": list(classes)})
 
 
 def _listed(names: tuple[str, ...]) -> str:

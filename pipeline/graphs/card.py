@@ -1,6 +1,6 @@
 """card.md: what the exported files are, for the person who is handed them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.graphs.versions import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
@@ -13,6 +13,7 @@ _PRIORS = {
     "standard": "a standard normal prior",
     "mixture": "a learned mixture of Gaussians as prior",
     "flow": "a flow as prior (RealNVP, arXiv 1605.08803: noise that coupling layers move)",
+    "per_class": "a Gaussian prior for each class",
     "vamp": "a VampPrior (Tomczak and Welling, arXiv 1705.07120; its pseudo-inputs' posteriors stand in the sampler)",
 }
 
@@ -32,8 +33,15 @@ import numpy as np, onnxruntime
 
 session = onnxruntime.InferenceSession("sampler.onnx", providers=["CPUExecutionProvider"])
 n = 16
-rows = {"seed": np.full(n, 7), "index": np.arange(n), "temperature": np.ones(n, np.float32)}
+rows = {{"seed": np.full(n, 7), "index": np.arange(n), "temperature": np.ones(n, np.float32){label}}}
 images, z = session.run(None, rows)"""
+
+_LABEL = ', "label": np.zeros(n, np.int64)'
+
+_CLASSES = """\
+The model is conditional: every graph takes the class of each row besides, `label` int64. A score is that of an image
+*of the class it is told*, minus the ELBO of log p(x|y): a wrong class makes an image strange. A label outside the table
+is no class; the runtime refuses it, a graph by itself may not."""
 
 _LIMITS = """\
 - The images are pixel means E[x|z], not draws from p(x|z): they are smoother than the data.
@@ -85,13 +93,16 @@ def write_card(
     extra_sections: Mapping[str, str],
 ) -> str:
     """The card as Markdown; `extra_sections` (title -> Markdown) follow that on scores. An empty one is left out."""
+    labels: list[str] = manifest.get("labels", [])
     height, width, channels = *metadata.image_shape[1:], metadata.image_shape[0]
+    use = _USE.format(label=_LABEL if labels else "")
     sections = {
-        "Use": f"```python\n{_USE}  # uint8 [16, {height}, {width}, {channels}], channels last\n```\n\n"
+        "Use": f"```python\n{use}  # uint8 [16, {height}, {width}, {channels}], channels last\n```\n\n"
         f"Any onnxruntime from {OLDEST_ONNXRUNTIME} on opens the files (opset {OPSET}, IR version {IR_VERSION}), "
         "in any language; each is whole in itself and takes any batch size n.",
         "Files": _files(manifest["files"])
         + "\n\nThe folder `triton/` holds them once more, as a model repository for NVIDIA's Triton server.",
+        "Classes": _classes(labels),
         "Scores": _scores(metadata, manifest["files"].get("scorer.onnx")),
         **extra_sections,
         "Origin": _table(["", ""], [[name, f"`{value}`"] for name, value in manifest["metadata"].items()]),
@@ -103,6 +114,14 @@ def write_card(
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
     return f"# {_title(metadata)}\n\n{_summary(metadata)}\n\n{body}\n"
+
+
+def _classes(labels: Sequence[str]) -> str:
+    """Which value of `label` is which class."""
+    if not labels:
+        return ""
+    rows = [[str(place), name if name.isprintable() else ascii(name)] for place, name in enumerate(labels)]
+    return f"{_CLASSES}\n\n" + _table(["label", "class"], rows)
 
 
 def _title(metadata: Metadata) -> str:

@@ -1,7 +1,7 @@
 """scorer.onnx as a detector of strange images: how well its scores tell them from test images, by the file itself."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter
 from scipy.stats import rankdata
 
 from pipeline.graphs.defects import Images, draw_defects
+from pipeline.graphs.labels import Labels, classes_of, in_class, label_input
 from pipeline.graphs.scorer import LATENTS_TOGETHER
 from pipeline.runtime.sampler import SCORER
 from pipeline.runtime.scores import ScoreScale, images_together
@@ -78,30 +79,36 @@ class Reading:
     """[n], the pixel in the middle of that window, counted along the rows."""
 
 
-def measure_detection(scorer: bytes, test: Images, held_out: Images | None, count: int) -> Detection | None:
+def measure_detection(
+    scorer: bytes, test: Images, held_out: Images | None, count: int, labels: Labels | None = None
+) -> Detection | None:
     """How well a scorer tells strange images from test images; None where there are too few to say.
 
     Which images are used is drawn by a fixed seed. Half of the test images get a defect (`draw_defects`), so that no
-    image stands on both sides, and the standard errors are those of independent images.
+    image stands on both sides, and the standard errors are those of independent images. A conditional model's scorer is
+    told the classes of test images. Held-out images have none that it knows: they, and the test images that they are
+    held against, get the least of their scores over all classes.
 
     Args:
         scorer: scorer.onnx.
         test: uint8 [n, C, H, W], which the model has not seen.
         held_out: uint8 [m, C, H, W] of classes that it has never seen, or None.
         count: images of each kind, at most.
+        labels: of a conditional model: the classes of the test images, int64 [n].
     """
     if len(test) < 2 * LEAST_IMAGES:
         return None
-    read = _reader(scorer, window := _window(test.shape[2:]))
+    reader = _Reader(scorer, window := _window(test.shape[2:]))
     order = _order(len(test))
-    normal = read(_channels_last(test, order[0::2][:count]))
-    images, masks = draw_defects(_channels_last(test, order[1::2][:count]), SEED)
-    defective = read(images)
+    whole, marked = order[0::2][:count], order[1::2][:count]
+    normal = reader.read(_channels_last(test, whole), label_input(labels, whole))
+    images, masks = draw_defects(_channels_last(test, marked), SEED)
+    defective = reader.read(images, label_input(labels, marked))
     located = float(np.take_along_axis(masks.reshape(len(masks), -1), defective.place[:, None], axis=1).mean())
     unknown = None
     if held_out is not None and len(held_out) >= LEAST_IMAGES:
-        strange = read(_channels_last(held_out, _order(len(held_out))[:count]))
-        unknown = measure_auroc(read(_channels_last(test, order[:count])).score, strange.score)
+        strange = reader.least_scores(_channels_last(held_out, _order(len(held_out))[:count]))
+        unknown = measure_auroc(reader.least_scores(_channels_last(test, order[:count])), strange)
     return Detection(
         measure_auroc(normal.score, defective.score),
         measure_auroc(normal.peak, defective.peak),
@@ -148,19 +155,29 @@ def _peaks(error: NDArray[np.float32], window: int) -> tuple[Floats, Rows]:
     return means.max(1), means.argmax(1)
 
 
-def _reader(scorer: bytes, window: int) -> Callable[[Images], Reading]:
+class _Reader:
     """Reads images [n, H, W, C] with the scorer, in batches; of the error maps only their peaks are kept."""
-    session = open_session(scorer, "cpu", name=SCORER)
-    samples = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, SCORER).samples
-    together = images_together(LATENTS_TOGETHER, samples)
 
-    def batches(images: Images) -> Iterator[tuple[NDArray[np.float32], Floats, Rows]]:
-        for start in range(0, len(images), together):
-            score, error = session.run(["score", "error"], {"images": images[start : start + together]})
-            yield score, *_peaks(error, window)
+    def __init__(self, scorer: bytes, window: int) -> None:
+        self._session, self._window = open_session(scorer, "cpu", name=SCORER), window
+        scale = ScoreScale.from_strings(self._session.get_modelmeta().custom_metadata_map, SCORER)
+        self._together = images_together(LATENTS_TOGETHER, scale.samples)
+        self._classes = classes_of(self._session, SCORER)
 
-    def read(images: Images) -> Reading:
-        score, peak, place = (np.concatenate(part) for part in zip(*batches(images), strict=True))
+    def read(self, images: Images, label: Mapping[str, Labels]) -> Reading:
+        """What the scorer says of images of these classes."""
+        batches = self._batches({"images": images, **label})
+        score, peak, place = (np.concatenate(part) for part in zip(*batches, strict=True))
         return Reading(score.astype(np.float64), peak, place)
 
-    return read
+    def least_scores(self, images: Images) -> Floats:
+        """The scores of images whose class nobody knows: the least over all classes; [n]."""
+        labels = [in_class(label, len(images)) for label in range(self._classes)] or [{}]
+        scores: Floats = np.min([self.read(images, label).score for label in labels], axis=0)
+        return scores
+
+    def _batches(self, asked: Mapping[str, Images | Labels]) -> Iterator[tuple[NDArray[np.float32], Floats, Rows]]:
+        for start in range(0, len(asked["images"]), self._together):
+            some = {name: values[start : start + self._together] for name, values in asked.items()}
+            score, error = self._session.run(["score", "error"], some)
+            yield score, *_peaks(error, self._window)

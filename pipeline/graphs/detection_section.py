@@ -19,7 +19,7 @@ A drawn defect is one opaque scratch, spot or patch of random place, size and le
 the mean of what it covers; no image stands on both sides. `error` is read by its largest mean over {window}x{window}
 pixels. The middle of that window lay on the defect in {located:.0f} ± {located_stderr:.0f} % of the images; a pixel
 taken blindly would in {covered:.1f} %.
-{below}
+{below}{classes}
 These are the numbers of these strange images alone. Another held-out label, or a defect of another kind, gives another
 number: measure on your own. The section on scores says what no such number can."""
 
@@ -29,7 +29,13 @@ Its likelihood is high for what is simple, whether or not it has seen it.
 """
 
 
-def detection_section(detection: Detection, held_out_labels: Sequence[str]) -> str:
+_CLASSES = """
+The scorer was told each test image's class. Images of held-out labels have none that it knows: they, and the test
+images that they are held against, got the least of their scores over all classes.
+"""
+
+
+def detection_section(detection: Detection, held_out_labels: Sequence[str], conditional: bool = False) -> str:
     """The section as Markdown; `held_out_labels` names the classes that were held out, if any."""
     held_out = detection.held_out
     return _SECTION.format(
@@ -40,6 +46,7 @@ def detection_section(detection: Detection, held_out_labels: Sequence[str]) -> s
         located_stderr=100 * detection.located_stderr,
         covered=100 * detection.covered,
         below=_BELOW if held_out is not None and held_out.value < 0.5 else "",
+        classes=_CLASSES if conditional else "",
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.graphs.labels import Labels, label_input
 from pipeline.runtime.sampler import ENCODER
 from pipeline.runtime.session import open_session
 from pipeline.vae.priors import Prior
@@ -11,15 +12,20 @@ from pipeline.vae.priors import Prior
 IMAGES_TOGETHER = 512  # bounds the memory
 
 
-def measure_latent_kl(encoder: bytes, prior: Prior, validation: NDArray[np.uint8]) -> tuple[float, ...]:
+def measure_latent_kl(
+    encoder: bytes, prior: Prior, validation: NDArray[np.uint8], labels: Labels | None = None
+) -> tuple[float, ...]:
     """KL(q(z|x) || p(z)) of each dimension in nats, the mean over validation images uint8 [n, C, H, W]: [latent_dim].
 
+    `labels`, int64 [n], are the images' classes where the model is conditional.
     A dimension near 0 is one that the decoder does without (arXiv 1511.06349, section 3). Four digits are kept.
     """
     encode = open_session(encoder, "cpu", name=ENCODER).run
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(validation), IMAGES_TOGETHER):
-        images = np.moveaxis(validation[start : start + IMAGES_TOGETHER], 1, -1)  # (n, H, W, C)
-        mu, logvar = (torch.from_numpy(output).double() for output in encode(["mu", "logvar"], {"images": images}))
-        total = total + prior.kl_per_dimension(mu, logvar).sum(0)
+        rows = slice(start, start + IMAGES_TOGETHER)
+        asked = {"images": np.moveaxis(validation[rows], 1, -1), **label_input(labels, rows)}  # images (n, H, W, C)
+        mu, logvar = (torch.from_numpy(output).double() for output in encode(["mu", "logvar"], asked))
+        label = None if labels is None else torch.from_numpy(labels[rows])
+        total = total + prior.given(label).kl_per_dimension(mu, logvar).sum(0)
     return tuple(float(f"{kl:.4g}") for kl in (total / len(validation)).tolist())

@@ -1,10 +1,14 @@
-"""The model as apps meet it: pixels as they hold them on the outside, the network's own layout inside."""
+"""The model as apps meet it: pixels as they hold them on the outside, the network's own layout inside.
+
+Of a conditional model each takes the classes besides, `label` int64 [n].
+"""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.noise import standard_normal
+from pipeline.vae.bounds import repeated
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeat
 from pipeline.vae.priors import FixedMixture, MixturePrior
@@ -17,9 +21,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """The pixel means of each row's z."""
-        return self.vae.mean(z)
+        return self.vae.mean(z, label)
 
 
 class DecoderAndParameters(nn.Module):
@@ -29,9 +33,9 @@ class DecoderAndParameters(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The pixel means of each row's z, and the parameters that they come from."""
-        parameters = self.vae.decode(z)
+        parameters = self.vae.decode(z, label)
         return self.vae.likelihood.mean(parameters).clamp(0, 1), parameters
 
 
@@ -42,9 +46,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The posterior of each row's image."""
-        q = self.vae.posterior(unit_pixels(images))
+        q = self.vae.posterior(unit_pixels(images), label)
         return q.mu, q.logvar
 
 
@@ -72,19 +76,20 @@ class Scorer(nn.Module):
         self.variational = objective != "autoencoder"
         self.register_buffer("eps", score_noise(samples if self.variational else 0, vae.config.latent_dim))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The score and the error map of each row's image."""
         x = unit_pixels(images)
-        q = self.vae.posterior(x)
+        q = self.vae.posterior(x, label)
         if not self.variational:
-            error = self._error(x, self.vae.decode(q.mu))
+            error = self._error(x, self.vae.decode(q.mu, label))
             return error.sum((1, 2)), error
         samples = len(self.eps)
-        q = q.repeat(samples)
+        q, label = q.repeat(samples), repeated(label, samples)
         draw = q.draw(self.eps.expand(x.shape[0], -1, -1).flatten(0, 1))  # z is (n * samples, latent_dim)
-        errors = self._error(repeat(x, samples), self.vae.parameters_of(draw))  # (n * samples, H, W)
+        errors = self._error(repeat(x, samples), self.vae.parameters_of(draw, label))  # (n * samples, H, W)
         error = errors.view(-1, samples, *errors.shape[1:]).mean(1)
-        return error.sum((1, 2)) + q.kl(draw, self.prior).view(-1, samples).mean(1), error
+        kl = q.kl(draw, self.prior.given(label)).view(-1, samples).mean(1)
+        return error.sum((1, 2)) + kl, error
 
     def _error(self, x: Tensor, parameters: Tensor) -> Tensor:
         """-log p(x_pixel|z), over all channels of the pixel; x [m, C, H, W] -> [m, H, W]."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.graphs.labels import Labels, in_turn, label_input
 from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
 from pipeline.graphs.prior import prior_z
 from pipeline.runtime.noise import standard_normal
@@ -28,15 +28,20 @@ Array = NDArray[Any]
 
 
 def measure_parity(
-    files: Mapping[str, bytes], vae: VAE, images: Array, density: Prior | None = None
+    files: Mapping[str, bytes],
+    vae: VAE,
+    images: Array,
+    density: Prior | None = None,
+    labels: Labels | None = None,
 ) -> dict[str, float]:
-    """Largest absolute differences between the files and torch, over all batch sizes.
+    """Largest absolute differences between the files and torch, over all batch sizes, and over all classes.
 
     Args:
         files: decoder.onnx, encoder.onnx, sampler.onnx and scorer.onnx, as bytes.
         vae: the model that they were made from, in evaluation mode.
         images: uint8 [n, H, W, C]; repeated where there are fewer than the largest batch.
         density: what the sampler draws from, where that is not the model's prior.
+        labels: of a conditional model: the classes of the images, int64 [n].
 
     Returns:
         `decoder_max_abs_error` (pixels in [0, 1]), `encoder_max_abs_error` (mu and logvar),
@@ -48,9 +53,10 @@ def measure_parity(
     run = {name: open_session(content, "cpu", name=name).run for name, content in files.items()}
     worst = {
         "decoder_max_abs_error": _decoder_error(run[DECODER], vae),
-        "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images),
+        "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images, labels),
     }
-    return worst | _sampler_errors(run[SAMPLER], vae, density or vae.prior) | _scorer_errors(files[SCORER], vae, images)
+    sampler = _sampler_errors(run[SAMPLER], vae, density or vae.prior)
+    return worst | sampler | _scorer_errors(files[SCORER], vae, images, labels)
 
 
 def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
@@ -69,16 +75,16 @@ def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
 
 def _decoder_error(run: Callable[..., Any], vae: VAE) -> float:
     def difference(size: int) -> float:
-        z = _random_z(size, vae.config.latent_dim)
-        return _largest(run(["x"], {"z": z})[0], _numpy(Decoder(vae), z))
+        asked = {"z": _random_z(size, vae.config.latent_dim), **label_input(in_turn(len(vae.config.classes), size))}
+        return _largest(run(["x"], asked)[0], _numpy(Decoder(vae), *asked.values()))
 
     return _worst(difference(size) for size in BATCH_SIZES)
 
 
-def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
+def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array, labels: Labels | None) -> float:
     def difference(size: int) -> float:
-        batch = images[np.arange(size) % len(images)]
-        outputs = zip(run(["mu", "logvar"], {"images": batch}), _numpy(Encoder(vae), batch), strict=True)
+        asked = _some(images, labels, size)
+        outputs = zip(run(["mu", "logvar"], asked), _numpy(Encoder(vae), *asked.values()), strict=True)
         return _worst(_largest(found, expected) for found, expected in outputs)
 
     return _worst(difference(size) for size in BATCH_SIZES)
@@ -87,12 +93,13 @@ def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
 def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[str, float]:
     most = max(BATCH_SIZES)
     rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
-    reference_z = prior_z(density, *rows)
-    reference = to_pixels(_numpy(Decoder(vae), reference_z))
-    calls = [_draw(run, np.arange(size)) for size in BATCH_SIZES]
+    labels = in_turn(len(vae.config.classes), most)
+    reference_z = prior_z(density, *rows, labels)
+    reference = to_pixels(_numpy(Decoder(vae), reference_z, *label_input(labels).values()))
+    calls = [_draw(run, np.arange(size), labels) for size in BATCH_SIZES]
     whole, _ = calls[-1]
     shuffled = np.random.default_rng(SEED).permutation(most)
-    split = np.concatenate([_draw(run, part)[0] for part in np.array_split(shuffled, 5)])
+    split = np.concatenate([_draw(run, part, labels)[0] for part in np.array_split(shuffled, 5)])
     return {
         "sampler_z_max_abs_error": _worst(_largest(z, reference_z[: len(z)]) for _, z in calls),
         "sampler_max_grey_levels": _worst(_largest(images, reference[: len(images)]) for images, _ in calls),
@@ -100,7 +107,7 @@ def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[s
     }
 
 
-def _scorer_errors(content: bytes, vae: VAE, images: Array) -> dict[str, float]:
+def _scorer_errors(content: bytes, vae: VAE, images: Array, labels: Labels | None) -> dict[str, float]:
     """The score is held against the bound that training and evaluation report, the error map against its own module."""
     session = open_session(content, "cpu", name=SCORER)
     objective = read_metadata(session, SCORER).objective
@@ -108,28 +115,35 @@ def _scorer_errors(content: bytes, vae: VAE, images: Array) -> dict[str, float]:
     module = Scorer(vae, objective, samples)
     score_errors, map_errors = [], []
     for size in BATCH_SIZES:
-        batch = images[np.arange(size) % len(images)]
-        score, error = session.run(["score", "error"], {"images": batch})
-        score_errors.append(_relative(score, _minus_elbo(vae, batch, objective, samples)))
-        map_errors.append(_relative(error, _numpy(module, batch)[1]))
+        asked = _some(images, labels, size)
+        score, error = session.run(["score", "error"], asked)
+        score_errors.append(_relative(score, _minus_elbo(vae, asked, objective, samples)))
+        map_errors.append(_relative(error, _numpy(module, *asked.values())[1]))
     return {"scorer_score_max_rel_error": _worst(score_errors), "scorer_error_max_rel_error": _worst(map_errors)}
 
 
-def _minus_elbo(vae: VAE, images: Array, objective: str, samples: int) -> Array:
+def _some(images: Array, labels: Labels | None, size: int) -> dict[str, Array]:
+    """The inputs `images` and, of a conditional model, `label` for so many rows."""
+    rows = np.arange(size) % len(images)
+    return {"images": images[rows], **label_input(labels, rows)}
+
+
+def _minus_elbo(vae: VAE, asked: Mapping[str, Array], objective: str, samples: int) -> Array:
     """-ELBO, or -recon of a plain auto-encoder, the mean over the scorer's noise; float32 [n]."""
     latent_dim = vae.config.latent_dim
     noise = torch.zeros(1, latent_dim) if objective == "autoencoder" else score_noise(samples, latent_dim)
     with torch.no_grad():
-        x = unit_pixels(torch.from_numpy(images))
-        bounds = [elbo(vae, x, eps.expand(len(x), -1)) for eps in noise]
+        x, *label = (torch.from_numpy(value) for value in asked.values())
+        x = unit_pixels(x)
+        bounds = [elbo(vae, x, eps.expand(len(x), -1), *label) for eps in noise]
         values = [bound.recon if objective == "autoencoder" else bound.elbo for bound in bounds]
         return -torch.stack(values).mean(0).numpy()
 
 
-def _draw(run: Callable[..., Any], index: Array) -> tuple[Array, Array]:
+def _draw(run: Callable[..., Any], index: Array, labels: Labels | None) -> tuple[Array, Array]:
     n = len(index)
     rows = {"seed": np.full(n, SEED, np.int64), "index": index, "temperature": np.ones(n, np.float32)}
-    images, z = run(["images", "z"], rows)
+    images, z = run(["images", "z"], rows | label_input(labels, index))
     return images, z
 
 
@@ -137,9 +151,9 @@ def _random_z(n: int, latent_dim: int) -> Array:
     return standard_normal(np.full(n, SEED, np.int64), np.arange(n, dtype=np.int64), latent_dim)
 
 
-def _numpy(module: Callable[[Tensor], Any], array: Array) -> Any:
+def _numpy(module: Callable[..., Any], *arrays: Array) -> Any:
     with torch.no_grad():
-        outputs = module(torch.from_numpy(array))
+        outputs = module(*map(torch.from_numpy, arrays))
     return [output.numpy() for output in outputs] if isinstance(outputs, tuple) else outputs.numpy()
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from pipeline.graphs.nodes import Nodes
 from pipeline.graphs.noise import add_noise, add_noise_and_word
 from pipeline.graphs.onnx_export import to_onnx
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.noise import random_integers, standard_normal
-from pipeline.vae.priors import FlowPrior, MixturePrior, Prior, StandardNormal
+from pipeline.vae.priors import FlowPrior, MixturePrior, PerClass, Prior, StandardNormal
 
 _SHIFT = 2**40  # leaves the 24 upper bits of a word: whole numbers that float32 holds exactly
 _NUMBERS = 2**24
@@ -27,7 +28,8 @@ Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
 PriorGraph = Callable[[Nodes, Nodes, int], None]
 """Appends the nodes from `seed`, `index` and `temperature`, each [n], to `z`, float32 [n, latent_dim]: to the first
-argument those of the noise, to the second those of the prior, for so many dimensions."""
+argument those of the noise, to the second those of the prior, for so many dimensions. That of a prior per class has an
+input more, `label`, int64 [n]."""
 
 
 class MixtureArrays(NamedTuple):
@@ -54,10 +56,12 @@ def graph_of(prior: Prior) -> PriorGraph:
             return partial(mixture_prior, mixture=mixture_arrays(prior))
         case FlowPrior():
             return partial(flow_prior, flow=flow_model(prior))
+        case PerClass():
+            return partial(class_prior, classes=prior)
     raise TypeError(f"{type(prior).__name__} has no graph; expected a prior that the sampler knows")
 
 
-def prior_z(prior: Prior, seed: Whole, index: Whole) -> Floats:
+def prior_z(prior: Prior, seed: Whole, index: Whole, label: Whole | None = None) -> Floats:
     """What the sampler's graph makes of rows at temperature 1, by numpy and torch: float32 [n, latent_dim]."""
     eps = standard_normal(seed, index, prior.latent_dim)
     match prior:
@@ -66,6 +70,9 @@ def prior_z(prior: Prior, seed: Whole, index: Whole) -> Floats:
         case FlowPrior():
             with torch.no_grad():
                 return prior.from_noise(torch.from_numpy(eps)).numpy()
+        case PerClass():
+            means, sigmas = class_arrays(prior)
+            return means[label] + sigmas[label] * eps
     return eps
 
 
@@ -88,6 +95,21 @@ def mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixture: MixtureA
     component = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
     distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
     prior("Add", prior("Gather", means, component), distance, output="z")
+
+
+def class_prior(noise: Nodes, prior: Nodes, latent_dim: int, classes: PerClass) -> None:
+    """A Gaussian for each class. Temperature scales the distance from the centre of the row's class."""
+    eps = add_noise(noise, "seed", "index", latent_dim)
+    means, sigmas = map(prior.constant, ("means", "sigmas"), class_arrays(classes))
+    distance = prior("Mul", prior("Gather", sigmas, LABEL), _scaled(prior, eps))
+    prior("Add", prior("Gather", means, LABEL), distance, output="z")
+
+
+def class_arrays(prior: PerClass) -> tuple[Floats, Floats]:
+    """Means and standard deviations of the classes as the graph holds them, each [classes, latent_dim]."""
+    normal = prior.given(torch.arange(len(prior.mu), device=prior.mu.device))
+    mu, logvar = (value.detach().cpu().double().numpy() for value in (normal.mu, normal.logvar))
+    return mu.astype(np.float32), np.exp(0.5 * logvar).astype(np.float32)
 
 
 def flow_prior(noise: Nodes, prior: Nodes, latent_dim: int, flow: ModelProto) -> None:

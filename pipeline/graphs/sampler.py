@@ -9,6 +9,7 @@ from pipeline.graphs.nodes import Nodes
 from pipeline.graphs.prior import PriorGraph, standard_prior
 from pipeline.graphs.variants.layers import ancestors
 from pipeline.graphs.versions import IR_VERSION
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.pixels import GREY_LEVEL
 
 
@@ -80,8 +81,8 @@ def to_pixels(nodes: Nodes, x: str, shape: tuple[int, int, int], output: str) ->
 
 def _inputs(decoder: GraphProto) -> list[ValueInfoProto]:
     types = {"seed": TensorProto.INT64, "index": TensorProto.INT64, "temperature": TensorProto.FLOAT}
-    if any(value.name == "label" for value in decoder.input):
-        types["label"] = TensorProto.INT64
+    if any(value.name == LABEL for value in decoder.input):
+        types[LABEL] = TensorProto.INT64
     return [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in types.items()]
 
 

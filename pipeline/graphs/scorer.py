@@ -1,9 +1,12 @@
 """`scorer.onnx` gets its scale: the scores of the validation images, computed by the very file that will carry them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from pipeline.graphs.labels import Labels, label_input
 from pipeline.graphs.onnx_export import finish
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.scores import ScoreScale, images_together
@@ -12,12 +15,23 @@ from pipeline.runtime.session import open_session
 LATENTS_TOGETHER = 512  # decoded at once; bounds the memory
 
 
-def finish_scorer(model: onnx.ModelProto, metadata: Metadata, samples: int, validation: NDArray[np.uint8]) -> bytes:
-    """Score the validation images, uint8 [n, C, H, W], and write their quantiles into the file's metadata."""
-    score = open_session(finish(model, metadata), "cpu", name="scorer.onnx").run
+def finish_scorer(
+    model: onnx.ModelProto,
+    metadata: Metadata,
+    samples: int,
+    validation: NDArray[np.uint8],
+    labels: Labels | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> bytes:
+    """Score the validation images, uint8 [n, C, H, W], and write their quantiles into the file's metadata.
+
+    Those of a conditional model are scored as images of their classes, `labels` int64 [n].
+    """
+    entries = dict(extra or {})
+    score = open_session(finish(model, metadata, entries), "cpu", name="scorer.onnx").run
     together = images_together(LATENTS_TOGETHER, samples)
     parts = [
-        score(["score"], {"images": np.moveaxis(validation[start : start + together], 1, -1)})[0]
-        for start in range(0, len(validation), together)
+        score(["score"], {"images": np.moveaxis(validation[rows], 1, -1), **label_input(labels, rows)})[0]
+        for rows in (slice(start, start + together) for start in range(0, len(validation), together))
     ]
-    return finish(model, metadata, ScoreScale.of(np.concatenate(parts), samples).to_strings())
+    return finish(model, metadata, entries | ScoreScale.of(np.concatenate(parts), samples).to_strings())

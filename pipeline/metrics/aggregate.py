@@ -41,10 +41,11 @@ def draw_codes(model: VAE, given: Encoded, seed: int) -> Codes:
     """Draw z from q(z|x) of each image of a split; the noise of an image depends on (seed, its index) alone."""
     parts = []
     for examples in index_batches(torch.arange(len(given.mu)), _TOGETHER):
-        q = model.posterior(given.x(examples))
+        label = given.label(examples)
+        q, prior = model.posterior(given.x(examples), label), model.prior.given(label)
         eps = standard_normal(stream_key(seed, _NOISE), examples, q.mu.shape[1]).to(q.mu)
         draw = q.draw(eps)
-        parts.append(Codes(draw.z, q.log_prob(draw), model.prior.log_prob(draw.z)))
+        parts.append(Codes(draw.z, q.log_prob(draw), prior.log_prob(draw.z)))
     return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -17,8 +17,9 @@ from pipeline.dataset.batches import index_batches
 from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.metrics.likelihood import Encoded
-from pipeline.vae.bounds import iw_bound
+from pipeline.vae.bounds import iw_bound, repeated
 from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import repeat
 
 _NOISE = 3  # a stream of the seed
 _LEAPFROGS = 10  # of a proposal; as in the paper
@@ -118,11 +119,11 @@ def estimate_ais(
     for places in index_batches(torch.arange(len(examples)), max(1, most_chains // annealing.chains)):
         some = examples[places]
         noise = _Noise(annealing, some, given.mu)
-        x = given.x(some).repeat_interleave(annealing.chains, 0)
+        x, label = repeat(given.x(some), annealing.chains), repeated(given.label(some), annealing.chains)
         chains = Chains(
-            model.prior.log_prob,
-            lambda z, x=x: model.likelihood.log_prob(x, model.decode(z)),  # type: ignore[misc]
-            noise.start(model),
+            model.prior.given(label).log_prob,
+            lambda z, x=x, y=label: model.likelihood.log_prob(x, model.decode(z, y)),  # type: ignore[misc]
+            noise.start(model, label),
         )
         for before, beta in pairwise(temperatures(annealing.schedule, annealing.steps)):
             chains.weigh(beta - before)
@@ -156,9 +157,11 @@ class _Noise:
         keys = [stream_key(annealing.seed, _NOISE, index) >> 1 for index in examples.tolist()]
         self._generators = [Generator().manual_seed(key) for key in keys]
 
-    def start(self, model: VAE) -> Tensor:
-        """Draws of the prior, [images * chains, latent_dim]."""
-        return self._gather([model.prior.sample(self._chains, generator) for generator in self._generators])
+    def start(self, model: VAE, label: Tensor | None) -> Tensor:
+        """Draws of the prior of these classes, [images * chains, latent_dim]."""
+        labels = [None] * len(self._generators) if label is None else torch.split(label, self._chains)
+        priors = [model.prior.given(of_image) for of_image in labels]
+        return self._gather([p.sample(self._chains, own) for p, own in zip(priors, self._generators, strict=True)])
 
     def of_a_move(self) -> tuple[Tensor, Tensor]:
         """Momentum [images * chains, latent_dim] and uniform numbers [images * chains]."""

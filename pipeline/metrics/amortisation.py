@@ -26,17 +26,19 @@ def amortisation_gap(model: VAE, given: Encoded, examples: Tensor, seed: int) ->
 
     The encoder's q of these images must be a `DiagonalGaussian`.
     """
-    x = given.x(examples)
+    x, label = given.x(examples), given.label(examples)
     amortised = DiagonalGaussian(given.mu[examples], given.logvar[examples])
-    own = _search(model, x, amortised, examples, seed)
+    own = _search(model, x, amortised, examples, seed, label)
     gap = torch.zeros_like(amortised.mu[:, 0])
     for piece in range(_PIECES):
         eps = _noise(stream_key(seed, _MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, amortised.mu)
-        gap += (_elbo(model, x, own, eps) - _elbo(model, x, amortised, eps)) / _PIECES
+        gap += (_elbo(model, x, own, eps, label) - _elbo(model, x, amortised, eps, label)) / _PIECES
     return gap
 
 
-def _search(model: VAE, x: Tensor, start: DiagonalGaussian, examples: Tensor, seed: int) -> DiagonalGaussian:
+def _search(
+    model: VAE, x: Tensor, start: DiagonalGaussian, examples: Tensor, seed: int, label: Tensor | None
+) -> DiagonalGaussian:
     """The q at the end of the steps; mu moves in units of the first standard deviation, so that one step size suits."""
     shift, stretch = (torch.zeros_like(start.mu).requires_grad_() for _ in range(2))
     optimizer = torch.optim.Adam([shift, stretch], _LEARNING_RATE)
@@ -44,7 +46,7 @@ def _search(model: VAE, x: Tensor, start: DiagonalGaussian, examples: Tensor, se
     for step in range(_STEPS):
         eps = _noise(stream_key(seed, _SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
         with torch.enable_grad():
-            loss = -_elbo(model, x, _moved(start, shift, stretch), eps).sum()
+            loss = -_elbo(model, x, _moved(start, shift, stretch), eps, label).sum()
         shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
         optimizer.step()
         slower.step()
@@ -55,11 +57,11 @@ def _moved(q: DiagonalGaussian, shift: Tensor, stretch: Tensor) -> DiagonalGauss
     return DiagonalGaussian(q.mu + torch.exp(0.5 * q.logvar) * shift, q.logvar + stretch)
 
 
-def _elbo(model: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor) -> Tensor:
+def _elbo(model: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor, label: Tensor | None) -> Tensor:
     """The ELBO of each image with q in the encoder's place; eps is [batch, samples, latent_dim] -> [batch], in nats."""
-    samples = importance_samples(model, x, q, eps)
-    if q.has_closed_kl(model.prior):
-        return samples.recon.mean(1) - q.kl(q.draw(eps[:, 0]), model.prior)
+    samples, prior = importance_samples(model, x, q, eps, label), model.prior.given(label)
+    if q.has_closed_kl(prior):
+        return samples.recon.mean(1) - q.kl(q.draw(eps[:, 0]), prior)
     return samples.log_w.mean(1)
 
 

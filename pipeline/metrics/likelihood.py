@@ -24,6 +24,12 @@ class Encoded(NamedTuple):
     pixels: Tensor
     binarize: str
     seed: int
+    labels: Tensor | None = None
+    """Of a conditional model: the class of each image, int64 [n], on the device of mu."""
+
+    def label(self, examples: Tensor) -> Tensor | None:
+        """The classes of some images, int64 [batch]; None where the model sees none."""
+        return None if self.labels is None else self.labels[examples.to(self.labels.device)]
 
     def x(self, examples: Tensor) -> Tensor:
         """The model's input of some images, [batch, C, H, W]: made when it is asked for, so that memory stays flat."""
@@ -48,12 +54,16 @@ class Estimates(NamedTuple):
 
 
 @torch.no_grad()
-def encode_split(model: VAE, images: Tensor, binarize: str, seed: int) -> Encoded:
-    """Encode uint8 images [n, C, H, W]; binarisation is drawn once, from the seed and each image's index."""
+def encode_split(model: VAE, images: Tensor, binarize: str, seed: int, labels: Tensor | None = None) -> Encoded:
+    """Encode uint8 images [n, C, H, W], for a conditional model of the classes `labels`, int64 [n].
+
+    Binarisation is drawn once, from the seed and each image's index.
+    """
     nothing = torch.empty(len(images), model.config.latent_dim, device=next(model.parameters()).device)
-    given = Encoded(nothing, nothing.clone(), images, binarize, seed)
+    labels = None if labels is None else labels.to(nothing.device)
+    given = Encoded(nothing, nothing.clone(), images, binarize, seed, labels)
     for examples in index_batches(torch.arange(len(images)), _ENCODER_BATCH):
-        q = model.posterior(given.x(examples))
+        q = model.posterior(given.x(examples), given.label(examples))
         given.mu[examples], given.logvar[examples] = q.mu, q.logvar
     return given
 
@@ -78,15 +88,14 @@ def estimate(
     curve = torch.empty(len(recon), len(sizes), dtype=recon.dtype, device=recon.device)
     images_at_once = max(1, batch_log_weights // samples)
     for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
-        x = given.x(examples)
-        q = model.posterior(x)
+        x, label = given.x(examples), given.label(examples)
+        q, prior = model.posterior(x, label), model.prior.given(label)
         eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()])
         pieces = torch.split(eps, batch_log_weights, dim=1)
-        parts = [importance_samples(model, x, q, piece) for piece in pieces]
+        parts = [importance_samples(model, x, q, piece, label) for piece in pieces]
         log_w, log_p, log_w_discrete = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K)
         recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
-        closed = q.has_closed_kl(model.prior)
-        kl[examples] = q.kl(q.draw(eps[:, 0]), model.prior) if closed else (log_p - log_w).mean(1)
+        kl[examples] = q.kl(q.draw(eps[:, 0]), prior) if q.has_closed_kl(prior) else (log_p - log_w).mean(1)
         discrete[examples] = iw_bound(log_w_discrete)
         curve[examples] = torch.stack([iw_bound_of_groups(log_w, size) for size in sizes], dim=1)
         on_images(len(examples))
@@ -104,7 +113,8 @@ def recon_at_mean(model: VAE, given: Encoded) -> Tensor:
     """log p(x|z) with z at the posterior's mean, [n], in nats: what a plain auto-encoder maximises."""
     recon = torch.empty_like(given.mu[:, 0])
     for examples in index_batches(torch.arange(len(recon)), _ENCODER_BATCH):
-        recon[examples] = model.likelihood.log_prob(given.x(examples), model.decode(given.mu[examples]))
+        parameters = model.decode(given.mu[examples], given.label(examples))
+        recon[examples] = model.likelihood.log_prob(given.x(examples), parameters)
     return recon
 
 

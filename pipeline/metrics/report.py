@@ -16,6 +16,7 @@ from pipeline.params import EvaluateParams
 from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian
+from pipeline.vae.priors import PerClass
 
 _TRAIN_SAMPLES = 10  # of z for the ELBO of a training image; their noise is small beside the spread of the images
 _TRAIN_NOISE = 7  # a stream of the seed
@@ -32,7 +33,8 @@ def density_metrics(model: VAE, test: Encoded, train: Encoded, params: EvaluateP
     )
     metrics = likelihood_metrics(estimates, k, test.pixels[0].numel())
     metrics |= train_test_gap(model, estimates, train, params)
-    metrics |= information_metrics(model, test, train, metrics["test/kl"], params.seed)
+    if not isinstance(model.prior, PerClass):  # what follows holds one p(z) against the codes of all images
+        metrics |= information_metrics(model, test, train, metrics["test/kl"], params.seed)
     if has_gaussian_posteriors(model, test):
         metrics |= amortisation_metrics(model, test, params)
     return metrics | ais_metrics(model, test, estimates, params, progress)
@@ -105,8 +107,9 @@ def evenly(count: int, most: int) -> Tensor:
 
 def has_gaussian_posteriors(model: VAE, given: Encoded) -> bool:
     """Whether mu and logvar say all of q(z|x)."""
+    first = torch.arange(1)
     with torch.no_grad():
-        return isinstance(model.posterior(given.x(torch.arange(1))), DiagonalGaussian)
+        return isinstance(model.posterior(given.x(first), given.label(first)), DiagonalGaussian)
 
 
 def with_stderr(name: str, values: Tensor) -> Metrics:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.dataset.classes import labels_of, trained_classes
+from pipeline.dataset.classes import labels_of, renumbered, trained_classes
 from pipeline.dataset.store import open_prepared
 from pipeline.dataset.writer import dataset_writer
 from pipeline.errors import UserError
@@ -27,6 +27,14 @@ def test_a_model_knows_the_classes_that_training_images_have(tmp_path):
 def test_labels_are_those_of_the_data_where_every_class_is_known(tmp_path):
     data = with_labels(tmp_path, train=[2, 0, 1, 0])
     assert labels_of(data, "train", ("ant", "bee", "cat")).tolist() == [2, 0, 1, 0]
+
+
+def test_data_are_renumbered_as_a_model_counts(tmp_path):
+    data = with_labels(tmp_path, [2, 0, 2, 0], val=[0, 2], test=[2, 2])
+    found = renumbered(data, ("ant", "cat"))
+    assert found.test.labels.tolist() == [1, 1]
+    assert found.meta["classes"] == ["ant", "cat"]
+    assert renumbered(data, ()) is data
 
 
 def test_without_classes_there_are_no_labels(tmp_path):

@@ -89,6 +89,6 @@ class Split(Encoded):
 
 
 @torch.no_grad()
-def split(vae, x):
-    """Images with the posteriors that the model gives of them."""
-    return Split(*vae.encode(x), x, "none", 0)
+def split(vae, x, label=None):
+    """Images, of a conditional model with their classes, and the posteriors that the model gives of them."""
+    return Split(*vae.encode(x, label), x, "none", 0, label)

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from pipeline.graphs.variants.layers import PARAMETERS, TOGETHER
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import Device, open_session
-from pipeline.vae.bounds import iw_bound
+from pipeline.vae.bounds import iw_bound, repeated
 from pipeline.vae.model import VAE
 
 IMAGES, SAMPLES = 500, 16  # test images, and samples of z for each
@@ -20,21 +21,24 @@ class DecoderBound:
         vae: gives q(z|x), the prior and the likelihood.
         objective: elbo, or autoencoder, of which recon at z = mu takes the place of the bound.
         x: what the model sees of images, float32 [n, C, H, W]; the first 500 are taken.
+        label: of a conditional model: their classes, int64 [n].
     """
 
     @torch.no_grad()
-    def __init__(self, vae: VAE, objective: str, x: Tensor) -> None:
+    def __init__(self, vae: VAE, objective: str, x: Tensor, label: Tensor | None = None) -> None:
         self._likelihood, self._x = vae.likelihood, x[:IMAGES]
-        q = vae.posterior(self._x)
+        label = None if label is None else label[:IMAGES]
+        q = vae.posterior(self._x, label)
         self.samples = 1 if objective == "autoencoder" else SAMPLES
         if objective == "autoencoder":
-            self._z, self._log_ratio = q.mu, torch.zeros(len(q.mu), 1)
+            self._z, self._label, self._log_ratio = q.mu, label, torch.zeros(len(q.mu), 1)
             return
         noise = torch.randn(len(q.mu), SAMPLES, q.mu.shape[1], generator=torch.Generator().manual_seed(_SEED))
         q = q.repeat(SAMPLES)
         draw = q.draw(noise.flatten(0, 1))
-        self._z = draw.z  # (n * samples, latent_dim)
-        self._log_ratio = (vae.prior.log_prob(draw.z) - q.log_prob(draw)).view(-1, SAMPLES)
+        self._z, self._label = draw.z, repeated(label, SAMPLES)  # z is (n * samples, latent_dim)
+        log_p = vae.prior.given(self._label).log_prob(draw.z)
+        self._log_ratio = (log_p - q.log_prob(draw)).view(-1, SAMPLES)
 
     @torch.no_grad()
     def of(self, decoder: bytes, device: Device) -> Tensor:
@@ -45,7 +49,8 @@ class DecoderBound:
         for start in range(0, len(self._x), images_together):
             images = slice(start, start + images_together)
             rows = slice(start * self.samples, (start + images_together) * self.samples)
-            parameters = torch.from_numpy(run([PARAMETERS], {"z": self._z[rows].numpy()})[0])
+            asked = {"z": self._z[rows].numpy()} | ({} if self._label is None else {LABEL: self._label[rows].numpy()})
+            parameters = torch.from_numpy(run([PARAMETERS], asked)[0])
             repeated = self._x[images, None].expand(-1, self.samples, -1, -1, -1).flatten(0, 1)
             recon = self._likelihood.log_prob(repeated, parameters).view(-1, self.samples)
             bounds.append(iw_bound(recon + self._log_ratio[images]))

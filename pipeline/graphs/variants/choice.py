@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto
 
 from pipeline.errors import UserError
+from pipeline.graphs.labels import Labels, label_input, labels_entry
 from pipeline.graphs.onnx_export import finish
 from pipeline.graphs.sampler import sampler_around
 from pipeline.graphs.variants.half import to_half
@@ -16,6 +17,7 @@ from pipeline.graphs.variants.quality import Files, Images, Quality, Yardstick
 from pipeline.graphs.variants.quantise import quantise, quantised_layers, ranged_tensors
 from pipeline.graphs.variants.speed import DECIDING_SIZES, measure_speedups
 from pipeline.runtime.draws import rows
+from pipeline.runtime.labels import read_labels
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
 from pipeline.runtime.session import Device, open_session, read_metadata
@@ -67,7 +69,9 @@ class Limits:
     """Nats per image."""
 
 
-def choose_variants(files: Files, yardstick: Yardstick, validation: Images, limits: Limits) -> list[Outcome]:
+def choose_variants(
+    files: Files, yardstick: Yardstick, validation: Images, limits: Limits, labels: Labels | None = None
+) -> list[Outcome]:
     """Make int8 and fp16 of an export's sampler and decoder, measure them, and keep those within the limits.
 
     Args:
@@ -75,29 +79,36 @@ def choose_variants(files: Files, yardstick: Yardstick, validation: Images, limi
         yardstick: their quality.
         validation: uint8 [n, H, W, C]; the ranges of int8 are those of their latents and of as many from the prior.
         limits: what decides.
+        labels: of a conditional model: the classes of the validation images, int64 [n].
     """
     decoder = onnx.load_model_from_string(files[DECODER])
 
     def to_int8() -> ModelProto | None:
         if not quantised_layers(decoder.graph):
             return None
-        return quantise(decoder, ranges(decoder, ranged_tensors(decoder.graph), latents(files, validation)))
+        z, twice = latents(files, validation, labels), None if labels is None else np.tile(labels, 2)
+        return quantise(decoder, ranges(decoder, ranged_tensors(decoder.graph), z, twice))
 
     makers: dict[Variant, Callable[[], ModelProto | None]] = {"int8": to_int8, "fp16": lambda: to_half(decoder)}
     return [_judge(files, variant, make(), yardstick, limits) for variant, make in makers.items()]
 
 
-def latents(files: Files, validation: Images) -> Floats:
-    """z of n images by the encoder, one sample each, and as many from the prior by the sampler, [2n, latent_dim]."""
+def latents(files: Files, validation: Images, labels: Labels | None = None) -> Floats:
+    """z of n images by the encoder, one sample each, then as many from the prior by the sampler, [2n, latent_dim].
+
+    Of a conditional model both are of the classes `labels`, int64 [n].
+    """
     encode, draw = (open_session(files[name], "cpu", name=name).run for name in (ENCODER, SAMPLER))
-    parts = []
+    encoded, drawn = [], []
     for start in range(0, len(validation), 512):
         images = validation[start : start + 512]
-        (z,) = draw(["z"], rows(len(images), 1, start, 1.0))
-        mu, logvar = encode(["mu", "logvar"], {"images": images})
+        of_class = label_input(labels, slice(start, start + 512))
+        (z,) = draw(["z"], rows(len(images), 1, start, 1.0) | of_class)
+        mu, logvar = encode(["mu", "logvar"], {"images": images, **of_class})
         eps = standard_normal(np.full(len(images), 2), np.arange(start, start + len(images)), z.shape[1])
-        parts += [mu + np.exp(logvar / 2) * eps, z]
-    return np.concatenate(parts)
+        encoded.append(mu + np.exp(logvar / 2) * eps)
+        drawn.append(z)
+    return np.concatenate([*encoded, *drawn])
 
 
 def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick: Yardstick, limits: Limits) -> Outcome:
@@ -115,10 +126,15 @@ def _judge(files: Files, variant: Variant, decoder: ModelProto | None, yardstick
 
 def finish_pair(decoder: ModelProto, files: Files, variant: Variant) -> dict[str, bytes]:
     """sampler.onnx and decoder.onnx around a decoder; their metadata are those of the float32 file, and the variant."""
-    metadata = replace(read_metadata(open_session(files[DECODER], "cpu", name=DECODER), DECODER), variant=variant)
+    session = open_session(files[DECODER], "cpu", name=DECODER)
+    metadata = replace(read_metadata(session, DECODER), variant=variant)
+    extra = labels_entry(read_labels(session, DECODER))
     sampler = sampler_around(decoder, onnx.load_model_from_string(files[SAMPLER]), metadata.latent_dim)
     models = {SAMPLER: sampler, DECODER: decoder}
-    return {name: finish(model, replace(metadata, graph=name.removesuffix(".onnx"))) for name, model in models.items()}
+    return {
+        name: finish(model, replace(metadata, graph=name.removesuffix(".onnx")), extra)
+        for name, model in models.items()
+    }
 
 
 def _serves(device: Device, sampler: bytes) -> bool:

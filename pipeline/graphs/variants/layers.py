@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from pipeline.graphs.labels import Labels, label_input
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import open_session
 
@@ -49,13 +50,16 @@ def expose(decoder: ModelProto, names: Iterable[str]) -> bytes:
     return content
 
 
-def ranges(decoder: ModelProto, names: Iterable[str], z: Floats) -> Mapping[str, tuple[float, float]]:
-    """The least and the largest value of each named tensor over latents z [n, latent_dim]."""
+def ranges(
+    decoder: ModelProto, names: Iterable[str], z: Floats, labels: Labels | None = None
+) -> Mapping[str, tuple[float, float]]:
+    """The least and the largest value of each named tensor over latents z [n, latent_dim], of the classes `labels`."""
     names = list(dict.fromkeys(names))
     if not names:
         return {}
     run = open_session(expose(decoder, names), "cpu", name=DECODER).run
-    parts = [run(names, {"z": z[start : start + TOGETHER]}) for start in range(0, len(z), TOGETHER)]
+    slices = (slice(start, start + TOGETHER) for start in range(0, len(z), TOGETHER))
+    parts = [run(names, {"z": z[rows], **label_input(labels, rows)}) for rows in slices]
     return {
         name: (float(min(part.min() for part in column)), float(max(part.max() for part in column)))
         for name, column in zip(names, zip(*parts, strict=True), strict=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.graphs.labels import classes_of, in_turn, label_input
 from pipeline.graphs.variants.bound import DecoderBound
 from pipeline.graphs.variants.layers import PARAMETERS, expose
 from pipeline.quality.kid import kid_blocks, paired_kid, scaled
@@ -75,6 +76,8 @@ class Yardstick:
     def __init__(self, files: Files, bound: DecoderBound, test: Images) -> None:
         self._bound, self._real = bound, _features(test)
         images, self._z = _draw(files[SAMPLER], "cpu")
+        classes = classes_of(open_session(files[SAMPLER], "cpu", name=SAMPLER), SAMPLER)
+        self._label = label_input(in_turn(classes, SAMPLES))
         self._made = self._features(images)
         self._means, self._bounds = self._decode(files[DECODER], "cpu")
 
@@ -98,7 +101,7 @@ class Yardstick:
     def _decode(self, decoder: bytes, device: Device) -> tuple[Floats, Tensor]:
         """The pixel means of the samples, [1024, C, H, W], and the bound of each test image, [n]."""
         exposed = expose(onnx.load_from_string(decoder), [PARAMETERS])
-        means = open_session(decoder, device, name=DECODER).run(["x"], {"z": self._z})[0]
+        means = open_session(decoder, device, name=DECODER).run(["x"], {"z": self._z, **self._label})[0]
         return means, self._bound.of(exposed, device)
 
     def _features(self, images: Images) -> Tensor:
@@ -116,8 +119,12 @@ def _features(images: Images) -> Tensor:
 def _draw(
     sampler: bytes, device: Device, calls: tuple[int, ...] = (SAMPLES // 2, SAMPLES // 2)
 ) -> tuple[Images, Floats]:
-    """The first images of seed 0, in calls of the given sizes, and their z."""
-    run, starts = open_session(sampler, device, name=SAMPLER).run, np.cumsum((0, *calls[:-1])).tolist()
-    drawn = [run(["images", "z"], rows(size, 0, start, 1.0)) for start, size in zip(starts, calls, strict=True)]
+    """The first images of seed 0, of each class in its turn, in calls of the given sizes, and their z."""
+    session, starts = open_session(sampler, device, name=SAMPLER), np.cumsum((0, *calls[:-1])).tolist()
+    classes = classes_of(session, SAMPLER)
+    drawn = [
+        session.run(["images", "z"], rows(size, 0, start, 1.0) | label_input(in_turn(classes, size, start)))
+        for start, size in zip(starts, calls, strict=True)
+    ]
     images, z = (np.concatenate(column) for column in zip(*drawn, strict=True))
     return images, z

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from pipeline.graphs.labels import classes_of, in_turn, label_input
 from pipeline.runtime.draws import rows
 from pipeline.runtime.sampler import SAMPLER
 from pipeline.runtime.session import Device, open_session
@@ -23,14 +24,15 @@ def measure_speedups(plain: bytes, variant: bytes, device: Device) -> dict[int, 
     400 rounds of one call each, or as many as 1.5 seconds hold: other work on the machine comes in bursts. The files
     are samplers.
     """
-    runs = [open_session(content, device, name=SAMPLER).run for content in (plain, variant)]
+    sessions = [open_session(content, device, name=SAMPLER) for content in (plain, variant)]
+    classes = classes_of(sessions[0], SAMPLER)
 
     def turn(size: int) -> Sequence[float]:
         durations = []
-        for run in runs:
-            given = rows(size, 0, 0, 1.0)
+        for session in sessions:
+            given = rows(size, 0, 0, 1.0) | label_input(in_turn(classes, size))
             start = time.perf_counter()
-            run(["images"], given)
+            session.run(["images"], given)
             durations.append(time.perf_counter() - start)
         return durations
 

@@ -1,0 +1,131 @@
+"""A conditional model in its exported files: the class goes in as `label`, int64 [n]."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.export import build_files
+from pipeline.graphs import parity
+from pipeline.graphs.detection import measure_auroc, measure_detection
+from pipeline.graphs.manifest import build_manifest
+from pipeline.graphs.parity import check_parity, measure_parity
+from pipeline.graphs.triton import model_config
+from pipeline.graphs.variants.bound import DecoderBound
+from pipeline.graphs.variants.choice import finish_pair, latents
+from pipeline.graphs.variants.half import to_half
+from pipeline.graphs.variants.layers import ranges
+from pipeline.graphs.variants.quality import Yardstick
+from pipeline.graphs.variants.quantise import quantise, ranged_tensors
+from pipeline.runtime import Sampler, open_session
+from pipeline.runtime.metadata import Metadata
+from pipeline.vae.model import VAE, VAEConfig
+
+NAMES = ("ant", "bee", "cat")
+IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+LABELS = np.arange(60) % 3
+KINDS = [("mlp", (16, 12), "standard"), ("conv", (6, 4), "per_class")]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[2]}")
+def made(request):
+    network, hidden, prior = request.param
+    torch.manual_seed(0)
+    config = VAEConfig(
+        (1, 8, 8), network, hidden, "silu", 3, "bernoulli", "learned", 1, prior, 4, condition="label", classes=NAMES
+    )
+    vae = VAE(config).eval()
+    with torch.no_grad():
+        for parameter in (*vae.decoder.parameters(), *vae.prior.parameters(), vae.encoder.class_bias.weight):
+            parameter.mul_(2).add_(0.3 * torch.randn_like(parameter))
+    metadata = Metadata("", 3, (1, 8, 8), "bernoulli", prior, "elbo", "da7a" * 16, "9a3a" * 16, "0fb6cfb", "8f14e45f")
+    return vae, build_files(vae, metadata, 2, IMAGES, labels=LABELS)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    for name, content in made[1].items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "manifest.json").write_text(json.dumps(build_manifest(made[1])))
+    return tmp_path
+
+
+def test_every_file_computes_what_torch_does_of_every_class(made, monkeypatch):
+    vae, files = made
+    images = np.moveaxis(IMAGES, 1, -1)
+    errors = measure_parity(files, vae, images, labels=LABELS)
+    check_parity(errors, 1e-4)
+    monkeypatch.setattr(parity, "in_turn", lambda classes, count: np.zeros(count, np.int64))
+    with torch.no_grad():
+        vae.decoder.class_bias.weight[2] += 1  # a fault that one class alone has is seen
+        try:
+            assert measure_parity(files, vae, images, labels=LABELS)["decoder_max_abs_error"] < 1e-4
+            monkeypatch.undo()
+            assert measure_parity(files, vae, images, labels=LABELS)["decoder_max_abs_error"] > 1e-2
+        finally:
+            vae.decoder.class_bias.weight[2] -= 1
+
+
+def test_the_sampler_draws_the_class_it_is_asked_for_by_name(made, folder):
+    vae, _ = made
+    sampler = Sampler(folder, "cpu")
+    assert sampler.labels == NAMES
+    z = sampler.latents(20, seed=3, label="cat")
+    with torch.no_grad():
+        means = vae.mean(torch.from_numpy(z), torch.full((20,), 2)).numpy()
+    found = sampler.sample(20, seed=3, label="cat").astype(int)
+    assert np.abs(found[..., 0] - np.rint(means[:, 0] * 255)).max() <= 1
+    assert np.abs(found - sampler.sample(20, seed=3, label="ant")).max() > 5
+
+
+def test_the_scale_of_scores_is_that_of_images_of_their_own_classes(made, folder):
+    _, files = made
+    session = open_session(files["scorer.onnx"], "cpu", name="scorer.onnx")
+    levels = json.loads(session.get_modelmeta().custom_metadata_map["score_quantiles"])
+    asked = {"images": np.moveaxis(IMAGES, 1, -1), "label": LABELS}
+    assert max(levels["scores"]) <= session.run(["score"], asked)[0].max() + 1e-3
+    score, _ = Sampler(folder, "cpu").score(asked["images"][:1], label="bee")
+    assert score[0] == pytest.approx(session.run(["score"], {"images": asked["images"][:1], "label": [1]})[0][0])
+
+
+def test_the_manifest_names_the_classes_and_triton_knows_the_input(made):
+    _, files = made
+    manifest = build_manifest(files)
+    assert manifest["labels"] == list(NAMES)
+    assert "labels" not in manifest["metadata"]
+    for name, content in files.items():
+        assert '{ name: "label", data_type: TYPE_INT64, dims: [ 1 ]' in model_config(name, content)
+
+
+def test_smaller_arithmetic_knows_the_classes_too(made):
+    vae, files = made
+    decoder = onnx.load_model_from_string(files["decoder.onnx"])
+    z = latents(files, np.moveaxis(IMAGES, 1, -1), LABELS)
+    made_of = ranges(decoder, ranged_tensors(decoder.graph), z, np.tile(LABELS, 2))
+    x, label = torch.from_numpy(IMAGES / 255).float(), torch.from_numpy(LABELS)
+    yardstick = Yardstick(files, DecoderBound(vae, "elbo", x, label), np.moveaxis(IMAGES, 1, -1))
+    for variant, smaller in (("int8", quantise(decoder, made_of)), ("fp16", to_half(decoder))):
+        pair = finish_pair(smaller, files, variant)
+        assert json.loads(open_session(pair["sampler.onnx"], "cpu").get_modelmeta().custom_metadata_map["labels"])
+        found = yardstick.measure(pair, "cpu")
+        assert found.psnr > 25
+        assert abs(found.loss.value) < 1
+
+
+def test_strange_images_are_told_by_the_class_that_finds_them_least_strange(made):
+    _, files = made
+    score = open_session(files["scorer.onnx"], "cpu", name="scorer.onnx").run
+    strange = 255 - IMAGES[:30] // 2
+    least = [
+        np.min([score(["score"], {"images": some, "label": np.full(len(some), y)})[0] for y in range(3)], axis=0)
+        for some in (np.moveaxis(IMAGES, 1, -1), np.moveaxis(strange, 1, -1))
+    ]
+    found = measure_detection(files["scorer.onnx"], IMAGES, strange, 500, LABELS)
+    assert found.held_out.value == pytest.approx(measure_auroc(*least).value)
+
+
+def test_without_classes_a_file_has_no_such_entry(mlp):
+    for name, content in mlp.files.items():
+        assert "labels" not in open_session(content, "cpu", name=name).get_modelmeta().custom_metadata_map
