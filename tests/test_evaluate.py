@@ -313,7 +313,7 @@ def test_whatever_was_trained_the_elbo_is_reported(workplace, objective):
     assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
 
 
-@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
 def test_a_learned_prior_is_trained_and_measured(workplace, prior):
     folder = workplace.train(model__prior=prior, model__prior_components=7, train__epochs=3)
     assert load_checkpoint(folder).model.config.prior == prior
@@ -321,3 +321,15 @@ def test_a_learned_prior_is_trained_and_measured(workplace, prior):
     assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
     assert found["test/elbo"] < -found["test/nll_iw5"] + 1
     assert found["test/kl"] > 0
+
+
+@pytest.mark.parametrize("posterior", ["iaf", "coupling"])
+def test_a_flow_posterior_is_trained_and_measured(workplace, posterior):
+    """As a density; what only Gaussian posteriors have is left out."""
+    folder = workplace.train(model__posterior=posterior, model__flow_hidden=[16], train__epochs=3)
+    assert load_checkpoint(folder).model.flow is not None
+    found = metrics(workplace.evaluate())
+    assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
+    assert found["test/elbo"] < -found["test/nll_iw5"] + 1
+    assert "test/marginal_kl_fitted" in found
+    assert not {"test/mutual_information_nce", "test/amortisation_gap"} & found.keys()
