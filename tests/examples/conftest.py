@@ -47,8 +47,8 @@ def web_example(tmp_path_factory):
     return installed("web", tmp_path_factory)
 
 
-@pytest.fixture
-def browse(web_example, tmp_path):
+@pytest.fixture(scope="session")
+def browse(web_example, tmp_path_factory):
     """Opens a page of this folder beside the web example, in headless Chromium; returns what the page reports.
 
     `files` are put beside it: name -> content.
@@ -56,8 +56,9 @@ def browse(web_example, tmp_path):
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None) or need(BROWSERS[0])
 
     def open_page(page, files):
-        site = make_site(web_example, tmp_path / "site", page, files)
-        with served(site) as (address, reports), running(chromium, f"{address}/{page}", tmp_path / "profile"):
+        folder = tmp_path_factory.mktemp("browser")
+        site = make_site(web_example, folder / "site", page, files)
+        with served(site) as (address, reports), running(chromium, f"{address}/{page}", folder / "profile"):
             report = reports.get(timeout=60)
         assert "error" not in report, report["error"]
         return report

@@ -7,6 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from samplers import (
+    MIXTURES,
+    SAMPLERS,
+    assert_same_choice,
+    assert_same_draws,
+    draw,
+    make_samplers,
+    with_choice,
+)
 
 from pipeline.graphs.noise import noise_model
 from pipeline.graphs.triton import model_config, triton_repository
@@ -138,6 +147,23 @@ def test_the_oldest_onnxruntime_runs_every_file_and_gives_the_same_numbers(expor
             with np.load(tmp_path / "outputs" / f"{path}.npz") as found:
                 for output, values in zip(opened.get_outputs(), expected, strict=True):
                     assert_close(found[output.name], values)
+
+
+def test_the_oldest_onnxruntime_draws_from_every_kind_of_sampler(mlp, conv, run_there, tmp_path):
+    samplers = make_samplers(mlp, conv)
+    graphs = samplers | {f"{name}'s choice": with_choice(samplers[name]) for name in MIXTURES}
+    given = {"seed": np.full(100, 7), "index": np.arange(100), "temperature": np.linspace(0, 2, 100, dtype=np.float32)}
+    np.savez(tmp_path / "rows.npz", **given)
+    arguments = []
+    for name, content in graphs.items():
+        (tmp_path / name).write_bytes(content)
+        arguments += [tmp_path / name, tmp_path / "rows.npz", tmp_path / f"{name}.npz"]
+    assert run_there("run_with_onnxruntime.py", *arguments).startswith(f"{OLDEST_ONNXRUNTIME}.")
+    found = {name: np.load(tmp_path / f"{name}.npz") for name in graphs}
+    for name in SAMPLERS:
+        assert_same_draws(found[name], draw(samplers[name], given))
+    for name in MIXTURES:
+        assert_same_choice(found[f"{name}'s choice"], samplers[name], given["seed"], given["index"])
 
 
 def rows_for(file, exported, n=9):

@@ -3,14 +3,12 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from samplers import in_int8
 from sklearn.datasets import load_digits
 
 from pipeline.graphs.onnx_export import finish
 from pipeline.graphs.sampler import sampler_model
-from pipeline.graphs.variants.choice import latents
 from pipeline.graphs.variants.half import to_half
-from pipeline.graphs.variants.layers import ranges
-from pipeline.graphs.variants.quantise import quantise, ranged_tensors
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +21,6 @@ def decoder_of(exported):
     return onnx.load_model_from_string(exported.files["decoder.onnx"])
 
 
-def in_int8(exported, images):
-    decoder = decoder_of(exported)
-    return quantise(decoder, ranges(decoder, ranged_tensors(decoder.graph), latents(exported.files, images)))
-
-
 def finished(exported, decoder, variant):
     """sampler.onnx and decoder.onnx around a decoder, as bytes."""
     metadata = dataclasses.replace(exported.metadata, variant=variant)
@@ -37,13 +30,12 @@ def finished(exported, decoder, variant):
 
 @pytest.fixture(scope="session")
 def int8(trained, pictures):
-    return finished(trained, in_int8(trained, pictures), "int8")
+    return finished(trained, in_int8(trained.files, pictures), "int8")
 
 
 @pytest.fixture(scope="session")
 def int8_conv(conv):
-    images = np.random.default_rng(0).integers(0, 256, (40, 10, 14, 3), dtype=np.uint8)
-    return finished(conv, in_int8(conv, images), "int8")
+    return finished(conv, in_int8(conv.files), "int8")
 
 
 @pytest.fixture(scope="session")
