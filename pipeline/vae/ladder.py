@@ -17,6 +17,8 @@ from pipeline.vae.networks import Centre, Layout, activated, dense, features_giv
 from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat
 from pipeline.vae.priors import Prior
 
+_SIGNAL = 4.0  # beside noise of 1 a smaller m is lost on the decoder, and the KL closes a group before it is of use
+
 
 class LadderEncoder(nn.Module):
     """From images up: one vector of features for each group, and what the posterior makes of it on the way down.
@@ -37,7 +39,7 @@ class LadderEncoder(nn.Module):
         self.up = nn.ModuleList(nn.Sequential(*dense([width, *layout.hidden], layout)) for _ in range(groups - 1))
         self.of_image = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
         self.of_state = nn.ModuleList(nn.Linear(width, given, bias=False) for _ in range(groups))
-        heads = [nn.Linear(width, 2 * latent_dim // groups) for _ in range(groups)]
+        heads = [_head(width, latent_dim // groups) for _ in range(groups)]
         self.heads = nn.ModuleList(nn.Sequential(*activated(width, layout, nn.LayerNorm), head) for head in heads)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -67,9 +69,13 @@ class LadderDecoder(nn.Module):
     def __init__(self, output_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int) -> None:
         super().__init__()
         width, size = layout.hidden[-1], latent_dim // groups
-        self.start = nn.Parameter(torch.randn(width))
+        self.start = nn.Parameter(torch.zeros(width))
         self.priors = nn.ModuleList(nn.Linear(width, 2 * size) for _ in range(groups))
-        self.down = nn.ModuleList(nn.Sequential(*dense([width + size, *layout.hidden], layout)) for _ in range(groups))
+        # z's weights start as those of so few inputs: among those of the state, z would drown and stay unused.
+        given = features_given(layout.hidden[0], layout)
+        self.of_state = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
+        self.of_z = nn.ModuleList(nn.Linear(size, given, bias=False) for _ in range(groups))
+        self.down = nn.ModuleList(nn.Sequential(*_after_first_product(layout)) for _ in range(groups))
         self.last = nn.Sequential(nn.Linear(width, math.prod(output_shape)), nn.Unflatten(1, output_shape))
 
     def forward(self, u: Tensor) -> Tensor:
@@ -87,13 +93,27 @@ class LadderDecoder(nn.Module):
         """The state below a group whose whitened latents are u, [batch, group]."""
         mu, logvar = self.priors[place](state).to(u.dtype).chunk(2, dim=1)
         z = reparameterize(mu, bounded_logvar(logvar), u)
-        moved: Tensor = state + self.down[place](torch.cat([state, z], dim=1)).to(u.dtype)
+        product = self.of_state[place](state) + self.of_z[place](z)
+        moved: Tensor = state + self.down[place](product).to(u.dtype)
         return moved
 
     def end(self, state: Tensor) -> Tensor:
         """The likelihood's parameters from the state below the bottom group."""
         parameters: Tensor = self.last(state).to(state.dtype)
         return parameters
+
+
+def _head(features: int, size: int) -> nn.Linear:
+    """Gives m and log s^2 of a group of so many latents; m starts with `_SIGNAL` times the usual weights."""
+    head = nn.Linear(features, 2 * size)
+    with torch.no_grad():
+        head.weight[:size].mul_(_SIGNAL)
+    return head
+
+
+def _after_first_product(layout: Layout) -> list[nn.Module]:
+    """The hidden layers without the product that the first begins with."""
+    return [*activated(layout.hidden[0], layout, nn.LayerNorm), *dense(layout.hidden, layout)]
 
 
 class _Descent(NamedTuple):

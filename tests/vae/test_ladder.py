@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
+from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.posteriors import Draw, repeat
 from pipeline.vae.priors import StandardNormal
@@ -135,3 +137,19 @@ def test_what_does_not_fit_is_refused_by_name(changes, message):
 def test_a_label_is_refused(vae):
     with pytest.raises(UserError, match="label is given; expected none"):
         vae.posterior(IMAGES, torch.zeros(4, dtype=torch.int64))
+
+
+def test_all_groups_are_used_after_a_few_steps():
+    """A group that the KL closes at the start stays closed."""
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig((1, 8, 8), "ladder", (32,), "silu", 8, "bernoulli", 1.0, latent_groups=2))
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.003)
+    x = torch.from_numpy(load_digits().images[:500, None] / 16).float()
+    for _ in range(150):
+        optimizer.zero_grad()
+        (-elbo(vae, x, torch.randn(500, 8)).elbo.mean()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        mu, logvar = vae.encode(x)
+    groups = gaussian_kl_per_dimension(mu, logvar).mean(0).view(2, 4).sum(1)
+    assert (groups > 0.3).all()
