@@ -88,6 +88,8 @@ class ModelParams(Section):
     (Tomczak and Welling 2018)."""
     normalization: Literal["none", "layer"]
     """`layer`: each example's units (channels and pixels of a stage) are normalised before the non-linearity."""
+    residual_blocks: Annotated[int, Field(ge=0, le=100)]
+    """Of conv: at each stage, so many blocks of two convolutions beside which the input passes unchanged."""
     latent_dim: Positive
     """Dimensions of z; of a ladder, those of all groups together."""
     latent_groups: Positive
@@ -298,6 +300,12 @@ class Params(Section):
             )
         if self.model.network == "conv" and not self.model.hidden:
             raise ValueError("model.hidden is []; expected at least one stage of channels for model.network: conv")
+        if self.model.residual_blocks and (self.model.network != "conv" or self.model.activation == "gated"):
+            raise ValueError(
+                f"model.residual_blocks is {self.model.residual_blocks} while model.network is {self.model.network!r} "
+                f"and model.activation is {self.model.activation!r}; expected model.residual_blocks: 0, or "
+                "model.network: conv and model.activation: silu, relu or tanh"
+            )
         if self.model.network == "ladder":
             self._check_ladder()
         return self

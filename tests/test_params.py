@@ -61,6 +61,11 @@ def test_the_params_of_the_repository_are_valid():
         ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
         ({"model.prior_components": 0}, "model.prior_components is 0; expected a number >= 1"),
         (
+            {"model.residual_blocks": 2},
+            "model.residual_blocks is 2 while model.network is 'mlp' and model.activation is 'silu'; expected "
+            "model.residual_blocks: 0, or model.network: conv and model.activation: silu, relu or tanh",
+        ),
+        (
             {"model.network": "ladder", "model.latent_groups": 5},
             "model.latent_dim is 12 while model.latent_groups is 5; expected a multiple of it "
             "for model.network: ladder",
@@ -478,6 +483,7 @@ def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
         base = {"train.binarize": "none"} if name == "model.likelihood" else {}
         if name == "model.condition":
             base, value = {name: "label"}, REAL["model"]["condition"]
+        base |= {"model.network": "conv"} if name == "model.residual_blocks" else {}
         try:
             params = check_params(changed(base | {name: value}), "params.yaml")
         except UserError:

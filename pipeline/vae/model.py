@@ -51,6 +51,7 @@ class VAEConfig:
     posterior: str = "diagonal"
     flow_layers: int = 1
     flow_hidden: tuple[int, ...] = (1,)
+    residual_blocks: int = 0
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -65,6 +66,8 @@ class VAEConfig:
         if self.sigma not in ("learned", "optimal", "per_pixel") and not is_number:
             raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned, optimal or per_pixel")
         self._check_classes()
+        if not isinstance(self.residual_blocks, int) or self.residual_blocks < 0:
+            raise UserError(f"model.residual_blocks is {self.residual_blocks!r}; expected a whole number from 0 on")
         if self.network == "ladder":
             self._check_ladder()
 
@@ -197,7 +200,7 @@ def _networks(
     config: VAEConfig, parameter_shape: tuple[int, int, int], context_dim: int
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder, with what it tells a flow, and decoder, which gives the likelihood's parameters of an image."""
-    layout = Layout(config.hidden, config.activation, config.normalization)
+    layout = Layout(config.hidden, config.activation, config.normalization, config.residual_blocks)
     if config.network == "ladder":
         sizes = (config.latent_dim, config.latent_groups)
         return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)

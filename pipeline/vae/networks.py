@@ -27,6 +27,7 @@ class Layout(NamedTuple):
     hidden: Sequence[int]
     activation: str
     normalization: str = "none"
+    residual_blocks: int = 0
 
 
 class Centre(nn.Module):
@@ -50,6 +51,24 @@ class Resize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, C, h, w] -> [batch, C, H, W]."""
         return nn.functional.interpolate(x, size=self.size, mode="nearest")
+
+
+class ResidualBlock(nn.Module):
+    """x + two convolutions, each behind an activation (He et al. 2016, arXiv 1603.05027): shape and size stay."""
+
+    def __init__(self, channels: int, layout: Layout) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *activated(channels, layout, layer_norm_2d),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *activated(channels, layout, layer_norm_2d),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, C, H, W] -> [batch, C, H, W]."""
+        moved: Tensor = x + self.layers(x)
+        return moved
 
 
 def mlp_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
@@ -102,7 +121,8 @@ def dense(widths: Sequence[int], layout: Layout) -> list[nn.Module]:
 
 def _convolution(before: int, after: int, layout: Layout, stride: int = 1) -> list[nn.Module]:
     product = nn.Conv2d(before, features_given(after, layout), 3, stride=stride, padding=1)
-    return [product, *activated(after, layout, partial(nn.GroupNorm, 1))]
+    blocks = [ResidualBlock(after, layout) for _ in range(layout.residual_blocks)]
+    return [product, *blocks, *activated(after, layout, layer_norm_2d)]
 
 
 def features_given(features: int, layout: Layout) -> int:
@@ -114,6 +134,10 @@ def activated(features: int, layout: Layout, normalize: Callable[[int], nn.Modul
     """What stands behind the product of a layer of so many features."""
     activation = ACTIVATIONS[layout.activation]()
     return [activation] if layout.normalization == "none" else [normalize(features_given(features, layout)), activation]
+
+
+layer_norm_2d = partial(nn.GroupNorm, 1)
+"""Over channels and pixels of each example: from a number of channels."""
 
 
 def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:

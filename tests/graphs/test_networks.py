@@ -20,8 +20,8 @@ from pipeline.vae.model import VAE, VAEConfig
 CONFIG = VAEConfig((1, 8, 8), "mlp", (24, 16), "gated", 3, "bernoulli", "learned")
 NETWORKS = {
     "gated and normalised": dataclasses.replace(CONFIG, normalization="layer"),
-    "convolutions, normalised": dataclasses.replace(
-        CONFIG, network="conv", hidden=(4, 6), activation="silu", normalization="layer"
+    "residual convolutions, normalised": dataclasses.replace(
+        CONFIG, network="conv", hidden=(4, 6), activation="silu", normalization="layer", residual_blocks=1
     ),
 }
 NETWORKS["ladder"] = dataclasses.replace(

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.networks import Layout, mlp_encoder
+from pipeline.vae.networks import Layout, ResidualBlock, mlp_encoder
 
 CONFIG = VAEConfig((1, 8, 9), "mlp", (16, 12), "gated", 3, "bernoulli", "learned")
 NETWORKS = {
@@ -13,6 +13,9 @@ NETWORKS = {
     "normalised": dataclasses.replace(CONFIG, activation="silu", normalization="layer"),
     "gated and normalised": dataclasses.replace(CONFIG, normalization="layer"),
     "ladder": dataclasses.replace(CONFIG, network="ladder", latent_dim=4, latent_groups=2),
+    "residual": dataclasses.replace(
+        CONFIG, network="conv", hidden=(4, 6), activation="silu", normalization="layer", residual_blocks=2
+    ),
     "convolutions, gated": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6)),
     "convolutions, normalised": dataclasses.replace(CONFIG, network="conv", hidden=(4, 6), normalization="layer"),
 }
@@ -21,7 +24,10 @@ NETWORKS = {
 @pytest.fixture(params=NETWORKS)
 def vae(request):
     torch.manual_seed(0)
-    return VAE(NETWORKS[request.param])
+    vae = VAE(NETWORKS[request.param])
+    if vae.config.network == "ladder":
+        torch.nn.init.normal_(vae.decoder.start)  # it starts at zero, and weights that multiply it learn a step later
+    return vae
 
 
 def test_a_gated_layer_is_a_product_with_its_own_sigmoid():
@@ -56,3 +62,13 @@ def test_every_weight_learns(vae, bf16):
     bound.elbo.mean().backward()
     assert bound.elbo.dtype == torch.float32
     assert not [name for name, weight in vae.named_parameters() if not weight.grad.abs().sum() > 0]
+
+
+def test_a_residual_block_adds_to_what_it_is_given():
+    torch.manual_seed(0)
+    block = ResidualBlock(3, Layout([3], "silu", "layer", 1))
+    x = torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(block(x) - x, block.layers(x))
+    torch.nn.init.zeros_(block.layers[-1].weight)
+    torch.nn.init.zeros_(block.layers[-1].bias)
+    torch.testing.assert_close(block(x), x)
