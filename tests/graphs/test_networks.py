@@ -56,4 +56,4 @@ def test_the_decoder_has_copies_that_are_near_it(made, variant):
         open_session(content, "cpu").run(["x"], {"z": z})
         for content in (copy.SerializeToString(), files["decoder.onnx"])
     )
-    np.testing.assert_allclose(x, expected, atol=0.02 if variant == "int8" else 0.002)
+    np.testing.assert_allclose(x, expected, atol=0.03 if variant == "int8" else 0.002)

@@ -26,9 +26,10 @@ def constants(graph: GraphProto) -> dict[str, NDArray[Any]]:
 
 
 def layers(graph: GraphProto) -> list[NodeProto]:
-    """The dense and convolutional nodes with stored weights and biases, from z on."""
+    """The dense and convolutional nodes with stored weights and biases, from z on; one without a bias is left out."""
     stored = {tensor.name for tensor in graph.initializer}
-    return [node for node in graph.node if node.op_type in ("Gemm", "Conv") and stored.issuperset(node.input[1:])]
+    products = [node for node in graph.node if node.op_type in ("Gemm", "Conv") and len(node.input) == 3]
+    return [node for node in products if stored.issuperset(node.input[1:])]
 
 
 def ancestors(graph: GraphProto, tensor: str) -> list[NodeProto]:
