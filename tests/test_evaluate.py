@@ -323,6 +323,19 @@ def test_a_learned_prior_is_trained_and_measured(workplace, prior):
     assert found["test/kl"] > 0
 
 
+def test_a_ladder_is_trained_and_measured(workplace):
+    """As a density; what only Gaussian posteriors have is left out."""
+    folder = workplace.train(
+        model__network="ladder", model__latent_dim=4, model__latent_groups=2, train__precision="bf16", train__epochs=3
+    )
+    assert load_checkpoint(folder).model.config.latent_groups == 2
+    found = metrics(workplace.evaluate())
+    assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
+    assert found["test/elbo"] < -found["test/nll_iw5"] + 1
+    assert "test/marginal_kl_fitted" in found
+    assert not {"test/mutual_information_nce", "test/amortisation_gap"} & found.keys()
+
+
 @pytest.mark.parametrize("posterior", ["iaf", "coupling"])
 def test_a_flow_posterior_is_trained_and_measured(workplace, posterior):
     """As a density; what only Gaussian posteriors have is left out."""
