@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from explorer import serve_model
+from missing import skip_unless_ci
 from PIL import Image
 from server_process import vae_serve
 
@@ -35,7 +36,7 @@ def triton_server(triton_environment, tmp_path_factory):
     triton, library = packages / "pytriton" / "tritonserver", find_libpython(version)
     stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.exists() or library is None:
-        pytest.skip("Triton's Python backend needs Linux on x86-64 and Python as a shared library")
+        skip_unless_ci("Triton's Python backend needs Linux on x86-64 and Python as a shared library")
     backends = tmp_path_factory.mktemp("backends")
     shutil.copytree(triton / "backends" / "python", backends / "python")
     shutil.copy(stub, backends / "python")
@@ -148,13 +149,20 @@ def check(answers, sampler, inputs, n=5):
     np.testing.assert_allclose(answers["scorer"]["error"], error, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("server", ["vae serve", "Triton"])
-def test_every_model_of_either_server_answers_as_the_files_do(server, exported, triton_server, ask_models):
+def test_every_model_of_vae_serve_answers_as_the_files_do(exported, ask_models):
+    with vae_serve(exported.folder) as address:
+        check_server(address, exported, ask_models)
+
+
+def test_every_model_of_triton_answers_as_the_files_do(exported, triton_server, ask_models):
+    with triton_server(exported.folder / "triton") as address:
+        check_server(address, exported, ask_models)
+
+
+def check_server(address, exported, ask_models):
     sampler = Sampler(exported.folder, "cpu")
-    serve = {"vae serve": vae_serve(exported.folder), "Triton": triton_server(exported.folder / "triton")}[server]
-    with serve as address:
-        inputs = inputs_for(sampler)
-        check(ask_models(address, inputs), sampler, inputs)
+    inputs = inputs_for(sampler)
+    check(ask_models(address, inputs), sampler, inputs)
 
 
 @pytest.mark.skipif("TRITON_URL" not in os.environ, reason="TRITON_URL is not set: docs/serving.md starts the server")

@@ -1,11 +1,10 @@
 """Examples with what npm installs for them. What is missing skips a test; in CI, it fails."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from missing import skip_unless_ci
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH")
@@ -29,9 +28,3 @@ def need(program):
     if found is None:
         skip_unless_ci(f"{program} is not installed")
     return found
-
-
-def skip_unless_ci(reason):
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; CI needs it")
-    pytest.skip(reason)

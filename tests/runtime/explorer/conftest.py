@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 from chromium import Browser, find_chromium
 from explorer import Explorer, serve_folder, serve_model
-from npm import install, skip_unless_ci
+from missing import skip_unless_ci
+from npm import install
 
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import write_explorer
