@@ -18,7 +18,9 @@ async function main() {
 }
 
 async function open(model) {
-  const session = await InferenceSession.create(model);
+  const session = await InferenceSession.create(model).catch((error) => {
+    throw new Error(`${model}: is missing or is no ONNX file (${error.message.split("\n")[0]})`);
+  });
   if (session.inputNames.join() === "seed,index,temperature") return session;
   throw new Error(`${model}: its inputs are ${session.inputNames}; expected a sampler.onnx of a model without classes`);
 }
@@ -84,7 +86,7 @@ function parse(args) {
   if (positionals.length !== 2) throw new Error("expected MODEL and OUT.png");
   const count = whole("count", values.count, 1n, 100000n);
   const first = whole("first", values.first, 0n, INDEX_LIMIT - count);
-  const temperature = Number(values.temperature);
+  const temperature = values.temperature.trim() === "" ? NaN : Number(values.temperature);
   if (!(temperature >= 0 && temperature <= 1000)) {
     throw new Error(`--temperature is ${values.temperature}; expected 0 to 1000`);
   }

@@ -13,6 +13,11 @@ from samplers import assert_same_images
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+EXPECTED_BY_PAGE = {
+    "seed": f"a whole number from 0 to {SEED_LIMIT - 1}",
+    "count": "a whole number from 1 to 256",
+    "temperature": "a number from 0 to 3",
+}
 
 
 def test_node_example_writes_the_images_of_python(node_example, model, tmp_path):
@@ -27,7 +32,18 @@ def test_node_example_writes_the_images_of_python(node_example, model, tmp_path)
 
 @pytest.mark.parametrize(
     "argument",
-    ["--seed=-1", f"--seed={SEED_LIMIT}", "--seed=1.5", "--count=0", f"--first={INDEX_LIMIT}", "--temperature=-1"],
+    [
+        "--seed=-1",
+        f"--seed={SEED_LIMIT}",
+        "--seed=1.5",
+        "--count=0",
+        "--count=100001",
+        f"--first={INDEX_LIMIT}",
+        "--temperature=-1",
+        "--temperature=1001",
+        "--temperature=nan",
+        "--temperature=",
+    ],
 )
 def test_node_example_refuses_what_the_sampler_cannot_draw(node_example, mlp, tmp_path, argument):
     done = run_node_example(node_example, mlp.folder / "sampler.onnx", tmp_path / "grid.png", argument)
@@ -44,13 +60,43 @@ def test_node_example_says_what_is_wrong_with_a_file(node_example, mlp, tmp_path
     assert not (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no model", slice(-50)], ids=["missing", "empty", "text", "truncated"])
+def test_node_example_says_that_a_file_is_no_model(node_example, mlp, tmp_path, content):
+    file = tmp_path / "sampler.onnx"
+    if content is not None:
+        file.write_bytes(mlp.files["sampler.onnx"][content] if isinstance(content, slice) else content)
+    done = run_node_example(node_example, file, tmp_path / "grid.png")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {file}: is missing or is no ONNX file (")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "grid.png").exists()
+
+
 def test_web_example_shows_the_images_of_python(browse, model):
     seen = browse("app_page.html", {"sampler.onnx": (model.folder / "sampler.onnx").read_bytes()})
     assert seen["errors"] == []
     assert seen["first"]["status"] == "16 images of seed 7"
     assert_shows(seen["first"]["images"], model.sampler.sample(16, seed=7))
     assert_shows(seen["edge"]["images"], model.sampler.sample(5, seed=SEED_LIMIT - 1))
-    assert seen["beyond"]["status"] == f"No images: seed is {SEED_LIMIT}; expected at most {SEED_LIMIT - 1}"
+    for asked, status in seen["refused"].items():
+        name, _, value = asked.partition("=")
+        assert status == f"No images: {name} is {value or 'NaN'}; expected {EXPECTED_BY_PAGE[name]}"
+    assert len(seen["refused"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("choose", "reason"),
+    [
+        (lambda mlp: mlp.files["sampler.onnx"][:-50], "sampler.onnx is missing or is no ONNX file ("),
+        (lambda mlp: mlp.files["decoder.onnx"], "the inputs of sampler.onnx are z; expected a sampler.onnx"),
+    ],
+    ids=["truncated", "another"],
+)
+def test_web_example_says_what_is_wrong_with_a_file(browse, mlp, choose, reason):
+    seen = browse("app_page.html", {"sampler.onnx": choose(mlp)})
+    assert seen["first"]["images"] == []
+    assert seen["first"]["status"].startswith(f"No images: {reason}")
+    assert "\n" not in seen["first"]["status"]
 
 
 def assert_shows(canvases, images):
