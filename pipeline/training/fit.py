@@ -83,6 +83,7 @@ class Fit:
                 self._go_back(error)
         if self._best is None:
             raise UserError("train: no epoch was finished; expected train.epochs >= 1")
+        self._save()  # checkpoint and store are still to be written: a kill there costs no step
         return named_weights(self.trainer.model, self._best), self.history
 
     def _epoch(self) -> None:
@@ -123,6 +124,8 @@ class Fit:
                 raise self._wish.stopped(f"{where}; the same command goes on from there")
 
     def _save(self) -> bool:
+        if self.trainer.is_held_back:  # at a GPU, seen at the next look: the state before those steps is the good one
+            return False
         state = self._state(copied=self._good is not None)
         if self._good is not None:
             self._good = state
@@ -146,7 +149,7 @@ class Fit:
         returns = self.history.returns + 1
         if self._good is None:
             raise UserError(
-                f"train: {error}; the update was not applied; expected finite terms: try a lower "
+                f"train: {error}; expected finite terms: try a lower "
                 "train.learning_rate, or train.on_nonfinite: rollback"
             ) from None
         if returns > MOST_RETURNS:

@@ -33,6 +33,11 @@ class StepGuard:
         return None if self._waits else 1 - self._halted
 
     @property
+    def is_holding_back(self) -> bool:
+        """Whether a step was held back; a GPU is waited for."""
+        return self._halted.item() > 0
+
+    @property
     def largest(self) -> Tensor:
         """The largest norm of a step that was taken, []."""
         return self._largest

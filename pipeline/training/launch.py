@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,6 +41,8 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         UserError: a rank failed, or the environment does not say where the machines meet.
     """
     backend, endpoint, options = _meeting_point(nodes, os.environ)
+    # Each rank would take every core for itself, and threads that wait for a core spin.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(devices)))
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -63,6 +66,11 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
     finally:  # torch leaves its own behind
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def threads_per_rank(devices: int) -> int:
+    """The threads that torch would take in this process, shared out among so many ranks; at least one each."""
+    return max(1, torch.get_num_threads() // devices)
 
 
 def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:

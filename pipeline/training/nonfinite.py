@@ -29,5 +29,5 @@ def describe_terms(epoch: int, step: int, examples: Tensor, bound: Bound) -> str
     recon, kl = (torch.mean(term).item() for term in (bound.recon, bound.kl))
     return (
         f"{what} is not finite at epoch {epoch}, step {step + 1} (recon {recon:g}, kl {kl:g}; "
-        f"training examples {named}{more})"
+        f"training examples {named}{more}); the update was not applied"
     )

@@ -121,6 +121,11 @@ class Trainer:
                 sums += _sum_terms(self._bound(batch))
         return self._means("val", self.ranks.add_up(sums), len(self.feed.val))
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a step was not finite and the weights wait for somebody to look."""
+        return self._guard.is_holding_back
+
     def score(self, metrics: Metrics) -> float:
         """What the best epoch has most of: the validation ELBO, or the auto-encoder's reconstruction term."""
         return metrics["val/recon" if self.params.objective == "autoencoder" else "val/elbo"]

@@ -36,7 +36,7 @@ def test_a_nan_in_a_batch_names_the_step_the_example_and_the_terms(make_trainer,
     assert 17 in trainer.feed.examples(1, step)
     [line] = str(error.value).splitlines()
     assert line.startswith(f"the loss is not finite at epoch 1, step {step + 1} (recon nan, kl ")
-    assert line.endswith("; training examples 17)")
+    assert line.endswith("; training examples 17); the update was not applied")
 
 
 def test_a_step_that_is_not_finite_never_reaches_weights_average_or_optimizer(make_trainer, poison):
@@ -79,7 +79,7 @@ def test_rollback_goes_on_with_half_the_learning_rate(make_trainer, poison, caps
 
 def test_rollback_gives_up_after_five_returns(make_trainer, poison, capsys):
     poison(17)
-    with pytest.raises(UserError, match=r"training examples 17\); given up after 5 returns") as error:
+    with pytest.raises(UserError, match=r"training examples 17\); .*not applied; given up after 5 returns") as error:
         Fit(make_trainer(on_nonfinite="rollback")).run()
     assert "\n" not in str(error.value)
     assert capsys.readouterr().out.count("of the learning rate") == 5

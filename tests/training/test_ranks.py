@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import UserError
-from pipeline.training.launch import is_launched, launch
+from pipeline.training.launch import is_launched, launch, threads_per_rank
 from pipeline.training.ranks import Ranks, ranks_of_environment
 
 PROGRAM = str(Path(__file__).with_name("train_on_ranks.py"))
@@ -84,6 +84,11 @@ def test_several_machines_need_a_meeting_point(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"train.nodes is 2; expected .* MASTER_ADDR, MASTER_PORT, NODE_RANK"):
         launch(["program.py"], devices=1, nodes=2)
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    assert [threads_per_rank(devices) for devices in (1, 2, 3, 16)] == [8, 4, 2, 1]
 
 
 def test_a_rank_starts_no_ranks_of_its_own():

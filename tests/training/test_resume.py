@@ -39,7 +39,7 @@ def test_every_state_leads_to_the_same_end(make_trainer, decay):
     changes = CHANGES | {"ema_decay": decay, "max_gradient_norm": 5.0}
     kept = Kept()
     expected = digest(*Fit(make_trainer(**changes), kept).run())
-    assert len(kept.states) == 4 * (12 + 1)
+    assert len(kept.states) == 4 * (12 + 1) + 1  # after each step, each epoch, and at the end
     for state in kept.states[::5]:
         fit = Fit(make_trainer(**changes))
         fit.resume(state)
@@ -147,3 +147,23 @@ def test_truncated_checkpoints_are_passed_over_to_the_same_end(make_trainer, unb
         state.write_bytes(state.read_bytes()[:-10])
     assert train(make_trainer(**CHANGES), tmp_path) == unbroken
     assert capsys.readouterr().err.count("not a whole checkpoint") == damaged
+
+
+def test_a_kill_after_the_last_step_trains_no_step_again(make_trainer, unbroken, tmp_path):
+    with Scratch(tmp_path, "training") as scratch:
+        Fit(make_trainer(**CHANGES), scratch).run()
+    steps = []
+    with Scratch(tmp_path, "training") as scratch:
+        fit = Fit(make_trainer(**CHANGES), scratch, on_step=steps.append)
+        fit.resume(scratch.load())
+        assert digest(*fit.run()) == unbroken
+    assert steps == []
+
+
+def test_a_state_with_steps_that_were_held_back_is_not_saved(make_trainer, tmp_path):
+    with Scratch(tmp_path, "training") as scratch:
+        trainer = make_trainer()
+        fit = Fit(trainer, scratch)
+        trainer._guard._halted.fill_(1)  # as a GPU does by itself, between two looks
+        assert not fit._save()
+        assert scratch.load() is None
