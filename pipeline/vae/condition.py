@@ -1,7 +1,5 @@
 """The class of an image as a condition of the model: q(z|x, y), p(x|z, y)."""
 
-import math
-
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
@@ -20,9 +18,9 @@ class Conditioned(nn.Module):
         super().__init__()
         place, layer = next((k, layer) for k, layer in enumerate(network) if isinstance(layer, nn.Linear | nn.Conv2d))
         self.first, self.rest = network[: place + 1], network[place + 1 :]
+        # From N(0, 1), as large as what the layer makes of its input. Biases that start small leave z to say what the
+        # class is, and draws of one class then look like another.
         self.class_bias = nn.Embedding(classes, layer.weight.shape[0])
-        # As the weights of those inputs would start: torch's default for the layer.
-        nn.init.uniform_(self.class_bias.weight, -(bound := 1 / math.sqrt(layer.weight[0].numel())), bound)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """What the network makes of x, [batch, ...], of the classes `label`, int64 [batch]."""
