@@ -1,6 +1,7 @@
 """Samples of small models over real digits, judged."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def prepared(labelled):
         Split(images[part], labels[part] if labelled else None)
         for part in (slice(1000), slice(1000, 1100), slice(1100, 1400))
     )
-    return PreparedData(train, val, test, None, {"classes": [str(d) for d in range(10)] if labelled else None})
+    meta = {"classes": [str(d) for d in range(10)] if labelled else None}
+    return PreparedData(train, val, test, None, meta, Path("data/prepared"))
 
 
 DATA, UNLABELLED = prepared(True), prepared(False)
