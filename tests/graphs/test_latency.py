@@ -10,7 +10,8 @@ def clock(monkeypatch):
     """A clock that a call of the sampler advances by the next of these seconds; also the calls so far."""
     seconds, calls = [], []
 
-    def sample(sampler, n):
+    def sample(sampler, n, label):
+        assert label is None
         calls.append(n)
         now[0] += seconds[min(len(calls), len(seconds)) - 1]
 
