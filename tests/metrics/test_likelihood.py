@@ -31,9 +31,9 @@ def test_memory_limit_does_not_change_the_estimate(model, given):
 def test_exactly_k_samples_are_decoded_for_each_image(model, given, monkeypatch):
     seen = []
 
-    def counting(model, x, q, eps):
+    def counting(model, x, q, eps, label):
         seen.append(eps.shape[0] * eps.shape[1])
-        return importance_samples(model, x, q, eps)
+        return importance_samples(model, x, q, eps, label)
 
     monkeypatch.setattr("pipeline.metrics.likelihood.importance_samples", counting)
     estimate(model, given, 33, 0, 100)
