@@ -1,0 +1,97 @@
+"""params.yaml as a whole: read, and checked by its sections and their combinations."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.errors import UserError
+from pipeline.params.combinations import check_combinations
+from pipeline.params.messages import describe
+from pipeline.params.sections import (
+    EvaluateParams,
+    ExportParams,
+    HealthParams,
+    ModelParams,
+    PrepareParams,
+    Section,
+    TrainParams,
+)
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Params(Section):
+    """The whole of params.yaml, one section for each stage and one for the model."""
+
+    prepare: PrepareParams
+    model: ModelParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    health: HealthParams
+    export: ExportParams
+
+    @model_validator(mode="after")
+    def _combinations_make_sense(self) -> "Params":
+        check_combinations(self.model, self.train, self.evaluate, self.export)
+        return self
+
+    def digest(self) -> str:
+        """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits."""
+        values = self.model_dump(mode="json", include={"prepare", "model", "train"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def flatten(section: BaseModel, prefix: str) -> dict[str, Any]:
+    """`{"train.beta": 1.0, ...}` of one section: the form in which MLflow shows params."""
+    return {f"{prefix}.{name}": value for name, value in section.model_dump(mode="json").items()}
+
+
+def load_params(path: Path | str = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: the file is missing or not YAML, a name is unknown or missing, or a value is out of range.
+    """
+    return check_params(read_yaml(path), path)
+
+
+def check_params(content: dict[str, Any], source: Path | str) -> Params:
+    """Check `content`; errors name `source`.
+
+    Raises:
+        UserError: a name is unknown or missing, or a value is out of range.
+    """
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe(error.errors(), Params)}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping, as DVC reads it (`1e-3` is a number, a repeated key is an error).
+
+    Raises:
+        UserError: the file is missing, is not YAML, or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found in {Path.cwd()}; expected the pipeline's params") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = (error.problem or error.context or "unreadable").splitlines()[0]
+        raise UserError(f"{path}: YAML syntax error at {place}: {problem}") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: YAML error: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}; expected sections such as 'train:'")
+    return content

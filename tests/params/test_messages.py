@@ -1,0 +1,143 @@
+import math
+
+import pytest
+from changed_params import REAL, changed, message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train.beta": -1.0}, "train.beta is -1.0; expected a number >= 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate is 0; expected a number > 0"),
+        ({"train.ema_decay": 1.0}, "train.ema_decay is 1.0; expected a number < 1"),
+        ({"train.epochs": 0}, "train.epochs is 0; expected a number >= 1"),
+        ({"train.seed": -1}, "train.seed is -1; expected a number >= 0"),
+        ({"train.seed": 2**32}, "train.seed is 4294967296; expected a number <= 4294967295"),
+        ({"train.early_stopping_epochs": 0}, "train.early_stopping_epochs is 0; expected a number >= 1, or null"),
+        (
+            {"model.sigma": 0.0},
+            "model.sigma is 0.0; expected a number >= 0.001, or one of learned, optimal or per_pixel",
+        ),
+        ({"model.likelihood_components": 0}, "model.likelihood_components is 0; expected a number >= 1"),
+        ({"model.prior_components": 0}, "model.prior_components is 0; expected a number >= 1"),
+        ({"model.likelihood_components": 101}, "model.likelihood_components is 101; expected a number <= 100"),
+        ({"model.hidden": [400, 0]}, "model.hidden.1 is 0; expected a number >= 1"),
+        ({"prepare.image_size": [0, 28]}, "prepare.image_size.0 is 0; expected a number >= 1"),
+        ({"prepare.val_fraction": 1.0}, "prepare.val_fraction is 1.0; expected a number < 1"),
+        ({"export.max_parity_error": 0.0}, "export.max_parity_error is 0.0; expected a number > 0"),
+        ({"export.score_samples": 0}, "export.score_samples is 0; expected a number >= 1"),
+        ({"export.detection_images": 1}, "export.detection_images is 1; expected a number >= 2"),
+        ({"export.min_speedup": 0}, "export.min_speedup is 0; expected a number > 0, or null"),
+        ({"export.max_quality_loss": -0.1}, "export.max_quality_loss is -0.1; expected a number >= 0"),
+        ({"evaluate.ais_images": -1}, "evaluate.ais_images is -1; expected a number >= 0"),
+        ({"evaluate.ais_schedule": "cubic"}, "evaluate.ais_schedule is 'cubic'; expected one of linear or sigmoid"),
+        ({"health.min_active_share": 1.5}, "health.min_active_share is 1.5; expected a number <= 1, or null"),
+        ({"health.max_prior_gap": -0.1}, "health.max_prior_gap is -0.1; expected a number >= 0, or null"),
+        ({"export.max_latency_ms": 0}, "export.max_latency_ms is 0; expected a number > 0, or null"),
+        (
+            {"export.registered_model": "vae/1"},
+            "export.registered_model is 'vae/1'; expected a name of letters, digits, . _ and -, or null",
+        ),
+        ({"evaluate.importance_samples": 0}, "evaluate.importance_samples is 0; expected a number >= 1"),
+    ],
+)
+def test_a_value_out_of_range_is_named(changes, expected):
+    assert message(changed(changes)) == f"params.yaml: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train.epochs": "ten"}, "train.epochs is 'ten'; expected a whole number"),
+        ({"train.epochs": 10.5}, "train.epochs is 10.5; expected a whole number"),
+        ({"train.epochs": True}, "train.epochs is True; expected a whole number"),
+        ({"train.epochs": None}, "train.epochs is None; expected a whole number"),
+        ({"train.beta": "1"}, "train.beta is '1'; expected a number"),
+        ({"train.beta": True}, "train.beta is True; expected a number"),
+        ({"train.beta": [1.0]}, "train.beta is [1.0]; expected a number"),
+        ({"model.hidden": 400}, "model.hidden is 400; expected a list"),
+        ({"model.hidden": ["wide"]}, "model.hidden.0 is 'wide'; expected a whole number"),
+        (
+            {"model.sigma": "learnt"},
+            "model.sigma is 'learnt'; expected a number, or one of learned, optimal or per_pixel; "
+            "did you mean learned?",
+        ),
+        (
+            {"model.likelihood": "continous_bernoulli"},
+            "model.likelihood is 'continous_bernoulli'; expected one of bernoulli, continuous_bernoulli, gaussian, "
+            "discretized_logistic or logistic_mixture; did you mean continuous_bernoulli?",
+        ),
+        ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp, conv or ladder"),
+        (
+            {"train.device": "cuda:0"},
+            "train.device is 'cuda:0'; expected one of auto, cpu or cuda; did you mean cuda?",
+        ),
+        (
+            {"train.early_stopping_epochs": "no"},
+            "train.early_stopping_epochs is 'no'; expected a whole number, or null",
+        ),
+        (
+            {"export.champion_metric": "kl"},
+            "export.champion_metric is 'kl'; expected one of nll_iw, elbo or bits_per_dim",
+        ),
+        ({"export.max_nll": "low"}, "export.max_nll is 'low'; expected a number, or null"),
+        ({"prepare.root": 3}, "prepare.root is 3; expected text"),
+        ({"prepare.held_out_labels": 4}, "prepare.held_out_labels is 4; expected a list"),
+        ({"prepare.held_out_labels": [4.5]}, "prepare.held_out_labels.0 is 4.5; expected text, or a whole number"),
+        ({"prepare.root": ""}, "prepare.root is ''; expected some text"),
+        ({"prepare.image_size": 28}, "prepare.image_size is 28; expected a list, or null"),
+        ({"prepare.image_size": [28]}, "prepare.image_size.1 is missing; expected a value (a list may be too short)"),
+        ({"prepare.image_size": [28, 28, 1]}, "prepare.image_size is [28, 28, 1]; expected fewer entries, or null"),
+    ],
+)
+def test_a_value_of_another_type_is_named(changes, expected):
+    assert message(changed(changes)) == f"params.yaml: {expected}"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["train.beta", "train.learning_rate", "model.sigma", "export.max_parity_error"])
+def test_a_number_that_is_not_finite_is_refused(name, value):
+    expected = message(changed({name: value}))
+    assert expected.startswith(f"params.yaml: {name} is {value}; expected a ")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("train.bata", "train.bata is not a known param; did you mean train.beta?"),
+        ("train.learning-rate", "train.learning-rate is not a known param; did you mean train.learning_rate?"),
+    ],
+)
+def test_an_unknown_param_is_answered_with_the_nearest(name, expected):
+    assert message(changed({name: 1.0})) == f"params.yaml: {expected}"
+
+
+def test_an_unknown_param_that_is_near_to_none_is_answered_with_all():
+    unknown, known = "xyzzy" * 5, ", ".join(f"export.{name}" for name in REAL["export"])
+    expected = f"export.{unknown} is not a known param; expected one of {known}"
+    assert message(changed({f"export.{unknown}": 1})) == f"params.yaml: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("trian", "trian is not a known param; did you mean train?"),
+        ("zzz", "zzz is not a known param; expected one of prepare, model, train, evaluate, health, export"),
+    ],
+)
+def test_an_unknown_section_is_answered_with_the_nearest(name, expected):
+    assert message({**REAL, name: {}}) == f"params.yaml: {expected}"
+
+
+def test_a_missing_section_and_a_missing_param_are_named():
+    without_section = {name: section for name, section in REAL.items() if name != "export"}
+    assert message(without_section).startswith("params.yaml: export is missing; expected a ")
+    without_param = changed({})
+    del without_param["train"]["beta"]
+    assert message(without_param).startswith("params.yaml: train.beta is missing; expected a value")
+
+
+@pytest.mark.parametrize("section", [None, 3, "fast", [1]])
+def test_a_section_that_holds_no_params_is_named(section):
+    expected = f"params.yaml: train is {section!r}; expected a section of named params"
+    assert message({**REAL, "train": section}) == expected
