@@ -30,6 +30,9 @@ def compare(
         typer.Option("--lowest/--highest", help="Which value is best, where the metric's name does not say it."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many runs, at most.")] = 20,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Every K of the importance bound, not each run's largest alone.")
+    ] = False,
     form: Annotated[
         Format, typer.Option("--format", help="A table of what fits the terminal; json and csv hold everything.")
     ] = Format.TABLE,
@@ -48,7 +51,7 @@ def compare(
     lowest_first = best_is_lowest(metric) if lowest is None else lowest
     best = ranked(rows, metric, lowest_first)[:limit]
     if form is Format.TABLE:
-        _print_table(best, len(rows), metric, lowest_first)
+        _print_table(best, len(rows), metric, lowest_first, curve)
     else:
         typer.echo(as_json(best) if form is Format.JSON else as_csv(best).rstrip("\n"))
 
@@ -62,13 +65,13 @@ def _read_rows() -> "list[Row]":
     return read_rows()
 
 
-def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool) -> None:
+def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool, curve: bool) -> None:
     from rich.console import Console
 
     from pipeline.commands.run_table import run_table
 
     console = Console(highlight=False, markup=False)
-    table, left_out = run_table(rows, metric, console.width)
+    table, left_out = run_table(rows, metric, console.width, curve)
     console.print(table)
     counted = f"{total} runs" if total > 1 else "1 run"
     shown = f"the best {len(rows)} of {counted}" if len(rows) < total else counted

@@ -19,7 +19,8 @@ from pipeline.commands.ranking import differing, names
 if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
 
-MEASURES = ("test/elbo", "test/recon", "test/kl", "test/nll_iw", "test/bits_per_dim", "test/active_units")
+IMPORTANCE_BOUND = "test/nll_iw"
+MEASURES = ("test/elbo", "test/recon", "test/kl", IMPORTANCE_BOUND, "test/bits_per_dim", "test/active_units")
 FINISHED = "finished"
 STYLES = {"running": "yellow", "failed": "red", "killed": "red"}
 LONGEST = 24  # cells of a name or a value where the terminal cannot hold all columns; a longer one loses its middle
@@ -52,9 +53,12 @@ class Column:
         return max(map(cell_len, [*self.lines.split("\n"), *self.cells]))
 
 
-def run_table(rows: "Sequence[Row]", by: str, width: int) -> tuple[Table, list[str]]:
-    """A table of what fits into `width` cells, and the headings of what does not."""
-    columns = _columns(rows, by)
+def run_table(rows: "Sequence[Row]", by: str, width: int, curve: bool = False) -> tuple[Table, list[str]]:
+    """A table of what fits into `width` cells, and the headings of what does not.
+
+    Of the importance bound it has each run's own K, the largest, or with `curve` every K that was measured.
+    """
+    columns = _columns(rows, by, curve)
     if _total(columns) > width:
         columns = [replace(column, cells=[_shortened(cell) for cell in column.cells]) for column in columns]
     kept: list[Column] = []
@@ -92,14 +96,14 @@ def as_csv(rows: "Sequence[Row]") -> str:
     return text.getvalue()
 
 
-def _columns(rows: "Sequence[Row]", by: str) -> list[Column]:
+def _columns(rows: "Sequence[Row]", by: str, curve: bool) -> list[Column]:
     """All columns in the order in which they stand."""
     statuses = [row.status for row in rows]
     columns = [
         Column("run", [row.name for row in rows], 0),
         _measured(by, rows, 1),
         *(Column(name, [row.params.get(name, NOTHING) for row in rows], 3, True) for name in differing(rows)),
-        *(_measured(name, rows, 5) for name in _measures(rows, by)),
+        *(_measured(name, rows, 5) for name in _measures(rows, by, curve)),
         Column("started (UTC)", [f"{row.started:%Y-%m-%d %H:%M}" for row in rows], 6),
         Column("run id", [row.run_id[:8] for row in rows], 7),
     ]
@@ -111,9 +115,22 @@ def _columns(rows: "Sequence[Row]", by: str) -> list[Column]:
     return columns
 
 
-def _measures(rows: "Sequence[Row]", by: str) -> list[str]:
+def _measures(rows: "Sequence[Row]", by: str, curve: bool) -> list[str]:
     known = [name for name in names(row.metrics for row in rows) if name != by and not name.endswith("_stderr")]
-    return [name for measure in MEASURES for name in sorted(known) if name.startswith(measure)]
+    if not curve:
+        reported = {max(bounds, key=_samples) for row in rows if (bounds := [*filter(_samples, row.metrics)])}
+        known = [name for name in known if not _samples(name) or name in reported]
+    return [name for measure in MEASURES for name in sorted(known, key=_place) if name.startswith(measure)]
+
+
+def _samples(metric: str) -> int:
+    """K of an importance bound's name, 0 of another metric's."""
+    found = re.fullmatch(rf"{IMPORTANCE_BOUND}(\d+)", metric)
+    return int(found[1]) if found else 0
+
+
+def _place(metric: str) -> tuple[int, str]:
+    return _samples(metric), metric
 
 
 def _shortened(cell: str) -> str:

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from datetime import UTC, datetime
 
@@ -103,6 +104,19 @@ def test_of_a_likelihood_bound_in_its_negative_form_less_is_better(compare):
     _, out, _ = compare(THREE, "--by", "test/nll_iw5000")
     assert order(out) == ["better", "worse", "newest"]
     assert "lowest test/nll_iw5000 first" in out
+
+
+def test_of_the_importance_bound_each_run_s_own_k_is_shown_and_its_curve_on_demand(compare):
+    curve = {f"test/nll_iw{k}": 100 - k / 1000 for k in (1, 10, 100, 500)}
+    rows = [row("long", metrics=measured(-106.4) | curve), row("short", metrics=measured(-120.5) | curve)]
+    del rows[1].metrics["test/nll_iw5000"]
+    assert bounds(compare(rows, columns=200)) == ["nll_iw500", "nll_iw5000"]
+    assert bounds(compare(rows, "--curve", columns=200)) == [f"nll_iw{k}" for k in (1, 10, 100, 500, 5000)]
+
+
+def bounds(ended):
+    """The importance bounds among the headings of a table, from the left."""
+    return re.findall(r"nll_iw\d+", ended[1].partition("─")[0])
 
 
 def test_the_user_may_turn_the_order_round(compare):
