@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 from torch import Tensor
 
 from pipeline.dataset.batches import mapped_images
-from pipeline.dataset.store import open_prepared
+from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, load_params
 from pipeline.train import build_model
 from pipeline.training.trainer import Trainer
@@ -105,10 +105,12 @@ def microseconds_per_image(trainer: Trainer, epoch: int, images: int) -> tuple[f
 
 def compare_speed(params: Params, large: Path, small: Path, rounds: int) -> None:
     """Interleaved rounds: the small set in memory, the large one mapped."""
-    cases = {"in memory": _train_split(small).clone(), "page cache": _train_split(large)}
+    data = {"in memory": _prepared(small), "page cache": _prepared(large)}
+    cases = {name: mapped_images(prepared.train.images) for name, prepared in data.items()}
+    cases["in memory"] = cases["in memory"].clone()
     for start in range(0, len(cases["page cache"]), 2**17):
         cases["page cache"][start : start + 2**17].sum()  # so that the page cache has it, as after `prepare`
-    trainers = {name: _trainer(params, images) for name, images in cases.items()}
+    trainers = {name: _trainer(params, data[name], images) for name, images in cases.items()}
     images = min(map(len, cases.values()))
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for epoch in range(1, rounds + 1):
@@ -133,13 +135,12 @@ def _anonymous_kilobytes(parent: int) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")), 0)
 
 
-def _train_split(folder: Path) -> Tensor:
-    return mapped_images(open_prepared(folder / "data/prepared").train.images)
+def _prepared(folder: Path) -> PreparedData:
+    return open_prepared(folder / "data/prepared")
 
 
-def _trainer(params: Params, images: Tensor) -> Trainer:
-    channels, height, width = images.shape[1:]
-    model = build_model(params.model, (channels, height, width), params.train.seed)
+def _trainer(params: Params, data: PreparedData, images: Tensor) -> Trainer:
+    model = build_model(params.model, data, params.train.seed)
     return Trainer(model, images, images[:1000], params.train, torch.device("cpu"))
 
 

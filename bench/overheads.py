@@ -56,7 +56,7 @@ def train(params: Params, data: PreparedData, folder: Path) -> tuple[float, Wait
     """Seconds of a whole training, and what it waited for."""
     waits, start = Waits(), time.perf_counter()
     train, val = (torch.from_numpy(split.images) for split in (data.train, data.val))
-    trainer = Trainer(build_model(params.model, data.image_shape, 0), train, val, params.train, torch.device("cpu"))
+    trainer = Trainer(build_model(params.model, data, 0), train, val, params.train, torch.device("cpu"))
     trainer.validate = waits.timed("validation", trainer.validate)  # type: ignore[method-assign]
     opening = training_run(flatten(params.train, "train"), {})
     with waits.during("tracking"):

@@ -48,16 +48,27 @@ RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change 
 CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/**/*.py", "dataset/*.py")
 
 
-def build_model(
-    params: ModelParams, image_shape: tuple[int, int, int], seed: int, classes: tuple[str, ...] = ()
-) -> VAE:
-    """A model with freshly drawn weights, the same for the same seed; `classes` are a conditional model's.
+_LEVEL = 1 / 255
+
+
+def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tuple[str, ...] = ()) -> VAE:
+    """A model with freshly drawn weights, the same for the same seed, that sees pixels standardised as `data` are.
+
+    `classes` are a conditional model's.
 
     Raises:
-        UserError: the network does not fit images of [C, H, W] = `image_shape`.
+        UserError: the network does not fit the images.
     """
+    mean, deviation = (data.meta["values"][name] * _LEVEL for name in ("mean", "standard_deviation"))
+    config = VAEConfig(
+        image_shape=data.image_shape,
+        classes=classes,
+        pixel_mean=mean,
+        pixel_standard_deviation=max(deviation, _LEVEL),  # images that are all alike have none
+        **params.model_dump(),
+    )
     torch.manual_seed(seed)
-    return VAE(VAEConfig(image_shape=image_shape, classes=classes, **params.model_dump()))
+    return VAE(config)
 
 
 def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], Labels]:
@@ -94,7 +105,7 @@ def train_model(
         Stopped: by SIGINT or SIGTERM; the state is saved.
     """
     classes, labels = classes_and_labels(params.model, data)
-    model = build_model(params.model, data.image_shape, params.train.seed, classes)
+    model = build_model(params.model, data, params.train.seed, classes)
     train, val = (mapped_images(split.images) for split in (data.train, data.val))
     if isinstance(model.prior, VampPrior):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.train.seed))
@@ -113,7 +124,7 @@ def train_model(
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)
         best, history = fit.run()
-    kept = build_model(params.model, data.image_shape, params.train.seed, classes)
+    kept = build_model(params.model, data, params.train.seed, classes)
     kept.load_state_dict(best)
     return kept, history
 

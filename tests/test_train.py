@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import subprocess
@@ -16,6 +17,7 @@ from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 from pipeline.params import load_params
+from pipeline.train import build_model
 from pipeline.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,20 @@ def test_the_checkpoint_holds_weights_config_history_and_run(workplace, store):
     assert sorted(item.path for item in store.list_artifacts(record["run_id"], "train")) == [
         f"train/{name}" for name in names
     ]
+
+
+def test_the_model_sees_pixels_standardised_by_their_own_mean_and_deviation(workplace):
+    config = load_checkpoint(workplace.train()).model.config
+    values = open_prepared("data/prepared").meta["values"]
+    assert config.pixel_mean == pytest.approx(values["mean"] / 255)
+    assert config.pixel_standard_deviation == pytest.approx(values["standard_deviation"] / 255)
+
+
+def test_images_that_are_all_alike_are_not_divided_by_zero(workplace):
+    prepared = open_prepared("data/prepared")
+    meta = {**prepared.meta, "values": {**prepared.meta["values"], "standard_deviation": 0.0}}
+    model = build_model(load_params(ROOT / "params.yaml").model, dataclasses.replace(prepared, meta=meta), seed=0)
+    assert model.encode(torch.zeros(1, *prepared.image_shape))[0].isfinite().all()
 
 
 def test_same_seed_same_weights_bit_for_bit(workplace):

@@ -14,7 +14,7 @@ from pipeline.training.flat import named_weights
 from pipeline.training.trainer import Trainer
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.networks import Centre
+from pipeline.vae.networks import Standardize
 
 VALIDATED = 128  # images: one batch, so that a validation costs nothing here; bench/overheads.py measures it
 CONFIGS = {
@@ -24,10 +24,10 @@ CONFIGS = {
 
 
 def published(config: VAEConfig) -> VAE:
-    """The model as the others have it: pixels enter in [0, 1] as they are, not as 2 x - 1."""
+    """The model as the others have it: pixels enter in [0, 1] as they are, not standardised."""
     model = VAE(config)
     for index, layer in enumerate(model.encoder):
-        if isinstance(layer, Centre):
+        if isinstance(layer, Standardize):
             model.encoder[index] = nn.Identity()
     return model
 

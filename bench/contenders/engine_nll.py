@@ -6,7 +6,7 @@ from turns import SETTINGS, Turns
 
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.networks import Centre
+from pipeline.vae.networks import Standardize
 
 
 def model_of(weights):
@@ -20,7 +20,7 @@ def model_of(weights):
     }
     for name, layer in layers.items():
         layer.load_state_dict({kind: torch.from_numpy(weights[f"{name}.{kind}"]) for kind in ("weight", "bias")})
-    assert isinstance(model.encoder[1], Centre)  # noqa: S101
+    assert isinstance(model.encoder[1], Standardize)  # noqa: S101
     model.encoder[1] = torch.nn.Identity()
     return model
 

@@ -84,7 +84,7 @@ def open_prepared(folder: Path | str) -> PreparedData:
         shape, labelled = tuple(meta["shape"]), meta["classes"] is not None
         present = SPLITS + (HELD_OUT,) * (HELD_OUT in meta["splits"])
         counts = {split: meta["splits"][split]["count"] for split in present}
-        meta["sha256"], meta["values"]["kind"]
+        meta["sha256"], [meta["values"][name] for name in ("kind", "mean", "standard_deviation")]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
     splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in present}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.vae.densities import bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
-from pipeline.vae.networks import Centre, Layout, activated, dense, features_given
+from pipeline.vae.networks import Layout, Standardize, activated, dense, features_given
 from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat
 from pipeline.vae.priors import Prior
 
@@ -35,7 +35,8 @@ class LadderEncoder(nn.Module):
         self.latent_dim = latent_dim
         width = layout.hidden[-1]
         given = features_given(width, layout)
-        self.first = nn.Sequential(nn.Flatten(), Centre(), *dense([math.prod(image_shape), *layout.hidden], layout))
+        below = dense([math.prod(image_shape), *layout.hidden], layout)
+        self.first = nn.Sequential(nn.Flatten(), Standardize(layout.pixels), *below)
         self.up = nn.ModuleList(nn.Sequential(*dense([width, *layout.hidden], layout)) for _ in range(groups - 1))
         self.of_image = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
         self.of_state = nn.ModuleList(nn.Linear(width, given, bias=False) for _ in range(groups))

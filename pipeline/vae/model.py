@@ -13,7 +13,7 @@ from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.flows import FlowSize, posterior_flow
 from pipeline.vae.ladder import LadderDecoder, LadderEncoder, LadderPosterior
 from pipeline.vae.likelihoods.make import make_likelihood
-from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout
+from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout, PixelScale
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, FlowPosterior, Posterior
 from pipeline.vae.priors import make_prior
 
@@ -52,6 +52,9 @@ class VAEConfig:
     flow_layers: int = 1
     flow_hidden: tuple[int, ...] = (1,)
     residual_blocks: int = 0
+    pixel_mean: float = 0.5
+    """This and the next: of the data, of pixels in [0, 1]; the encoder sees pixels standardised by them."""
+    pixel_standard_deviation: float = 0.5
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -62,12 +65,17 @@ class VAEConfig:
         for name, sizes in self._sizes().items():
             if not _are_sizes(sizes):
                 raise UserError(f"model.{name} is {getattr(self, name)!r}; expected whole numbers above 0")
-        is_number = isinstance(self.sigma, int | float) and 0 < self.sigma < math.inf
-        if self.sigma not in ("learned", "optimal", "per_pixel") and not is_number:
+        is_above_0 = _is_number(self.sigma) and float(self.sigma) > 0
+        if self.sigma not in ("learned", "optimal", "per_pixel") and not is_above_0:
             raise UserError(f"model.sigma is {self.sigma!r}; expected a number > 0, learned, optimal or per_pixel")
         self._check_classes()
         if not isinstance(self.residual_blocks, int) or self.residual_blocks < 0:
             raise UserError(f"model.residual_blocks is {self.residual_blocks!r}; expected a whole number from 0 on")
+        if not _is_number(self.pixel_mean):
+            raise UserError(f"model.pixel_mean is {self.pixel_mean!r}; expected a number")
+        if not _is_number(self.pixel_standard_deviation) or self.pixel_standard_deviation <= 0:
+            value = self.pixel_standard_deviation
+            raise UserError(f"model.pixel_standard_deviation is {value!r}; expected a number > 0")
         if self.network == "ladder":
             self._check_ladder()
 
@@ -200,7 +208,8 @@ def _networks(
     config: VAEConfig, parameter_shape: tuple[int, int, int], context_dim: int
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder, with what it tells a flow, and decoder, which gives the likelihood's parameters of an image."""
-    layout = Layout(config.hidden, config.activation, config.normalization, config.residual_blocks)
+    pixels = PixelScale(config.pixel_mean, config.pixel_standard_deviation)
+    layout = Layout(config.hidden, config.activation, config.normalization, config.residual_blocks, pixels)
     if config.network == "ladder":
         sizes = (config.latent_dim, config.latent_groups)
         return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)
@@ -212,3 +221,7 @@ def _networks(
 
 def _are_sizes(values: object) -> bool:
     return isinstance(values, tuple) and all(isinstance(value, int) and value > 0 for value in values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -21,21 +21,37 @@ NORMALIZATIONS = ("none", "layer")
 SMALLEST_CONV_IMAGE = 8
 
 
+class PixelScale(NamedTuple):
+    """Mean and standard deviation of the pixels in [0, 1] that an encoder is to see; by default it sees 2 x - 1."""
+
+    mean: float = 0.5
+    standard_deviation: float = 0.5
+
+
 class Layout(NamedTuple):
-    """The hidden layers of a network, as params.yaml's `model` section names them."""
+    """The layers of a network: the scale of its pixels, the rest as params.yaml's `model` section names it."""
 
     hidden: Sequence[int]
     activation: str
     normalization: str = "none"
     residual_blocks: int = 0
+    pixels: PixelScale = PixelScale()
 
 
-class Centre(nn.Module):
-    """Pixels in [0, 1] -> [-1, 1]: inputs of both signs train faster."""
+class Standardize(nn.Module):
+    """Pixels in [0, 1] -> mean 0 and variance 1 over the data, which trains faster (LeCun et al. 1998, section 4.3)."""
+
+    def __init__(self, pixels: PixelScale) -> None:
+        super().__init__()
+        self._pixels = pixels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape and meaning of the pixels stay."""
-        return 2 * x - 1
+        """Of any shape, which stays."""
+        return (x - self._pixels.mean) * (1 / self._pixels.standard_deviation)
+
+    def extra_repr(self) -> str:
+        """What `print` tells of it."""
+        return f"mean={self._pixels.mean:.4f}, standard_deviation={self._pixels.standard_deviation:.4f}"
 
 
 class Resize(nn.Module):
@@ -74,7 +90,9 @@ class ResidualBlock(nn.Module):
 def mlp_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; without hidden layers it is affine."""
     widths = [math.prod(image_shape), *layout.hidden]
-    return nn.Sequential(nn.Flatten(), Centre(), *dense(widths, layout), nn.Linear(widths[-1], outputs))
+    return nn.Sequential(
+        nn.Flatten(), Standardize(layout.pixels), *dense(widths, layout), nn.Linear(widths[-1], outputs)
+    )
 
 
 def mlp_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: int) -> nn.Sequential:
@@ -87,7 +105,7 @@ def mlp_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: 
 def conv_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; each stage halves the image, rounding up."""
     sizes = _stage_sizes(image_shape, layout.hidden)
-    layers: list[nn.Module] = [Centre()]
+    layers: list[nn.Module] = [Standardize(layout.pixels)]
     for before, after in pairwise([image_shape[0], *layout.hidden]):
         layers += _convolution(before, after, layout, stride=2)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(layout.hidden[-1] * math.prod(sizes[-1]), outputs))

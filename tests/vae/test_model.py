@@ -49,6 +49,29 @@ def test_config_survives_json():
     assert VAEConfig.from_json(json.loads(json.dumps(dataclasses.asdict(CONFIG)))) == CONFIG
 
 
+def test_a_config_without_the_scale_of_its_pixels_is_of_a_model_that_saw_2x_minus_1():
+    content = dataclasses.asdict(CONFIG)
+    del content["pixel_mean"], content["pixel_standard_deviation"]
+    torch.manual_seed(0)
+    vae, x = VAE(VAEConfig.from_json(content)), torch.rand(3, 1, 28, 28)
+    expected = vae.encoder[2:]((2 * x - 1).flatten(1))[:, :5]
+    torch.testing.assert_close(vae.encode(x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pixel_mean", float("nan")),
+        ("pixel_mean", "0.5"),
+        ("pixel_standard_deviation", 0.0),
+        ("pixel_standard_deviation", True),
+    ],
+)
+def test_a_scale_of_pixels_that_is_none_is_refused(field, value):
+    with pytest.raises(UserError, match=f"model.{field} is {value!r}; expected a number"):
+        vary(**{field: value})
+
+
 def test_config_with_an_unknown_field_is_refused():
     with pytest.raises(UserError, match="not a model's config: .*layers"):
         VAEConfig.from_json(dataclasses.asdict(CONFIG) | {"layers": 3})

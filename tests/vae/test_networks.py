@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.networks import Layout, ResidualBlock, mlp_encoder
+from pipeline.vae.networks import Layout, PixelScale, ResidualBlock, Standardize, mlp_encoder
 
 CONFIG = VAEConfig((1, 8, 9), "mlp", (16, 12), "gated", 3, "bernoulli", "learned")
 NETWORKS = {
@@ -44,6 +44,23 @@ def test_units_are_normalised_before_the_activation():
     units = network[:4](1000 * torch.rand(5, 1, 2, 2))
     torch.testing.assert_close(units.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(units.var(1, correction=0), torch.ones(5))
+
+
+def test_standardised_pixels_have_mean_zero_and_variance_one():
+    x = torch.rand(1000, dtype=torch.float64) * 0.3 + 0.1
+    deviation, mean = torch.std_mean(x, correction=0)
+    seen = Standardize(PixelScale(mean.item(), deviation.item()))(x)
+    torch.testing.assert_close(torch.std_mean(seen, correction=0), (torch.ones_like(mean), torch.zeros_like(mean)))
+
+
+def test_every_network_sees_pixels_by_the_scale_of_its_config(vae):
+    """x under mean m and deviation s is what s x + m is under 0 and 1."""
+    other = VAE(dataclasses.replace(vae.config, pixel_mean=0.25, pixel_standard_deviation=0.125))
+    plain = VAE(dataclasses.replace(vae.config, pixel_mean=0.0, pixel_standard_deviation=1.0))
+    for model in (other, plain):
+        model.load_state_dict(vae.state_dict())
+    x = torch.rand(4, *vae.config.image_shape)
+    torch.testing.assert_close(other.encode(0.125 * x + 0.25), plain.encode(x))
 
 
 def test_an_image_is_encoded_alone(vae):
