@@ -4,9 +4,10 @@
 
 All measure the same model (784-512-20 and back, ReLU, Bernoulli pixels, trained here for a few epochs) on the same
 binary test images, each in a process of its own that measures an image when its turn comes and sleeps otherwise. The
-mean of -log p(x) stands beside the speed: other samples, the same estimate. `torch.mm` is the decoder's largest product
-alone, which no exact estimate can do without. `--pythae` is a folder for an environment with pythae from PyPI, made
-there once.
+mean of -log p(x) stands beside the speed: other samples, the same estimate. `compiled` is what `evaluate` does where
+there are thousands of images; its first image, which waits for the compiler, is among those measured. `torch.mm` is the
+decoder's largest product alone, which no exact estimate can do without. `--pythae` is a folder for an environment with
+pythae from PyPI, made there once.
 """
 
 import argparse
@@ -71,7 +72,10 @@ def weights_of(model: VAE) -> dict[str, np.ndarray]:
 
 
 def rows(arguments: argparse.Namespace) -> list[Row]:
-    found = [Row(f"this engine, {batch} at once", "engine_nll.py", batch) for batch in (1000, 5000)]
+    found = [
+        Row(f"this engine, {batch} at once{', compiled' * compiled}", "engine_nll.py", batch, {"compiled": compiled})
+        for batch, compiled in ((1000, True), (1000, False), (5000, True), (5000, False))
+    ]
     if arguments.pythae:
         python = pythae_interpreter(arguments.pythae)
         found += [
@@ -88,6 +92,7 @@ def start(row: Row, folder: Path, threads: int) -> subprocess.Popen[str]:
         "samples": SAMPLES,
         "batch": row.batch,
         "turn": 1,
+        **row.options,
     }
     process = subprocess.Popen(
         [row.interpreter, CONTENDERS / row.script, json.dumps(settings)],

@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from turns import SETTINGS, Turns
 
+from pipeline.compiler import compiled
 from pipeline.metrics.likelihood import encode_split, estimate
+from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.networks import Standardize
 
@@ -31,7 +33,8 @@ def main():
     model = model_of(np.load(SETTINGS["weights"]))
     given = encode_split(model, pixels, "none", 0)
     turns = Turns()
-    found = estimate(model, given, SETTINGS["samples"], 0, SETTINGS["batch"], turns.step)
+    weigh = compiled(importance_samples, given.mu.device, required=True) if SETTINGS["compiled"] else importance_samples
+    found = estimate(model, given, SETTINGS["samples"], 0, SETTINGS["batch"], turns.step, weigh)
     turns.end_epoch(lambda: {"nll": -found.iw_bound.mean().item()})
 
 

@@ -11,7 +11,7 @@ from pipeline.dataset.noise import stream_key
 from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl, mutual_information
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.amortisation import amortisation_gap
-from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, mean_and_stderr
+from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, fastest_weigh, mean_and_stderr
 from pipeline.params import EvaluateParams
 from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
@@ -29,7 +29,13 @@ def density_metrics(model: VAE, test: Encoded, train: Encoded, params: EvaluateP
     k = params.importance_samples
     task = progress.add_task(f"importance bound, K = {k}", total=len(test.mu))
     estimates = estimate(
-        model, test, k, params.seed, params.batch_log_weights, lambda done: progress.advance(task, done)
+        model,
+        test,
+        k,
+        params.seed,
+        params.batch_log_weights,
+        lambda done: progress.advance(task, done),
+        fastest_weigh(test, k),
     )
     metrics = likelihood_metrics(estimates, k, test.pixels[0].numel())
     metrics |= train_test_gap(model, estimates, train, params)

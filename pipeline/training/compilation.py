@@ -1,14 +1,11 @@
-"""Whether and how a training's objective is compiled."""
+"""Whether a training's objective is compiled."""
 
-import logging
-import shutil
-import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
+from pipeline.compiler import compiled, has_compiler
 from pipeline.params import TrainParams
 
 P = ParamSpec("P")
@@ -20,7 +17,7 @@ training of 784-400-20 took 25 us an image without it and 18 us with it. It is a
 choice that hung on the machine's mood would make two runs of one seed differ."""
 
 
-def compiled(
+def compiled_objective(
     function: Callable[P, R], params: TrainParams, weights: int, examples: int, device: torch.device
 ) -> Callable[P, R] | None:
     """`function` compiled by torch, or None where that would cost more time than it saves.
@@ -36,29 +33,7 @@ def compiled(
     if (
         params.compile == "never"
         or params.objective == "dreg"
-        or (params.compile == "auto" and (work < _WORTH_IT or not _has_compiler(device)))
+        or (params.compile == "auto" and (work < _WORTH_IT or not has_compiler(device)))
     ):
         return None
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
-    mode = "reduce-overhead" if device.type == "cuda" else "default"  # there, with captured CUDA graphs
-    fast = torch.compile(function, dynamic=False, mode=mode)
-
-    def run(*arguments: P.args, **named: P.kwargs) -> R:
-        nonlocal fast
-        if device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # what the last step's graph gave is no longer needed
-        try:
-            return fast(*arguments, **named)
-        except TorchDynamoException as error:
-            if params.compile == "always":
-                raise
-            print(f"warning: torch.compile failed ({' '.join(str(error).split())[:120]}); going on without it")
-            fast = function
-            return function(*arguments, **named)
-
-    return run
-
-
-def _has_compiler(device: torch.device) -> bool:
-    """On the CPU torch compiles C++."""
-    return device.type == "cuda" or (sys.platform != "win32" and any(map(shutil.which, ("g++", "clang++"))))
+    return compiled(function, device, required=params.compile == "always")

@@ -12,7 +12,7 @@ from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, to_calibrate
-from pipeline.training.compilation import compiled
+from pipeline.training.compilation import compiled_objective
 from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.guard import StepGuard
@@ -68,7 +68,9 @@ class Trainer:
         self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks, labels)
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
-        self._compiled = compiled(self._eager_objective, params, self.flat.weights.numel(), len(train), device)
+        self._compiled = compiled_objective(
+            self._eager_objective, params, self.flat.weights.numel(), len(train), device
+        )
         self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl

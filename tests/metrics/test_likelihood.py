@@ -2,7 +2,15 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.metrics.likelihood import curve_sizes, encode_split, estimate, mean_and_stderr, recon_at_mean
+from pipeline.compiler import has_compiler
+from pipeline.metrics.likelihood import (
+    curve_sizes,
+    encode_split,
+    estimate,
+    fastest_weigh,
+    mean_and_stderr,
+    recon_at_mean,
+)
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
 
@@ -28,17 +36,34 @@ def test_memory_limit_does_not_change_the_estimate(model, given):
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_exactly_k_samples_are_decoded_for_each_image(model, given, monkeypatch):
+def test_exactly_k_samples_are_decoded_for_each_image(model, given):
     seen = []
 
     def counting(model, x, q, eps, label):
         seen.append(eps.shape[0] * eps.shape[1])
         return importance_samples(model, x, q, eps, label)
 
-    monkeypatch.setattr("pipeline.metrics.likelihood.importance_samples", counting)
-    estimate(model, given, 33, 0, 100)
+    estimate(model, given, 33, 0, 100, weigh=counting)
     assert sum(seen) == 20 * 33
     assert max(seen) <= 100
+
+
+def test_much_to_weigh_is_compiled_and_little_is_not(given, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: "compiler")
+    monkeypatch.setattr("pipeline.metrics.likelihood._WORTH_COMPILING", 20 * 64 * 1000)
+    assert fastest_weigh(given, 999) is importance_samples
+    assert fastest_weigh(given, 1000) is not importance_samples
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert fastest_weigh(given, 1000) is importance_samples
+
+
+def test_compiling_does_not_change_the_estimate(model, given, monkeypatch):
+    if not has_compiler(given.mu.device):
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("pipeline.metrics.likelihood._WORTH_COMPILING", 0)
+    plain, fast = (estimate(model, given, 50, 0, 1000, weigh=w) for w in (importance_samples, fastest_weigh(given, 50)))
+    for expected, value in zip(plain, fast, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_bounds_are_in_order(model, given):
