@@ -17,8 +17,8 @@ _POSTERIOR_NOISE = 1
 _ENCODER_BATCH = 1000
 
 _WORTH_COMPILING = 1e10
-"""Values weighed, images * K * values of an image, from which on compiling pays: on two cores it took 1 to 11 s and saved
-3 ns of each under a dense network with Bernoulli pixels, 130 of a logistic mixture, 1,100 of a residual network."""
+"""Values weighed, images * K * values of an image, from which on compiling pays: on two cores it took 1 to 11 s, and
+saved 3 ns of each under a dense network with Bernoulli pixels, 130 of a logistic mixture, 1,100 of residual ones."""
 
 Weigh = Callable[..., ImportanceSamples]
 """`importance_samples`, or what does the same."""
