@@ -1,19 +1,35 @@
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cifar import put_cifar
+from sklearn.datasets import load_sample_images
 
 from pipeline.errors import UserError
 from pipeline.params import read_yaml
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.runtime import Sampler
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MNIST = Path(os.environ.get("MNIST_ROOT", ROOT.parent / "shared" / "data"))
 BASE = read_yaml(ROOT / "params.yaml")
+
+
+def photographs(count):
+    """Squares of 32x32 pixels out of two photographs, uint8 [count, 3, 32, 32], and a label for each."""
+    rng = np.random.default_rng(0)
+    images = np.empty((count, 3, 32, 32), np.uint8)
+    for place in range(count):
+        photograph = load_sample_images().images[place % 2][::2, ::2]
+        top, left = (int(rng.integers(side - 32)) for side in photograph.shape[:2])
+        images[place] = photograph[top : top + 32, left : left + 32].transpose(2, 0, 1)
+    return images, np.arange(count) % 10
 
 
 def write(folder, text):
@@ -77,3 +93,33 @@ def test_the_stages_train_the_paper_s_network_on_all_of_mnist(tmp_path):
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["test/elbo"] > -135, metrics  # seed 0 reaches -130.8
     assert recipe.misses(metrics) == [f"test/elbo is {metrics['test/elbo']}; expected >= -100.0"]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_cifar_goes_from_its_files_to_samples(tmp_path, monkeypatch, store):
+    """Its own network, narrower, on squares out of photographs that lie as CIFAR-10 does."""
+    recipe = load_recipe(ROOT / "recipes" / "cifar.yaml", BASE)
+    images, labels = photographs(160)
+    put_cifar(
+        tmp_path / "sets/cifar-10-batches-py", monkeypatch, (images[:128], labels[:128]), (images[128:], labels[128:])
+    )
+    params = recipe.applied_to(BASE)
+    params["prepare"]["root"] = str(tmp_path / "sets")
+    params["model"] |= {"hidden": [8, 16, 32], "latent_dim": 8}
+    params["train"] |= {"epochs": 5, "global_batch_size": 16, "learning_rate": 0.003, "warmup_epochs": 0}
+    params["train"] |= {"ema_decay": 0.0, "device": "cpu"}
+    params["evaluate"] |= {"importance_samples": 5, "amortisation_images": 0, "quality_images": 0}
+    params["export"] |= {"allow_unhealthy": True, "min_speedup": None, "registered_model": None}
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(json.dumps(params))
+    for command in (
+        "prepare prepared",
+        "train prepared checkpoint .training",
+        "evaluate prepared checkpoint report",
+        "export prepared checkpoint report models reports",
+    ):
+        monkeypatch.setattr(sys, "argv", command.split())
+        importlib.import_module(f"pipeline.{command.split()[0]}").main()
+    metrics = json.loads(Path("report/metrics.json").read_text())
+    assert recipe.misses(metrics) == []
+    assert Sampler("models").sample(2, seed=0).shape == (2, 32, 32, 3)

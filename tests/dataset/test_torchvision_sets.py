@@ -1,6 +1,5 @@
 import hashlib
 import os
-import pickle
 import socket
 from pathlib import Path
 from urllib.error import URLError
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torchvision.datasets as published
+from cifar import put_cifar
 from PIL import Image
 
 from pipeline.dataset.pixels import Conversion
@@ -76,32 +76,20 @@ def test_svhn_is_read_where_it_lies(tmp_path, monkeypatch):
     assert_standard_splits(chunks, images)
 
 
-def put_cifar(folder, monkeypatch, images):
-    def put(name, content):
-        (folder / name).write_bytes(pickle.dumps(content))
-        return [name, hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()]
-
-    folder.mkdir()
-    batches = [
-        put(name, {"data": images[part].reshape(-1, 3072), "labels": LABELS[part].tolist()})
-        for name, part in (("a", slice(0, 15)), ("b", slice(15, 20)))
-    ]
-    meta = put("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
-    monkeypatch.setattr(published.CIFAR10, "train_list", batches[:1])
-    monkeypatch.setattr(published.CIFAR10, "test_list", batches[1:])
-    monkeypatch.setattr(published.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+def put_both_splits(folder, monkeypatch, images):
+    put_cifar(folder, monkeypatch, (images[:15], LABELS[:15]), (images[15:], LABELS[15:]))
 
 
 def test_cifar10_is_read_where_it_lies(tmp_path, monkeypatch):
     images = RANDOM.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
-    put_cifar(tmp_path / "cifar-10-batches-py", monkeypatch, images)
+    put_both_splits(tmp_path / "cifar-10-batches-py", monkeypatch, images)
     source, chunks = read("cifar10", tmp_path)
     assert source.classes[3] == "class 3"
     assert_standard_splits(chunks, images)
 
 
 def test_a_pickle_with_another_checksum_is_never_opened(tmp_path, monkeypatch, offline):
-    put_cifar(tmp_path / "cifar-10-batches-py", monkeypatch, np.zeros((20, 3, 32, 32), np.uint8))
+    put_both_splits(tmp_path / "cifar-10-batches-py", monkeypatch, np.zeros((20, 3, 32, 32), np.uint8))
     monkeypatch.setattr(published.cifar.pickle, "load", lambda *_, **__: pytest.fail("was opened"))
     with (tmp_path / "cifar-10-batches-py/a").open("ab") as file:
         file.write(b"x")
