@@ -45,14 +45,17 @@ class FlatParameters:
         if self._seen is not self.weights:
             self._seen.copy_(self.weights)
 
-    def collect(self) -> None:
-        """Move the gradients that backward left at the parameters to `gradients`; zero where it left none."""
-        for parameter, slot in zip(self._parameters, self._slots, strict=True):
-            if parameter.grad is None:
+    def differentiate(self, loss: Tensor) -> None:
+        """Fill `gradients` with those of a loss, []; zero where it depends on no such weight.
+
+        Not by `backward`, which would leave them at the parameters first: torch.compile joins this with the loss.
+        """
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for slot, gradient in zip(self._slots, found, strict=True):
+            if gradient is None:
                 slot.zero_()
             else:
-                slot.copy_(parameter.grad)
-                parameter.grad = None
+                slot.copy_(gradient)
 
 
 def named_weights(model: nn.Module, weights: Tensor) -> dict[str, Tensor]:

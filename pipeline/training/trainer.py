@@ -12,7 +12,7 @@ from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, to_calibrate
-from pipeline.training.compilation import compiled_objective
+from pipeline.training.compilation import compiled_step
 from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.guard import StepGuard
@@ -68,9 +68,9 @@ class Trainer:
         self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks, labels)
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
-        self._compiled = compiled_objective(
-            self._eager_objective, params, self.flat.weights.numel(), len(train), device
-        )
+        # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
+        function = self._eager_gradients if device.type == "cpu" else self._objective
+        self._compiled = compiled_step(function, params, self.flat.weights.numel(), len(train), device)
         self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
@@ -157,14 +157,15 @@ class Trainer:
     def _step(self, batch: Batch, step: int) -> None:
         self.flat.publish()
         if len(batch.examples):
-            loss, sums = self._objective(batch, self._beta)
+            loss, sums = self._gradients(batch, self._beta)
             share = len(batch.examples) / self.feed.global_batch(step)
-            (loss * share if share < 1 else loss).backward()  # type: ignore[no-untyped-call]
-            self._sums += sums
-        self.flat.collect()
-        if len(batch.examples):
+            if share < 1:
+                self.flat.gradients.mul_(share)
             # A loss that is not finite may have a finite gradient; this lets every rank see it.
-            self.flat.gradients[:1].add_(loss.detach(), alpha=0)
+            self.flat.gradients[:1].add_(loss, alpha=0)
+            self._sums += sums
+        else:
+            self.flat.gradients.zero_()
         self.ranks.add_up(self.flat.gradients)
         norm = torch.dot(self.flat.gradients, self.flat.gradients).sqrt_()
         if self._guard.admit(norm):
@@ -189,7 +190,7 @@ class Trainer:
         with precision_context(self.precision, self.device):
             return elbo(self.model, batch.x, first_sample(batch.eps, self.model.config.latent_dim), batch.label)
 
-    def _eager_objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, [], and the terms summed over the batch, float64 [3]."""
         params = self.params
         with precision_context(self.precision, self.device):
@@ -205,11 +206,20 @@ class Trainer:
             )
         return loss, _sum_terms(bound)
 
-    def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_eager_objective`; compiled where that is worth its while, for batches of the usual size."""
+    def _eager_gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_objective`; what the loss wants of the weights is then in `flat.gradients`."""
+        loss, sums = self._objective(batch, beta)
+        self.flat.differentiate(loss)
+        return loss.detach(), sums
+
+    def _gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_eager_gradients`; compiled where that is worth its while, for batches of the usual size."""
         if self._compiled is None or len(batch.examples) != self._compiled_size:
-            return self._eager_objective(batch, beta)
-        return self._compiled(batch, beta)
+            return self._eager_gradients(batch, beta)
+        loss, sums = self._compiled(batch, beta)
+        if self.device.type != "cpu":
+            self.flat.differentiate(loss)
+        return loss.detach(), sums
 
     def _learning_rate(self, step: int) -> float:
         steps = self.feed.steps_per_epoch * self.params.epochs

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.params import load_params
-from pipeline.training.compilation import compiled_objective
+from pipeline.training.compilation import compiled_step
 from pipeline.training.fit import Fit
 
 PARAMS = load_params().train
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 def is_compiled(mode="auto", weights=1_000_000, examples=60_000, epochs=40):
     params = PARAMS.model_copy(update={"compile": mode, "epochs": epochs})
-    return compiled_objective(torch.sin, params, weights, examples, CPU) is not None
+    return compiled_step(torch.sin, params, weights, examples, CPU) is not None
 
 
 def test_a_long_training_is_compiled_and_a_short_one_does_not_wait_for_a_compiler(monkeypatch):
@@ -44,7 +44,7 @@ def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys)
 
     monkeypatch.setattr(torch, "compile", refuse)
     monkeypatch.setattr("shutil.which", lambda _: "compiler")
-    run = compiled_objective(torch.sin, PARAMS.model_copy(update={"epochs": 10_000}), 1_000_000, 60_000, CPU)
+    run = compiled_step(torch.sin, PARAMS.model_copy(update={"epochs": 10_000}), 1_000_000, 60_000, CPU)
     assert run(torch.zeros(())).item() == 0
     assert run(torch.zeros(())).item() == 0
     assert capsys.readouterr().out.count("warning: torch.compile failed (no compiler today") == 1
