@@ -35,6 +35,15 @@ def test_a_compiled_training_reaches_the_same_elbo_and_is_deterministic(make_tra
     assert first == second
 
 
+@pytest.mark.slow
+def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer):
+    plain, fast = (make_trainer(compile=mode) for mode in ("never", "always"))
+    for trainer in (plain, fast):
+        next(trainer.steps())
+    assert plain.flat.gradients.count_nonzero() > 0
+    torch.testing.assert_close(fast.flat.gradients, plain.flat.gradients, rtol=1e-4, atol=1e-5)
+
+
 def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):
     def refuse(function, **_):
         def call(*_):
