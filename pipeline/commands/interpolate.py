@@ -34,7 +34,7 @@ def interpolate(
     """Walk from one seed's image to another's.
 
     The image is the seed's first, number 0; the way is a great circle in the latents, or a straight
-    line where the prior is not the standard normal. A GIF plays there and back; in a
+    line where they are not drawn from the standard normal. A GIF plays there and back; in a
     PNG, each way from seed to seed is a row.
     """
     import numpy as np
@@ -50,7 +50,7 @@ def interpolate(
     steps = _check(STEPS[Path(output).suffix.lower()] if steps is None else steps, len(numbers), fps)
     sampler = open_sampler(model, device)
     stations = np.concatenate([sampler.latents(1, seed, 0, temperature, label) for seed in numbers])
-    legs = walk(stations, steps, WAYS[usual_way(sampler.metadata.prior)])  # (legs, steps, latent_dim)
+    legs = walk(stations, steps, WAYS[usual_way(sampler.metadata)])  # (legs, steps, latent_dim)
     z = there_and_back(legs) if moving else legs.reshape(-1, sampler.latent_dim)
     parts = decode_in_parts(sampler, z, label)
     if moving:

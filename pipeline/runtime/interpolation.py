@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.files import atomic_file
+from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.pictures import as_picture
 
 SMALLEST_FRAME = 224  # pixels; smaller images are enlarged by a whole factor, each pixel a square
@@ -42,13 +43,13 @@ def straight(start: Floats, end: Floats, steps: int) -> Floats:
 WAYS: Mapping[str, Way] = {"spherical": spherical, "linear": straight}
 
 
-def usual_way(prior: str) -> str:
-    """Which of WAYS to take between two draws of a prior, by its name in the metadata.
+def usual_way(metadata: Metadata) -> str:
+    """Which of WAYS to take between two draws of the sampler that says so of itself.
 
-    Only the standard normal's draws lie on a sphere around 0. Those of another prior lie around centres of its own, so
-    a circle around 0 would leave both.
+    Only the standard normal's draws lie on a sphere around 0. Those of another prior, or of a mixture that was fitted
+    to the codes, lie around centres of its own, so a circle around 0 would leave both.
     """
-    return "spherical" if prior == "standard" else "linear"
+    return "spherical" if metadata.draws_standard_normal else "linear"
 
 
 def walk(stations: Floats, steps: int, way: Way = spherical) -> Floats:

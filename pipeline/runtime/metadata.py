@@ -36,6 +36,11 @@ class Metadata:
     variant: str | None = None
     """int8 or fp16 where the decoder computes in that; None: float32."""
 
+    @property
+    def draws_standard_normal(self) -> bool:
+        """Whether the sampler's z is a draw from the standard normal."""
+        return self.prior == "standard" and self.aggregate_components is None
+
     def to_strings(self) -> dict[str, str]:
         """The entries of `metadata_props`: texts as they are, the numbers as JSON; what is None is left out."""
         values = {name: value for name, value in asdict(self).items() if value is not None}

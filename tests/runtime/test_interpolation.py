@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.runtime import Sampler
 from pipeline.runtime.interpolation import WAYS, spherical, straight, there_and_back, usual_way, walk, write_animation
+from pipeline.runtime.metadata import Metadata
 
 
 def test_the_walk_keeps_its_distance_from_the_centre():
@@ -22,6 +25,15 @@ def test_where_there_is_no_great_circle_the_walk_is_straight(end):
     np.testing.assert_allclose(spherical(start, end, 3), [start, (start + end) / 2, end], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("prior", "components", "way"),
+    [("standard", None, "spherical"), ("standard", 3, "linear"), ("flow", None, "linear"), ("mixture", 3, "linear")],
+)
+def test_the_usual_way_goes_by_what_the_sampler_draws_from(prior, components, way):
+    metadata = Metadata("sampler", 3, (1, 8, 8), "bernoulli", prior, "elbo", "d", "p", "g", "m")
+    assert usual_way(replace(metadata, aggregate_components=components)) == way
+
+
 def test_a_walk_has_a_leg_between_each_two_stations():
     stations = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     legs = walk(stations, 7)
@@ -30,9 +42,8 @@ def test_a_walk_has_a_leg_between_each_two_stations():
     np.testing.assert_allclose(legs[:, -1], stations[1:], atol=1e-6)
 
 
-def test_only_between_draws_of_the_standard_normal_is_the_usual_way_a_great_circle():
-    assert WAYS[usual_way("standard")] is spherical
-    assert {WAYS[usual_way(prior)] for prior in ("mixture", "vamp")} == {straight}
+def test_a_walk_may_be_straight():
+    assert (WAYS["spherical"], WAYS["linear"]) == (spherical, straight)
     stations = np.array([[3, 0], [0, 3]], np.float32)
     np.testing.assert_allclose(walk(stations, 3, straight)[0, 1], [1.5, 1.5])
 

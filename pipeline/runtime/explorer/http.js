@@ -12,7 +12,7 @@ export async function describe() {
     imageShape: metadata.image_shape,
     latentDim: metadata.latent_dim,
     likelihood: metadata.likelihood,
-    prior: metadata.prior,
+    drawsStandardNormal: metadata.prior === "standard" && !metadata.aggregate_components,
     latentKl: metadata.latent_kl ?? null,
     labels: metadata.labels ?? null,
     graphs: metadata.graphs,

@@ -3,7 +3,10 @@ import { describe, run } from "./backend.js";
 
 const GREY_LEVEL = Math.fround(1 / 255);
 
-/** imageShape [H, W, C], latentDim, likelihood, prior, latentKl and labels (or null), graphs, quantiles of the scores. */
+/**
+ * imageShape [H, W, C], latentDim, likelihood, drawsStandardNormal, latentKl and labels (or null), graphs, quantiles of
+ * the scores.
+ */
 export let model;
 
 export async function openModel() {

@@ -21,7 +21,7 @@ export async function describe() {
     imageShape: [height, width, channels],
     latentDim: Number(metadata.latent_dim),
     likelihood: metadata.likelihood,
-    prior: metadata.prior,
+    drawsStandardNormal: metadata.prior === "standard" && !metadata.aggregate_components,
     latentKl: latentKl ?? null,
     labels: labels ?? null,
     graphs: Object.keys(files).map((name) => name.replace(/\.onnx$/, "")),

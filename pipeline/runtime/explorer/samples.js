@@ -34,7 +34,7 @@ export async function drawWalk(signal) {
   if (!has("decoder")) return;
   const { from, to, temperature, label } = state;
   const ends = await sample([from, to], 0, 1, temperature, label, signal);
-  const way = model.prior === "standard" ? spherical : straight;
+  const way = model.drawsStandardNormal ? spherical : straight;
   const codes = way(...ends.z, STEPS);
   const images = await decode(codes, label, signal);
   $("from").value = from;
@@ -54,7 +54,7 @@ function spherical(start, end, steps) {
   return points(start, end, steps, (t) => Math.sin(t * angle) / Math.sin(angle));
 }
 
-/** Points along the line, for any other prior: its draws lie around centres of their own. */
+/** Points along the line, for any other density: its draws lie around centres of their own. */
 const straight = (start, end, steps) => points(start, end, steps, (t) => t);
 
 function points(start, end, steps, share) {

@@ -3,7 +3,7 @@ import { has, model } from "./model.js";
 
 const INACTIVE = 0.01; // nats; the decoder hardly hears of such a dimension
 const MOST_AT_FIRST = 16;
-const REACH = 4; // standard deviations of the prior; further where a code lies further
+const REACH = 4; // of z: four standard deviations of the standard normal; further where a code lies further
 
 const $ = (id) => document.getElementById(id);
 let rows; // { dimension, input, output, element }, in the order of the page

@@ -59,7 +59,7 @@ def build_drawing_routes(service: Service) -> APIRouter:
         negotiate(request.headers.get("accept"), OF_IMAGES)
         service.check_count(asked.steps, "steps")
         ends = await service.run("sampler", _ends(asked), request, asked.label)
-        path = asked.path or usual_way(service.sampler.metadata.prior)
+        path = asked.path or usual_way(service.sampler.metadata)
         z = WAYS[path](ends["z"][0], ends["z"][1], asked.steps)
         images = await _decode(service, z, asked.label, request)
         columns = strip_columns(asked.steps)

@@ -49,7 +49,7 @@ class SampleRequest(Fields):
 
 
 class InterpolateRequest(Fields):
-    """A walk between image 0 of two seeds; without `path`, spherical where the prior is the standard normal."""
+    """A walk between image 0 of two seeds; without `path`, spherical where they are drawn from the standard normal."""
 
     seeds: tuple[_Seed, _Seed]
     steps: Annotated[int, Field(ge=2), _Number] = 10

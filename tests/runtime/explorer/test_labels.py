@@ -1,4 +1,4 @@
-"""A conditional model whose prior is not the standard normal, made by hand."""
+"""A conditional model that draws from the aggregate mixture over a standard prior, made by hand."""
 
 from dataclasses import replace
 
@@ -17,9 +17,8 @@ LEVELS = np.array([0.2, 0.5, 0.8])
 @pytest.fixture(scope="module")
 def model(mlp, tmp_path_factory):
     folder = tmp_path_factory.mktemp("conditional")
-    write_model(
-        folder, replace(mlp.metadata, prior="mixture"), NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4
-    )
+    metadata = replace(mlp.metadata, aggregate_components=4)
+    write_model(folder, metadata, NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4)
     return folder
 
 
@@ -59,7 +58,7 @@ def test_a_moved_code_is_decoded_under_the_chosen_class(page):
     assert np.abs(page.pixels(channels=1) - expected).max() <= 1
 
 
-def test_the_walk_between_two_draws_of_another_prior_is_straight(page):
+def test_the_walk_between_two_draws_of_another_density_is_straight(page):
     codes = []
     for place in (1, 3, 8):
         page.click(f"#walk button:nth-child({place})")
