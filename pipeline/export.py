@@ -116,6 +116,7 @@ def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
             image_shape=config.image_shape,
             likelihood=config.likelihood,
             prior=config.prior,
+            posterior=posterior_of(checkpoint),
             objective=checkpoint.objective,
             data_sha256=tags["data_sha256"],
             params_hash=tags["params_hash"],
@@ -124,6 +125,14 @@ def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
         )
     except KeyError as error:
         raise UserError(f"the record of the training lacks the tag {error}; expected what train wrote") from None
+
+
+def posterior_of(checkpoint: Checkpoint) -> str | None:
+    """What q(z|x) is, as the files call it; a plain auto-encoder has none."""
+    if checkpoint.objective == "autoencoder":
+        return None
+    config = checkpoint.model.config
+    return "ladder" if config.network == "ladder" else config.posterior
 
 
 def aggregate_of(evaluation: Path, vae: VAE) -> FixedMixture:

@@ -156,6 +156,11 @@ def test_where_labels_were_held_out_the_card_says_how_well_they_are_found(stage,
     assert stage == [metrics]
 
 
+@pytest.mark.parametrize(("objective", "posterior"), [("elbo", "diagonal"), ("autoencoder", None)])
+def test_the_files_name_the_posterior_where_there_is_one(mlp, objective, posterior):
+    assert export.posterior_of(Checkpoint(mlp.vae, objective, "none")) == posterior
+
+
 def hold_out(folder, label):
     """Give the prepared folder labels, and seven images that were held out."""
     np.save(folder / "held_out.npy", np.random.default_rng(1).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8))

@@ -17,6 +17,13 @@ _PRIORS = {
     "vamp": "a VampPrior (Tomczak and Welling, arXiv 1705.07120; its pseudo-inputs' posteriors stand in the sampler)",
 }
 
+_POSTERIORS = {
+    "diagonal": "a diagonal Gaussian as posterior",
+    "iaf": "a Gaussian that an inverse autoregressive flow moves as posterior (arXiv 1606.04934)",
+    "ladder": "a ladder of Gaussian groups as posterior",
+    "coupling": "a Gaussian that coupling layers move as posterior (RealNVP, arXiv 1605.08803)",
+}
+
 _PURPOSES = {
     "decoder.onnx": "latents to pixel means in [0, 1]",
     "encoder.onnx": "images to the mean and log-variance of their latents",
@@ -137,8 +144,9 @@ def _summary(metadata: Metadata) -> str:
             f" The sampler draws z from a mixture of {metadata.aggregate_components} Gaussians that was fitted to the "
             "training codes after training, not from the prior; no likelihood knows of it."
         )
+    posterior = f"{_POSTERIORS[metadata.posterior]}, " if metadata.posterior else ""
     return (
-        f"{metadata.latent_dim} latents under {_PRIORS[metadata.prior]}, {metadata.likelihood} likelihood, "
+        f"{metadata.latent_dim} latents under {_PRIORS[metadata.prior]}, {posterior}{metadata.likelihood} likelihood, "
         f"trained for the objective `{metadata.objective}` (Kingma and Welling, arXiv 1312.6114).{drawn}"
     )
 

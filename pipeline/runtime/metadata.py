@@ -33,6 +33,9 @@ class Metadata:
     has no posterior (a plain auto-encoder), and of files that were exported before it was measured."""
     aggregate_components: int | None = None
     """Gaussians of the mixture, fitted to the training codes, that the sampler draws z from; None: from the prior."""
+    posterior: str | None = None
+    """q(z|x): diagonal, iaf, coupling or ladder; None where the model has no posterior, and of files that were exported
+    before it was named."""
     variant: str | None = None
     """int8 or fp16 where the decoder computes in that; None: float32."""
 
@@ -67,7 +70,7 @@ class Metadata:
         if aggregate is not None:
             (components,) = _whole_numbers(f"[{aggregate}]", 1, "aggregate_components", source)
             values["aggregate_components"] = components
-        return cls(**values, latent_kl=latent_kl, variant=strings.get("variant"))
+        return cls(**values, latent_kl=latent_kl, posterior=strings.get("posterior"), variant=strings.get("variant"))
 
 
 def _entry(strings: Mapping[str, str], name: str, source: str) -> str:

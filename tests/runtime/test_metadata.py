@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from pipeline.errors import UserError
@@ -10,8 +12,10 @@ def strings(**changes):
 
 
 @pytest.mark.parametrize("latent_kl", [(1.5, 0.0, 2.25), None])
-def test_what_is_written_is_what_is_read(latent_kl):
+@pytest.mark.parametrize("posterior", ["iaf", None])
+def test_what_is_written_is_what_is_read(latent_kl, posterior):
     metadata = Metadata("decoder", 3, (1, 8, 8), "bernoulli", "standard", "elbo", "d", "p", "g", "m", latent_kl)
+    metadata = replace(metadata, posterior=posterior)
     assert Metadata.from_strings(metadata.to_strings(), "a.onnx") == metadata
 
 
