@@ -2,8 +2,11 @@
 
 import threading
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.captured import CapturedGraph
@@ -15,6 +18,9 @@ from pipeline.runtime.variants import Variant, variant_file
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+Runner = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[Any]]
+"""Names of outputs and named inputs, all of n rows -> the outputs, each [n, ...]."""
 
 SAMPLER = "sampler.onnx"
 DECODER = "decoder.onnx"
@@ -48,6 +54,7 @@ class ExportFiles:
         self._device, self._threads, self._variant, self._spin_us = device, threads, variant, spin_us
         self._opening = threading.Lock()
         self._sessions: dict[str, InferenceSession] = {}
+        self._runners: dict[str, Runner] = {}
         self.names = (SAMPLER,) if self._manifest is None else tuple(self._manifest.sha256)
 
     def where(self, name: str) -> Path:
@@ -61,19 +68,33 @@ class ExportFiles:
             UserError: there is no such file, it is damaged, or it is another graph.
         """
         with self._opening:
-            if name not in self._sessions:
-                self._sessions[name] = self._open(name)
-            return self._sessions[name]
+            return self._session(name)
 
-    def captured(self, name: str) -> CapturedGraph | None:
-        """The graph of a file with its runs captured, where it is served by CUDA; None elsewhere."""
-        if served_device(self.session(name)) != "cuda":
-            return None
+    def runner(self, name: str) -> Runner:
+        """`run` of one of `names`, from any thread; on CUDA its runs are captured, once, whoever asks.
+
+        Raises:
+            UserError: as `session`.
+        """
+        with self._opening:
+            if name not in self._runners:
+                self._runners[name] = self._runner(name)
+            return self._runners[name]
+
+    def _session(self, name: str) -> "InferenceSession":
+        if name not in self._sessions:
+            self._sessions[name] = self._open(name)
+        return self._sessions[name]
+
+    def _runner(self, name: str) -> Runner:
+        run: Runner = self._session(name).run
+        if served_device(self._session(name)) != "cuda":
+            return run
         try:
-            return CapturedGraph(self._open(name, capture=True))
+            return CapturedGraph(self._open(name, capture=True)).run
         except UserError as error:
             warnings.warn(f"runs are not captured as CUDA graphs: {error}", RuntimeWarning, stacklevel=3)
-            return None
+            return run
 
     def _open(self, name: str, capture: bool = False) -> "InferenceSession":
         file = variant_file(name, self._variant)

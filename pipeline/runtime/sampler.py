@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.draws import check_draw, rows, whole_number
-from pipeline.runtime.export_files import DECODER, ENCODER, SAMPLER, SCORER, ExportFiles
+from pipeline.runtime.export_files import DECODER, ENCODER, SAMPLER, SCORER, ExportFiles, Runner
 from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
 from pipeline.runtime.pixels import Images, gather, to_pixels
 from pipeline.runtime.providers import Device
@@ -38,6 +38,7 @@ class Sampler:
         metadata: what the file says of itself and where it came from.
         latent_dim: size of z.
         image_shape: (height, width, channels) of one image.
+        device: that serves it: cpu, cuda or tensorrt.
         labels: names of the classes of a conditional model, which then wants a `label`, by name or index, for every
             image that it draws or reads; none of any other model.
     """
@@ -77,9 +78,9 @@ class Sampler:
         self.latent_dim = self.metadata.latent_dim
         self.image_shape = (height, width, channels)
         self.labels = read_labels(session, source)
-        captured = self._export.captured(SAMPLER)
-        self._run = captured.run if captured else session.run
-        if served_device(session) == "tensorrt":
+        self._run = self._export.runner(SAMPLER)
+        self.device = served_device(session)
+        if self.device == "tensorrt":
             self._build_engines()
 
     @property
@@ -94,6 +95,14 @@ class Sampler:
             UserError: there is no such file, it is damaged, or it is another graph.
         """
         return self._export.session(name)
+
+    def runner(self, name: str) -> Runner:
+        """`run` of one of `files`, from any thread, as fast as the device allows: on CUDA its runs are captured.
+
+        Raises:
+            UserError: as `session`.
+        """
+        return self._export.runner(name)
 
     def sample(
         self, n: int, seed: int = 0, first: int = 0, temperature: float = 1.0, label: Label | None = None

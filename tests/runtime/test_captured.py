@@ -12,6 +12,7 @@ from pipeline.runtime import sampler as sampler_module
 from pipeline.runtime.captured import CapturedGraph, bucket_size, fill_up
 from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.draws import rows
+from pipeline.runtime.server.graphs import open_graphs, warm_up, warm_up_sizes
 
 
 @pytest.fixture
@@ -54,7 +55,8 @@ def test_threads_get_their_own_images(mlp, captured):
 
 
 def test_a_sampler_on_the_cpu_captures_nothing(mlp):
-    assert Sampler(mlp.folder, "cpu")._export.captured("sampler.onnx") is None
+    sampler = Sampler(mlp.folder, "cpu")
+    assert sampler.runner("sampler.onnx") == sampler.session("sampler.onnx").run
 
 
 @pytest.fixture
@@ -69,6 +71,31 @@ def test_a_sampler_on_cuda_draws_from_captured_graphs_and_leaves_the_session_to_
     assert sampler._run.__self__._session is not sampler.session("sampler.onnx")
     assert np.array_equal(sampler.sample(50, seed=3), plain.sample(50, seed=3))
     assert sorted(sampler._run.__self__._buckets) == [2, 16]
+
+
+def test_a_server_on_cuda_runs_every_graph_captured_and_captures_each_once(mlp, as_if_on_cuda):
+    sampler = Sampler(mlp.folder, "cpu", batch_size=8)
+    for name, graph in open_graphs(sampler).items():
+        warm_up(graph, "cuda")
+        captured = sampler.runner(f"{name}.onnx").__self__
+        assert captured is sampler.runner(f"{name}.onnx").__self__
+        assert set(captured._buckets) >= {bucket_size(size) for size in range(1, graph.batch_size + 1)}
+    assert sampler.runner("sampler.onnx") == sampler._run
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_size", "sizes"),
+    [
+        ("cpu", 512, [512]),
+        ("tensorrt", 512, [1, 512]),
+        ("tensorrt", 1, [1]),
+        ("cuda", 8, [1, 2, 4, 8]),
+        ("cuda", 10, [1, 2, 4, 8, 10]),
+        ("cuda", 1, [1]),
+    ],
+)
+def test_a_server_warms_up_what_its_device_prepares_for(device, batch_size, sizes):
+    assert warm_up_sizes(device, batch_size) == sizes
 
 
 def test_a_sampler_on_cuda_says_if_it_cannot_capture(mlp, as_if_on_cuda, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.captured import bucket_size
 from pipeline.runtime.describe import describe
 from pipeline.runtime.draws import MAX_TEMPERATURE
 from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
@@ -57,9 +58,21 @@ def open_graphs(sampler: Sampler) -> dict[str, Graph]:
     return {name: _graph(name, sampler) for name in GRAPHS if f"{name}.onnx" in sampler.files}
 
 
-def warm_up(graph: Graph) -> None:
-    """Run the largest batch: the graph then has the memory that it will ever want, and no request waits for it."""
-    graph.run({tensor.name: np.zeros((graph.batch_size, *tensor.row_shape), tensor.dtype) for tensor in graph.inputs})
+def warm_up(graph: Graph, device: str) -> None:
+    """Run the sizes of batch that a device prepares for, so that no request waits for that."""
+    for size in warm_up_sizes(device, graph.batch_size):
+        graph.run({tensor.name: np.zeros((size, *tensor.row_shape), tensor.dtype) for tensor in graph.inputs})
+
+
+def warm_up_sizes(device: str, batch_size: int) -> list[int]:
+    """The largest batch alone on the CPU, which then has the memory that it will ever want.
+
+    TensorRT builds engines for the sizes from the smallest to the largest that it has seen; on CUDA each bucket of
+    sizes is captured when it is first met.
+    """
+    if device == "cuda":
+        return [*(2**power for power in range(bucket_size(batch_size).bit_length() - 1)), batch_size]
+    return sorted({1, batch_size}) if device == "tensorrt" else [batch_size]
 
 
 def label_rows(graph: Graph, label: Label | None, count: int) -> Arrays:
@@ -117,8 +130,10 @@ def _graph(name: str, sampler: Sampler) -> Graph:
     if name == "scorer":
         batch_size = images_together(batch_size, sampler.score_scale.samples)
 
+    runner = sampler.runner(f"{name}.onnx")
+
     def run(rows: Arrays) -> Arrays:
-        return dict(zip(names, session.run(names, rows), strict=True))
+        return dict(zip(names, runner(names, rows), strict=True))
 
     return Graph(name, inputs, outputs, run, batch_size, read_labels(session, f"{name}.onnx"))
 

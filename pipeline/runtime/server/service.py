@@ -29,7 +29,7 @@ class Service:
         self.sampler, self.settings, self.metrics = sampler, settings, metrics
         self.graphs = open_graphs(sampler)
         for graph in self.graphs.values():
-            warm_up(graph)
+            warm_up(graph, sampler.device)
         self.draining = False
         self.in_flight = 0
         # One thread for all graphs: onnxruntime divides a run among the cores by itself.
