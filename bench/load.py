@@ -1,15 +1,21 @@
 """A load generator for one HTTP server on loopback: closed loops over connections that stay open."""
 
-import asyncio
 import json
 import random
+import selectors
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 LONGEST_SECONDS = 600
+_MOST_READ = 2**18
+
+Note = Callable[[int, float, float], bool]
+"""Hears the status, when the request was sent and when its answer was here; says whether to ask again."""
 
 
 @dataclass
@@ -77,72 +83,68 @@ def _refuse_failures(found: Answers) -> None:
         raise SystemExit(f"error: answered {dict(found.statuses)}; expected 200 alone")
 
 
-class _Client(asyncio.Protocol):
-    """Sends a request, waits for the whole answer, and sends the next for as long as `note` says so."""
+class _Client:
+    """Sends a request, waits for the whole answer, and sends the next for as long as `note` says so.
 
-    def __init__(self, draw: Callable[[], bytes], note: Callable[[int, float, float], bool]) -> None:
-        self._draw, self._note = draw, note
-        self._answer, self._needed = b"", -1
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    The time of an answer runs from before its request is sent until its last byte has been read here.
+    """
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-        self._send()
+    def __init__(self, connection: socket.socket, draw: Callable[[], bytes], note: Note) -> None:
+        self._connection, self._draw, self._note = connection, draw, note
+        self.send()
 
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        if self._needed < 0 and b"\r\n\r\n" in self._answer:
-            head, _, _ = self._answer.partition(b"\r\n\r\n")
-            length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
-            self._needed = len(head) + 4 + int(length)
-        if 0 <= self._needed <= len(self._answer):
-            self._finish(int(self._answer[9:12]))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(error or ConnectionError("the server closed a connection"))
-
-    def _send(self) -> None:
-        self._answer, self._needed = b"", -1
+    def send(self) -> None:
+        self._answer, self._missing = b"", -1
         self._sent = time.perf_counter()
-        self._transport.write(self._draw())
+        self._connection.sendall(self._draw())
 
-    def _finish(self, status: int) -> None:
-        if self._note(status, self._sent, time.perf_counter()):
-            self._send()
-        else:
-            self.done.set_result(None)
-            self._transport.close()
+    def read(self) -> bool:
+        """Take what is here; False once there is nothing more to ask."""
+        data = self._connection.recv(_MOST_READ)
+        if not data:
+            raise ConnectionError("the server closed a connection")
+        if self._missing < 0:
+            self._answer += data
+            head, end, body = self._answer.partition(b"\r\n\r\n")
+            if not end:
+                return True
+            length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+            self._missing, data = int(length), body
+        self._missing -= len(data)
+        if self._missing:
+            return True
+        more = self._note(int(self._answer[9:12]), self._sent, time.perf_counter())
+        if more:
+            self.send()
+        return more
 
 
-def _load(
-    address: str,
-    requests: Sequence[bytes],
-    clients: int,
-    note: Callable[[int, float, float], bool],
-    patience: float = 0,
-) -> None:
-    host, _, port = address.partition(":")
+def _load(address: str, requests: Sequence[bytes], clients: int, note: Note, patience: float = 0) -> None:
+    """One thread waits for all connections at once: it shares the cores with the server, and is to take little."""
     drawing = random.Random(0)  # noqa: S311
+    give_up = time.monotonic() + LONGEST_SECONDS
+    with ExitStack() as opened, selectors.DefaultSelector() as selector:
+        for connection in [opened.enter_context(_connect(address, patience)) for _ in range(clients)]:
+            client = _Client(connection, lambda: drawing.choice(requests), note)
+            selector.register(connection, selectors.EVENT_READ, client)
+        while selector.get_map():
+            if time.monotonic() > give_up:
+                raise SystemExit(f"error: the load took more than {LONGEST_SECONDS} s")
+            for key, _ in selector.select(1):
+                if not key.data.read():
+                    selector.unregister(key.fileobj)
 
-    def make() -> _Client:
-        return _Client(lambda: drawing.choice(requests), note)
 
-    async def running() -> None:
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + patience
-        opened: list[_Client] = []
-        while len(opened) < clients:
-            try:
-                made = await loop.create_connection(
-                    lambda: _Client(lambda: drawing.choice(requests), note), host, int(port)
-                )
-                opened.append(made[1])
-            except ConnectionRefusedError:
-                if loop.time() > give_up:
-                    raise SystemExit(f"error: no server at {address}") from None
-                await asyncio.sleep(0.2)
-        async with asyncio.timeout(LONGEST_SECONDS):
-            await asyncio.gather(*(client.done for client in opened))
-
-    asyncio.run(running())
+def _connect(address: str, patience: float) -> socket.socket:
+    host, _, port = address.partition(":")
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            connection = socket.create_connection((host, int(port)))
+        except ConnectionRefusedError:
+            if time.monotonic() > give_up:
+                raise SystemExit(f"error: no server at {address}") from None
+            time.sleep(0.2)
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection

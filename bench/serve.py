@@ -1,12 +1,15 @@
 """`vae serve` beside `mlflow models serve` on the same sampler.onnx: images a second, latency, memory.
 
     python bench/serve.py models/export [--clients 32] [--images 16] [--seconds 6] [--rounds 3]
+    python bench/serve.py models/export --other CHECKOUT
     python bench/serve.py models/export --soak 100000
 
 Both servers are started here, on free ports of loopback, and ended at the end. MLflow serves the model as the export
 stage logs it, from a store of its own that is thrown away. In every round each server is measured in turn, while the
 other one idles. A client asks again as soon as it is answered, over one connection that stays open; the first second
 of each measurement is not counted. The clients share the machine's cores with the server.
+
+`--other` measures `vae serve` of another checkout of this repository in place of MLflow's server, in every form.
 
 `--soak` sends so many requests of all kinds to `vae serve` and says what anonymous memory the process holds.
 """
@@ -35,10 +38,22 @@ RAW, JSON, PNG = "application/octet-stream", "application/json", "image/png"
 
 
 @contextmanager
-def vae_serve(model: Path) -> Iterator[tuple[str, int]]:
+def vae_serve(model: Path, checkout: Path = Path(__file__).parents[1]) -> Iterator[tuple[str, int]]:
     """The address of `vae serve`, HOST:PORT, and its process id."""
-    command = [sys.executable, "-m", "pipeline.cli", "serve", "--model", model, "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "serve",
+        "--model",
+        model.resolve(),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    env = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=checkout, env=env) as server:
         try:
             said = server.stdout.readline() if server.stdout else ""
             if "http://" not in said:
@@ -116,20 +131,38 @@ def compare(asked: argparse.Namespace) -> None:
             "vae serve, JSON": (ours, sampling(ours, asked.images, JSON)),
             "mlflow, JSON": (theirs, invoking(theirs, asked.images)),
         }
-        rounds = [
-            {
-                name: for_seconds(address, some, asked.clients, asked.seconds, WARM_UP_SECONDS)
-                for name, (address, some) in requests.items()
-            }
-            for _ in range(asked.rounds)
-        ]
-    for name in requests:
-        print(f"{name:<17}" + "  |  ".join(figures(one[name], asked.images) for one in rounds))
+        rounds = in_turns(requests, asked)
     raw, as_json, mlflow = ([one[name].per_second for one in rounds] for name in requests)
     for name, rates in (("raw", raw), ("JSON", as_json)):
         ratios = [ours / theirs for ours, theirs in zip(rates, mlflow, strict=True)]
         each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         print(f"{name} to mlflow: {statistics.median(ratios):.1f} times (rounds: {each})")
+
+
+def compare_checkouts(asked: argparse.Namespace) -> None:
+    with vae_serve(asked.model) as (ours, _), vae_serve(asked.model, asked.other) as (theirs, _):
+        in_turns(
+            {
+                f"{whose}, {name}": (address, sampling(address, asked.images, form))
+                for name, form in {"raw": RAW, "JSON": JSON, "PNG": PNG}.items()
+                for whose, address in (("other", theirs), ("this", ours))
+            },
+            asked,
+        )
+
+
+def in_turns(requests: dict[str, tuple[str, list[bytes]]], asked: argparse.Namespace) -> list[dict[str, Answers]]:
+    """What each server answers to its requests, round by round; printed, too."""
+    rounds = [
+        {
+            name: for_seconds(address, some, asked.clients, asked.seconds, WARM_UP_SECONDS)
+            for name, (address, some) in requests.items()
+        }
+        for _ in range(asked.rounds)
+    ]
+    for name in requests:
+        print(f"{name:<17}" + "  |  ".join(figures(one[name], asked.images) for one in rounds))
+    return rounds
 
 
 def figures(found: Answers, images: int) -> str:
@@ -166,9 +199,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16, help="of one request")
     parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--other", type=Path, help="another checkout, whose `vae serve` is measured in MLflow's place")
     parser.add_argument("--soak", type=int, help="requests to send to `vae serve`, in place of the comparison")
     asked = parser.parse_args()
-    (soak if asked.soak else compare)(asked)
+    (soak if asked.soak else compare_checkouts if asked.other else compare)(asked)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.body import LimitBody
-from pipeline.runtime.server.drawing import build_drawing_routes
+from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
 from pipeline.runtime.server.guards import Guard, error_response
 from pipeline.runtime.server.kserve import build_kserve_routes
@@ -46,6 +46,7 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
     app.include_router(build_status_routes(service))
     app.include_router(build_kserve_routes(service))
     app.include_router(build_page_routes())
+    app.router.routes.insert(0, build_direct_sample(service))
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_middleware(LimitBody, settings=settings)  # the last one added is the first to see a request

@@ -66,7 +66,8 @@ class Batcher:
             raise QueueFullError(f"{self.queued} rows wait already; expected at most {self._max_queue} with these {n}")
         # A large request enters in pieces, so that it holds up nobody for longer than one run.
         jobs = [self._enqueue(_slice(rows, at, at + self._batch_size)) for at in range(0, n, self._batch_size)]
-        asyncio.get_running_loop().call_soon(self._start)
+        if not self._running:
+            asyncio.get_running_loop().call_soon(self._start)  # with what else is asked in this turn of the loop
         return jobs[0].done if len(jobs) == 1 else asyncio.ensure_future(_gather(jobs))
 
     def _enqueue(self, rows: Arrays) -> _Job:

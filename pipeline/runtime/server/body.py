@@ -22,7 +22,7 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
         limit, seconds = self._settings.max_body_bytes, self._settings.body_seconds
@@ -43,12 +43,17 @@ class LimitBody:
         await refused(scope, receive, send)
 
 
+def _has_body(scope: Scope) -> bool:
+    """Whether the headers speak of one, without which HTTP/1.1 has none (RFC 9112, 6.3)."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
 async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise BodyTooLargeError
     parts: list[bytes] = []
-    read, more = 0, "content-length" in headers or "transfer-encoding" in headers
+    read, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":

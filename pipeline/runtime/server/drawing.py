@@ -1,6 +1,7 @@
 """The routes that draw images: sample, decode and interpolate."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.draws import rows
 from pipeline.runtime.interpolation import WAYS, usual_way
 from pipeline.runtime.labels import Label
 from pipeline.runtime.noise import check_first
@@ -15,7 +17,8 @@ from pipeline.runtime.pictures import strip_columns
 from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
-from pipeline.runtime.server.formats import OF_IMAGES, negotiate, respond
+from pipeline.runtime.server.direct import QueryRoute
+from pipeline.runtime.server.formats import OF_IMAGES, negotiate, pixels_json, respond
 from pipeline.runtime.server.openapi import IMAGES, Z_BODY
 from pipeline.runtime.server.schemas import DecodeQuery, InterpolateRequest, SampleRequest, refuse_query
 from pipeline.runtime.server.service import Service
@@ -30,16 +33,12 @@ def build_drawing_routes(service: Service) -> APIRouter:
     @router.get("/sample", responses=IMAGES, response_class=Response)
     async def get_sample(asked: Annotated[SampleRequest, Query()], request: Request) -> Response:
         """Images `first` to `first + count - 1` of `seed`; a URL for an img tag."""
-        return await post_sample(asked, request)
+        return await _sample(service, asked, request)
 
     @router.post("/sample", responses=IMAGES, response_class=Response, dependencies=_FIELDS_IN_THE_BODY)
     async def post_sample(asked: SampleRequest, request: Request) -> Response:
         """Images `first` to `first + count - 1` of `seed`."""
-        negotiate(request.headers.get("accept"), OF_IMAGES)
-        service.check_count(asked.count)
-        check_first(asked.first, asked.count)
-        drawn = await service.run("sampler", _rows(asked), request, asked.label)
-        return await _respond_images(request, drawn["images"], seed=asked.seed, first=asked.first)
+        return await _sample(service, asked, request)
 
     @router.post("/decode", responses=IMAGES, response_class=Response, openapi_extra=Z_BODY)
     async def decode(request: Request, asked: Annotated[DecodeQuery, Query()]) -> Response:
@@ -58,7 +57,7 @@ def build_drawing_routes(service: Service) -> APIRouter:
         """
         negotiate(request.headers.get("accept"), OF_IMAGES)
         service.check_count(asked.steps, "steps")
-        ends = await service.run("sampler", _ends(asked), request, asked.label)
+        ends = await service.run("sampler", _ends(asked), request, asked.label, checked=True)
         path = asked.path or usual_way(service.sampler.metadata)
         z = WAYS[path](ends["z"][0], ends["z"][1], asked.steps)
         images = await _decode(service, z, asked.label, request)
@@ -68,12 +67,18 @@ def build_drawing_routes(service: Service) -> APIRouter:
     return router
 
 
-def _rows(asked: SampleRequest) -> Arrays:
-    return {
-        "seed": np.full(asked.count, asked.seed, np.int64),
-        "index": np.arange(asked.first, asked.first + asked.count, dtype=np.int64),
-        "temperature": np.full(asked.count, asked.temperature, np.float32),
-    }
+def build_direct_sample(service: Service) -> QueryRoute[SampleRequest]:
+    """GET /sample, as the routes have it, without FastAPI's way to it."""
+    return QueryRoute("/sample", SampleRequest, partial(_sample, service))
+
+
+async def _sample(service: Service, asked: SampleRequest, request: Request) -> Response:
+    negotiate(request.headers.get("accept"), OF_IMAGES)
+    service.check_count(asked.count)
+    check_first(asked.first, asked.count)
+    asked_for = rows(asked.count, asked.seed, asked.first, asked.temperature)
+    drawn = await service.run("sampler", asked_for, request, asked.label, checked=True)
+    return await _respond_images(request, drawn["images"], seed=asked.seed, first=asked.first)
 
 
 def _ends(asked: InterpolateRequest) -> Arrays:
@@ -93,6 +98,6 @@ async def _respond_images(
     request: Request, images: NDArray[np.uint8], columns: int | None = None, **origin: Any
 ) -> Response:
     def as_json() -> dict[str, Any]:
-        return {**origin, "shape": list(images.shape), "images": images}
+        return {**origin, "shape": list(images.shape), "images": pixels_json(images)}
 
     return await respond(request, images, OF_IMAGES, as_json, columns)

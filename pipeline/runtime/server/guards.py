@@ -6,12 +6,10 @@ A page of another site can make a browser send requests to a server on loopback,
 
 import hmac
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.runtime.server.page import FILES
@@ -26,6 +24,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-site",
     "Referrer-Policy": "no-referrer",
 }
+_SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class Refusal(NamedTuple):
@@ -54,8 +53,15 @@ class Guard:
         if refusal:
             await error_response(*refusal)(scope, receive, send)
             return
-        with self._counted(client):
+        self._per_client[client] += 1
+        self._service.in_flight += 1
+        try:
             await self._app(scope, receive, send)
+        finally:
+            self._service.in_flight -= 1
+            self._per_client[client] -= 1
+            if not self._per_client[client]:
+                del self._per_client[client]  # addresses that come once must not pile up
 
     def _refusal(self, path: str, headers: Headers, client: str) -> Refusal | None:
         host = headers.get("host", "")
@@ -83,18 +89,6 @@ class Guard:
         same = hmac.compare_digest(given.strip().encode(), self._settings.token.strip().encode())
         return scheme.lower() == "bearer" and same
 
-    @contextmanager
-    def _counted(self, client: str) -> Iterator[None]:
-        self._per_client[client] += 1
-        self._service.in_flight += 1
-        try:
-            yield
-        finally:
-            self._service.in_flight -= 1
-            self._per_client[client] -= 1
-            if not self._per_client[client]:
-                del self._per_client[client]  # addresses that come once must not pile up
-
 
 def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Every error has this form: `{"error": "one line"}`."""
@@ -104,9 +98,9 @@ def error_response(status: int, reason: str, headers: dict[str, str] | None = No
 def _with_security_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            headers = message["headers"] = list(message["headers"])
+            given = {name for name, _ in headers}
+            headers.extend(header for header in _SECURITY_HEADERS if header[0] not in given)
         await send(message)
 
     return sending

@@ -1,5 +1,6 @@
 """What Prometheus reads: requests, latencies, images, batches and queues. Each server has a registry of its own."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +24,16 @@ class Metrics:
         self._rows = Counter("rows", "Rows computed: images, latents.", ["graph"], **of_ours)
         self._batch = Histogram("batch_rows", "Rows of one run.", ["graph"], buckets=_ROWS, **of_ours)
         self._queue = Gauge("queue_rows", "Rows that wait for a run.", ["graph"], **of_ours)
+        self._of_route = functools.cache(self._labelled)  # of each route and status there is one entry
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         """Note one answered request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        answered, took = self._of_route(route, status)
+        answered.inc()
+        took.observe(seconds)
+
+    def _labelled(self, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, str(status)), self._seconds.labels(route)
 
     def count_batch(self, graph: str, rows: int) -> None:
         """Note one run of a graph."""

@@ -25,6 +25,7 @@ def impatient_protocol(settings: Settings, refuse_connection: ASGIApp) -> type[a
     class ImpatientProtocol(base):  # type: ignore[misc]
         _head_timer: asyncio.TimerHandle | None = None
         _send_timer: asyncio.TimerHandle | None = None
+        _in_head = False
         _head_bytes = 0
         _heads = 0
 
@@ -36,16 +37,19 @@ def impatient_protocol(settings: Settings, refuse_connection: ASGIApp) -> type[a
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._expect_head()
+            self._in_head = True
 
         def on_headers_complete(self) -> None:
             self._stop_head_timer()
-            self._heads, self._head_bytes = self._heads + 1, 0
+            self._in_head, self._head_bytes = False, 0
+            self._heads += 1
             super().on_headers_complete()
 
         def data_received(self, data: bytes) -> None:
             heads = self._heads
             super().data_received(data)
+            if self._in_head:  # most heads come whole, and need no timer
+                self._expect_head()
             # A read in which a head ended says nothing of how long the next one is.
             if self._head_timer is not None and self._heads == heads:
                 self._head_bytes += len(data)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.runtime.server.formats import to_json
+from pipeline.runtime.server.formats import pixels_json, to_json
 
 
 def test_a_float32_is_read_back_to_the_same_bits():
@@ -16,6 +16,13 @@ def test_an_array_is_its_nested_lists_however_it_lies_in_memory(dtype):
     array = np.arange(24, dtype=dtype).reshape(2, 3, 4)
     for view in (array, array[:, ::2], np.asfortranarray(array), array.transpose(2, 0, 1)):
         assert json.loads(to_json([view]))[0] == view.tolist()
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 1), (3, 4, 5, 3), (1, 1, 1, 1), (2, 1, 3, 1)])
+def test_pixels_are_nested_lists_whether_grey_or_coloured(shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for view in (images, images[:, :, ::2]):
+        assert json.loads(to_json({"images": pixels_json(view)})) == {"images": view.tolist()}
 
 
 def test_what_is_not_finite_is_null_as_json_has_no_word_for_it():
