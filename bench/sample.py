@@ -10,16 +10,18 @@ warm: `Sampler.sample(n, seed)` to uint8 pixels, against sessions with onnxrunti
     decoder.onnx to float32 means, and no conversion at all. `numpy`: decoder.onnx, and the conversion in numpy.
 one: `Sampler.sample(1, seed)` against torch eager in inference mode, from a seed to uint8 pixels in numpy as well;
     seeded by `torch.manual_seed`, or by a generator kept from call to call (`generator`). With one thread and with
-    two; the faster counts.
+    two; the faster counts. `run` is a bare session of the whole sampler.onnx that is handed its rows ready. `floor` is
+    what no seeded sampler on onnxruntime can be faster than: sampler.onnx cut at z, with input and output bound.
 cold: from the start of a process to its first image, as a script and as `vae sample`; files in the page cache.
 
-A block of calls of one contender is timed call by call and gives a median; contenders take turns, block by block, and a
-ratio is the median of the rounds' ratios, beside its quartiles. With two cores any other work shows: run it on an idle
-machine, or as `chrt -r 1 python bench/sample.py`.
+A block of calls of one contender is timed call by call and gives a median; contenders take turns, block by block, in an
+order that changes, and a ratio is the median of the rounds' ratios, beside its quartiles. With two cores any other work
+shows: run it on an idle machine, or as `chrt -r 1 python bench/sample.py`.
 """
 
 import argparse
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -39,6 +41,7 @@ from pipeline.graphs.manifest import build_manifest
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
 from pipeline.recipe import load_recipe
 from pipeline.runtime import Sampler
+from pipeline.runtime.draws import rows
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.pixels import to_pixels
 from pipeline.vae.model import VAE, VAEConfig
@@ -84,11 +87,21 @@ def cut_at_z(folder: Path) -> bytes:
     return onnx.utils.Extractor(model).extract_model(["z"], ["images"]).SerializeToString()
 
 
+def bound_at_z(folder: Path, latent_dim: int) -> Call:
+    session = bare(cut_at_z(folder))
+    z = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, latent_dim), np.float32))
+    pixels = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *SHAPE[1:], SHAPE[0]), np.uint8))
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("z", z)
+    binding.bind_ortvalue_output("images", pixels)
+    return lambda: session.run_with_iobinding(binding)
+
+
 def medians(contenders: dict[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of one call of each contender, round by round."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, call in contenders.items():
+        for name, call in random.sample(list(contenders.items()), len(contenders)):
             time.sleep(PAUSE_SECONDS)  # another session's threads go to sleep
             for _ in range(WARM_CALLS):
                 call()
@@ -148,10 +161,13 @@ def one(folder: Path, vae: VAE, rounds: int) -> str:
 
     seeds = {"manual_seed": torch.manual_seed, "generator": kept.manual_seed}
     eagers = {f"{name} {threads}": in_threads(threads, seed) for name, seed in seeds.items() for threads in (1, 2)}
-    found = medians({"ours": lambda: sampler.sample(1, seed=7), **eagers}, rounds)
+    session, row = bare((folder / "sampler.onnx").read_bytes()), rows(1, 7, 0, 1.0)
+    bares = {"run": lambda: session.run(["images"], row), "floor": bound_at_z(folder, latent_dim)}
+    found = medians({"ours": lambda: sampler.sample(1, seed=7), **bares, **eagers}, rounds)
     faster = {name: min((found[f"{name} {threads}"] for threads in (1, 2)), key=statistics.median) for name in seeds}
-    times = " | ".join(micros(durations) for durations in (found["ours"], *faster.values()))
-    return f"{times} | " + " | ".join(ratios(durations, found["ours"]) for durations in faster.values()) + " |"
+    times = " | ".join(map(micros, [found["ours"], *(found[name] for name in bares), *faster.values()]))
+    over = [*((durations, found["ours"]) for durations in faster.values()), (faster["generator"], found["floor"])]
+    return f"{times} | " + " | ".join(ratios(*pair) for pair in over) + " |"
 
 
 def cold(folder: Path, rounds: int) -> str:
@@ -194,7 +210,9 @@ def main() -> None:
                 for name, (folder, vae) in models.items():
                     print(f"| {name} | {warm(folder, vae.config.latent_dim, n, asked.rounds)}", flush=True)
         if "one" in asked.parts:
-            print("\n| network | ours, µs | manual_seed | generator | manual_seed/ours | generator/ours |")
+            print(
+                "\n| network | ours, µs | run | floor | manual_seed | generator | both to ours | generator to floor |"
+            )
             for name, (folder, vae) in models.items():
                 print(f"| {name} | {one(folder, vae, asked.rounds)}", flush=True)
         if "cold" in asked.parts:

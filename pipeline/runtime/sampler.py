@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.runtime.bound import BoundImage
 from pipeline.runtime.draws import check_draw, rows, whole_number
 from pipeline.runtime.export_files import DECODER, ENCODER, SAMPLER, SCORER, ExportFiles, Runner
 from pipeline.runtime.labels import LABEL, Label, label_index, read_labels
@@ -80,6 +81,7 @@ class Sampler:
         self.labels = read_labels(session, source)
         self._run = self._export.runner(SAMPLER)
         self.device = served_device(session)
+        self._one = BoundImage(session, self.image_shape, bool(self.labels)) if self.device == "cpu" else None
         if self.device == "tensorrt":
             self._build_engines()
 
@@ -233,6 +235,10 @@ class Sampler:
         return seed, first, temperature, label_index(label, self.labels, SAMPLER)
 
     def _draw(self, output: str, n: int, seed: int, first: int, temperature: float, label: int | None) -> Any:
+        if n == 1 and output == "images" and self._one:
+            image = self._one.draw(seed, first, temperature, label)
+            if image is not None:
+                return image
         return self._run([output], rows(n, seed, first, temperature, label))[0]
 
     def _drawn(
