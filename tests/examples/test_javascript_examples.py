@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from samplers import assert_same_images
+from samplers import assert_same_images, with_classes
 
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT
 
@@ -58,6 +58,18 @@ def test_node_example_says_what_is_wrong_with_a_file(node_example, mlp, tmp_path
     assert done.returncode == 2
     assert done.stderr == f"error: {decoder}: its inputs are z; expected a sampler.onnx of a model without classes\n"
     assert not (tmp_path / "grid.png").exists()
+
+
+def test_node_example_says_that_it_draws_no_classes(node_example, mlp, tmp_path):
+    conditional = tmp_path / "sampler.onnx"
+    conditional.write_bytes(with_classes(mlp))
+    done = run_node_example(node_example, conditional, tmp_path / "grid.png")
+    assert done.returncode == 2
+    inputs = "seed,index,temperature,label"
+    assert (
+        done.stderr
+        == f"error: {conditional}: its inputs are {inputs}; expected a sampler.onnx of a model without classes\n"
+    )
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", slice(-50)], ids=["missing", "empty", "text", "truncated"])

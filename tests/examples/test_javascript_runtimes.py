@@ -6,7 +6,16 @@ import subprocess
 
 import numpy as np
 import pytest
-from samplers import MIXTURES, SAMPLERS, assert_same_choice, assert_same_draws, draw, make_samplers, with_choice
+from samplers import (
+    MIXTURES,
+    SAMPLERS,
+    assert_same_choice,
+    assert_same_draws,
+    draw,
+    given_to,
+    make_samplers,
+    with_choice,
+)
 
 from pipeline.graphs.noise import noise_model
 from pipeline.runtime.draws import rows
@@ -37,7 +46,7 @@ def answers(request, samplers, tmp_path_factory):
     """What each graph gives in a runtime, name -> outputs of each request; in one process, since that starts slowly."""
     asked = {
         "noise": (noise_model(LATENT_DIM).SerializeToString(), [NOISE_ROWS]),
-        **{name: (samplers[name], DRAWS) for name in SAMPLERS},
+        **{name: (samplers[name], [given_to(name, some) for some in DRAWS]) for name in SAMPLERS},
         **{f"{name}'s choice": (with_choice(samplers[name]), [CHOICE_ROWS]) for name in MIXTURES},
     }
     files = {name: content for name, (content, _) in asked.items()}
@@ -88,7 +97,7 @@ def test_words_are_equal_bit_for_bit(answers):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_gives_the_images_of_python(answers, samplers, name):
     whole, first, second, backwards = answers[name]
-    expected = draw(samplers[name], TEN)
+    expected = draw(samplers[name], given_to(name, TEN))
     assert_same_draws(whole, expected)
     assert_same_draws({key: np.concatenate([first[key], second[key]]) for key in whole}, expected)
     assert_same_draws({key: values[::-1] for key, values in backwards.items()}, expected)

@@ -13,6 +13,7 @@ from samplers import (
     assert_same_choice,
     assert_same_draws,
     draw,
+    given_to,
     make_samplers,
     with_choice,
 )
@@ -153,15 +154,15 @@ def test_the_oldest_onnxruntime_draws_from_every_kind_of_sampler(mlp, conv, run_
     samplers = make_samplers(mlp, conv)
     graphs = samplers | {f"{name}'s choice": with_choice(samplers[name]) for name in MIXTURES}
     given = {"seed": np.full(100, 7), "index": np.arange(100), "temperature": np.linspace(0, 2, 100, dtype=np.float32)}
-    np.savez(tmp_path / "rows.npz", **given)
     arguments = []
     for name, content in graphs.items():
         (tmp_path / name).write_bytes(content)
-        arguments += [tmp_path / name, tmp_path / "rows.npz", tmp_path / f"{name}.npz"]
+        np.savez(tmp_path / f"{name} rows.npz", **given_to(name, given))
+        arguments += [tmp_path / name, tmp_path / f"{name} rows.npz", tmp_path / f"{name}.npz"]
     assert run_there("run_with_onnxruntime.py", *arguments).startswith(f"{OLDEST_ONNXRUNTIME}.")
     found = {name: np.load(tmp_path / f"{name}.npz") for name in graphs}
     for name in SAMPLERS:
-        assert_same_draws(found[name], draw(samplers[name], given))
+        assert_same_draws(found[name], draw(samplers[name], given_to(name, given)))
     for name in MIXTURES:
         assert_same_choice(found[f"{name}'s choice"], samplers[name], given["seed"], given["index"])
 

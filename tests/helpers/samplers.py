@@ -9,21 +9,26 @@ from flows import stir
 from onnx import TensorProto, helper
 
 from pipeline.commands.options import DEMO_FOLDER
-from pipeline.graphs.onnx_export import finish
+from pipeline.graphs.labels import labels_entry
+from pipeline.graphs.modules import DecoderAndParameters
+from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.prior import graph_of
 from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.variants.choice import finish_pair, latents
-from pipeline.graphs.variants.layers import constants, ranges
+from pipeline.graphs.variants.layers import PARAMETERS, constants, ranges
 from pipeline.graphs.variants.quantise import quantise, ranged_tensors
 from pipeline.runtime import open_session
+from pipeline.runtime.labels import LABEL
 from pipeline.runtime.noise import random_integers
 from pipeline.vae.model import VAE
 
 MIXTURES = ["mixture", "vamp"]
 LEARNED_PRIORS = [*MIXTURES, "flow"]
 INT8 = ["mlp-int8", "conv-int8", "mixture-int8"]
-SAMPLERS = ["mlp", "conv", "demo", *LEARNED_PRIORS, *INT8]
+PER_CLASS = "per_class"  # a conditional model whose classes have priors of their own
+SAMPLERS = ["mlp", "conv", "demo", *LEARNED_PRIORS, PER_CLASS, *INT8]
 COMPONENTS = 4
+CLASSES = ("ant", "bee", "cat")
 
 
 def make_samplers(mlp, conv):
@@ -37,6 +42,7 @@ def make_samplers(mlp, conv):
         "conv": conv.files["sampler.onnx"],
         "demo": demo,
         **learned,
+        PER_CLASS: with_classes(mlp),
         **{name: files["sampler.onnx"] for name, files in int8.items()},
     }
 
@@ -56,6 +62,27 @@ def with_learned_prior(exported, kind):
     decoder = onnx.load_model_from_string(exported.files["decoder.onnx"])
     model = sampler_model(decoder, vae.config.latent_dim, graph_of(vae.prior))
     return finish(model, dataclasses.replace(exported.metadata, graph="sampler", prior=kind))
+
+
+def with_classes(exported):
+    """sampler.onnx of a conditional model of the same network, each of whose classes is far from the others."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(exported.vae.config, prior=PER_CLASS, condition="label", classes=CLASSES)
+    vae = VAE(config).eval()
+    with torch.no_grad():
+        for parameter in (*vae.decoder.parameters(), *vae.prior.parameters()):
+            parameter.mul_(2).add_(0.3 * torch.randn_like(parameter))
+    rows = [torch.zeros(2, config.latent_dim), torch.zeros(2, dtype=torch.int64)]
+    decoder = to_onnx(DecoderAndParameters(vae), rows, ["z", LABEL], ["x", PARAMETERS])
+    del decoder.graph.output[1:]
+    model = sampler_model(decoder, config.latent_dim, graph_of(vae.prior))
+    metadata = dataclasses.replace(exported.metadata, graph="sampler", prior=PER_CLASS)
+    return finish(model, metadata, labels_entry(CLASSES))
+
+
+def given_to(name, rows):
+    """Rows as a sampler of `SAMPLERS` takes them: where there are classes, each row has one, by its index."""
+    return {**rows, LABEL: rows["index"] % len(CLASSES)} if name == PER_CLASS else rows
 
 
 def in_int8(files, images=None):
