@@ -10,7 +10,6 @@ Joins    the MLflow run that train opened
 
 import argparse
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.health import FAILED_CHECKS, HEALTH, Sizes, examine, verdict
 from pipeline.metrics import figures
-from pipeline.metrics.assessment import Assessment, Options, assess
+from pipeline.metrics.assessment import assess
 from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
@@ -139,7 +138,8 @@ def main() -> None:
     train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION), of_known)
     test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION), of_test)
     use = latent_use(test.mu, test.logvar, model.prior.given(test.labels))
-    assessment = _assess(checkpoint, data, test.mu, params.evaluate)
+    noisy = checkpoint.objective != "autoencoder"
+    assessment = assess(model, data, test.mu, params.evaluate, checkpoint.binarize, noisy_codes=noisy)
     metrics = measure(checkpoint, test, train, use, params.evaluate)
     metrics |= {f"test/{name}": value for name, value in assessment.metrics.items()}
     _refuse_non_finite(metrics)
@@ -158,19 +158,6 @@ def main() -> None:
     state = f"; unhealthy: {', '.join(failed)}" if failed else ""
     told = _headline(metrics, sizes.importance_samples)
     print(f"evaluate: {told} on {len(pixels):,} test images -> {arguments.report}{state}")
-
-
-def _assess(checkpoint: Checkpoint, data: PreparedData, test_mu: Tensor, params: EvaluateParams) -> Assessment:
-    weights = params.inception_weights
-    options = Options(
-        binarize=checkpoint.binarize,
-        noisy_codes=checkpoint.objective != "autoencoder",
-        images=params.quality_images,
-        components=params.aggregate_components,
-        inception_weights=weights and str(Path(os.environ.get("DVC_ROOT", "."), weights)),
-        seed=params.seed,
-    )
-    return assess(checkpoint.model, data, test_mu, options)
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:

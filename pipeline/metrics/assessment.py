@@ -1,7 +1,8 @@
 """Samples of a trained model, judged: by distances to the test images, as copies of training images; and its codes."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from pipeline.metrics.codes import Codes, code_training
 from pipeline.metrics.mixture import fit_mixture
 from pipeline.metrics.quality import Reference, choose_extractors, classifier_of
 from pipeline.metrics.samples import draw_images
+from pipeline.params import EvaluateParams
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.probe import probe_accuracy
 from pipeline.vae.model import VAE
@@ -29,21 +31,6 @@ _CODES, _MIXTURE, _SAMPLES, _CLASSIFIER = 11, 12, 13, 14  # streams of the seed
 _SHOWN = 100
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the model was trained, and those params of `evaluate` that are about samples."""
-
-    binarize: str
-    noisy_codes: bool
-    """Whether the mixture is fitted to draws of q(z|x); else, as of a plain auto-encoder, to means."""
-    images: int
-    """Samples and test images, at most; 0 judges no samples."""
-    components: int
-    """Of the mixture; 0 fits none."""
-    inception_weights: str | None
-    seed: int
-
-
 class Assessment(NamedTuple):
     """What was found: metrics and figures by name, and the density that was fitted to the codes."""
 
@@ -52,31 +39,46 @@ class Assessment(NamedTuple):
     mixture: Mixture | None
 
 
-def assess(model: VAE, data: PreparedData, test_mu: Tensor, options: Options) -> Assessment:
-    """Judge the model's samples and codes; `test_mu` [n, latent_dim] are the codes of the test split.
+def assess(
+    model: VAE, data: PreparedData, test_mu: Tensor, params: EvaluateParams, binarize: str, noisy_codes: bool = True
+) -> Assessment:
+    """Judge the model's samples and codes.
+
+    Args:
+        model: in evaluation mode.
+        data: what prepare wrote.
+        test_mu: the codes of the test split, [n, latent_dim].
+        params: how many samples, and what is fitted.
+        binarize: how the model was trained.
+        noisy_codes: whether the mixture is fitted to draws of q(z|x); else, as of a plain auto-encoder, to means.
 
     Raises:
         UserError: Inception's weights cannot be read, or the mixture has more components than there are codes.
     """
-    codes = code_training(model, data.train, options.binarize, stream_key(options.seed, _CODES))
+    codes = code_training(model, data.train, binarize, stream_key(params.seed, _CODES))
     metrics, mixture = _probe(codes, data, test_mu), None
     densities: dict[str, Prior] = {"": model.prior}
-    if options.components:
+    if params.aggregate_components:
         _refuse_per_class(model)
-        fitted_to = codes.z if options.noisy_codes else codes.mu
-        mixture = fit_mixture(fitted_to, options.components, stream_key(options.seed, _MIXTURE))
+        fitted_to = codes.z if noisy_codes else codes.mu
+        mixture = fit_mixture(fitted_to, params.aggregate_components, stream_key(params.seed, _MIXTURE))
         densities[AGGREGATE] = FixedMixture(mixture)
-    if not options.images:
+    if not params.quality_images:
         return Assessment(metrics, {}, mixture)
-    classifier = classifier_of(data, stream_key(options.seed, _CLASSIFIER))
+    classifier = classifier_of(data, stream_key(params.seed, _CLASSIFIER))
     if classifier and data.test.labels is not None:
         test = data.test.images, data.test.labels
         metrics["classifier_accuracy"] = classifier.accuracy(*(torch.from_numpy(array.copy()) for array in test))
-    reference = Reference(data, choose_extractors(classifier, options.inception_weights), options.images)
+    reference = Reference(data, choose_extractors(classifier, _inception_weights(params)), params.quality_images)
     metrics |= _prefixed(YARDSTICK, reference.yardstick)
     labels = codes.labels if model.config.classes else None
-    judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(options.seed, _SAMPLES))
+    judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(params.seed, _SAMPLES))
     return Assessment(metrics | judged, pictures, mixture)
+
+
+def _inception_weights(params: EvaluateParams) -> str | None:
+    weights = params.inception_weights
+    return weights and str(Path(os.environ.get("DVC_ROOT", "."), weights))
 
 
 def _refuse_per_class(model: VAE) -> None:

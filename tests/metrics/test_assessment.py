@@ -11,12 +11,13 @@ from torch import nn
 
 from pipeline.dataset.store import PreparedData, Split
 from pipeline.errors import UserError
-from pipeline.metrics.assessment import Options, assess
+from pipeline.metrics.assessment import assess
 from pipeline.metrics.codes import code_training
+from pipeline.params import load_params
 from pipeline.vae.model import VAE, VAEConfig
 
 DISTANCES = ("kid", "fid", "precision", "recall", "density", "coverage")
-OPTIONS = Options(binarize="none", noisy_codes=True, images=150, components=0, inception_weights=None, seed=0)
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate.model_copy(update={"quality_images": 150})
 
 
 def prepared(labelled):
@@ -52,12 +53,12 @@ class Remembers(nn.Module):
 
 def judged(model, data, **changes):
     test_mu = torch.randn(len(data.test.images), 3, generator=torch.Generator().manual_seed(0))
-    return assess(model, data, test_mu, dataclasses.replace(OPTIONS, **changes))
+    return assess(model, data, test_mu, PARAMS.model_copy(update=changes), "none")
 
 
 @pytest.fixture(scope="module")
 def unlabelled():
-    return judged(model_of(), UNLABELLED, components=5)
+    return judged(model_of(), UNLABELLED, aggregate_components=5)
 
 
 def test_without_labels_the_features_are_random_convolutions(unlabelled):
@@ -102,14 +103,14 @@ def test_data_of_a_single_class_have_no_classifier_and_no_probe():
 
 def test_samples_that_are_not_wanted_are_not_drawn(monkeypatch):
     monkeypatch.setattr("pipeline.metrics.assessment.draw_images", None)
-    found = judged(model_of(), DATA, images=0, components=2)
+    found = judged(model_of(), DATA, quality_images=0, aggregate_components=2)
     assert set(found.metrics) == {"probe_accuracy"}
     assert found.mixture.mu.shape == (2, 3)
 
 
 def test_the_same_seed_gives_the_same_figures(unlabelled):
-    assert judged(model_of(), UNLABELLED, components=5).metrics == unlabelled.metrics
-    assert judged(model_of(), UNLABELLED, components=5, seed=1).metrics != unlabelled.metrics
+    assert judged(model_of(), UNLABELLED, aggregate_components=5).metrics == unlabelled.metrics
+    assert judged(model_of(), UNLABELLED, aggregate_components=5, seed=1).metrics != unlabelled.metrics
 
 
 def test_codes_are_draws_of_each_images_own_posterior():
@@ -143,7 +144,7 @@ def conditional(prior):
 
 @pytest.mark.parametrize("prior", ["standard", "per_class"])
 def test_of_a_conditional_model_the_classifier_reads_the_class_of_each_sample(prior):
-    found = judged(conditional(prior), DATA, images=100).metrics
+    found = judged(conditional(prior), DATA, quality_images=100).metrics
     assert 0 <= found["sample_label_accuracy"] < 0.5  # it is untrained
 
 
@@ -164,4 +165,4 @@ class OneOfEachClass(nn.Module):
 
 def test_one_mixture_for_a_prior_per_class_is_refused():
     with pytest.raises(UserError, match=r"evaluate\.aggregate_components is above 0 while model\.prior is 'per_class'"):
-        judged(conditional("per_class"), DATA, components=2)
+        judged(conditional("per_class"), DATA, aggregate_components=2)
