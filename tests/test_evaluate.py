@@ -68,7 +68,9 @@ def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace)
     found = metrics(folder)
     assert found["test/sample_label_accuracy"] > 0.3  # by chance: 0.11
     assert found["test/elbo"] <= -found["test/nll_iw5"] + 0.1
-    assert "test/marginal_kl_fitted" not in found
+    assert found["test/marginal_kl_fitted_stderr"] > 0  # of each class's codes to the prior of the class
+    assert "prior_hole" in read_json(folder / "health.json")["checks"]
+    assert "test/mutual_information_nce" not in found
     assert "samples" in figures(folder)
 
 
@@ -87,6 +89,7 @@ def test_metrics_carry_their_protocol_in_their_names(trained):
         "test/train_test_gap",
         "test/train_test_gap_stderr",
         "test/mutual_information_nce",
+        "test/mutual_information_nce_ceiling",
         "test/marginal_kl_nce",
         "test/marginal_kl_fitted",
         "test/marginal_kl_fitted_stderr",
@@ -105,6 +108,7 @@ def test_metrics_agree_with_one_another(trained):
     assert 0 < found["test/nll_iw5_stderr"] < 5
     assert found["test/nll_iw5"] < found["test/nll_iw2"] < found["test/nll_iw1"]
     assert found["test/mutual_information_nce"] + found["test/marginal_kl_nce"] == pytest.approx(found["test/kl"])
+    assert found["test/mutual_information_nce"] < found["test/mutual_information_nce_ceiling"] == math.log(50)
 
 
 def test_the_report_says_which_limits_the_model_keeps(trained, capsys):

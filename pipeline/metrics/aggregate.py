@@ -69,3 +69,22 @@ def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tenso
     mixture.fit(fitted_to.z.double().cpu().numpy())
     log_q = torch.from_numpy(mixture.score_samples(measured_on.z.double().cpu().numpy()))
     return log_q - measured_on.log_p.double().cpu()
+
+
+def fitted_marginal_kl_of_classes(
+    fitted_to: Codes, fitted_labels: Tensor, measured_on: Codes, labels: Tensor, seed: int
+) -> Tensor:
+    """`fitted_marginal_kl` with a fit for each class, where each class has a prior of its own: [m], in nats.
+
+    Its mean is at most that of KL(q(z|y) || p(z|y)) over the codes' classes; a code whose class has not two codes to
+    fit to is left out. The labels are int64 [n], of the codes beside them.
+    """
+    parts = []
+    for label in sorted(set(labels.tolist())):
+        known, asked = (
+            Codes(*(value[of == label] for value in codes))
+            for codes, of in ((fitted_to, fitted_labels), (measured_on, labels))
+        )
+        if len(known.z) > 1:
+            parts.append(fitted_marginal_kl(known, asked, seed))
+    return torch.cat(parts) if parts else measured_on.log_p.new_empty(0)

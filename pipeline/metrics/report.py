@@ -3,12 +3,19 @@
 All nats are nats per image; where a mean over images has a standard error beside it, that is `<name>_stderr`.
 """
 
+import math
+
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from pipeline.dataset.noise import stream_key
-from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl, mutual_information
+from pipeline.metrics.aggregate import (
+    draw_codes,
+    fitted_marginal_kl,
+    fitted_marginal_kl_of_classes,
+    mutual_information,
+)
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.amortisation import amortisation_gap
 from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, fastest_weigh, mean_and_stderr
@@ -39,8 +46,7 @@ def density_metrics(model: VAE, test: Encoded, train: Encoded, params: EvaluateP
     )
     metrics = likelihood_metrics(estimates, k, test.pixels[0].numel())
     metrics |= train_test_gap(model, estimates, train, params)
-    if not isinstance(model.prior, PerClass):  # what follows holds one p(z) against the codes of all images
-        metrics |= information_metrics(model, test, train, metrics["test/kl"], params.seed)
+    metrics |= information_metrics(model, test, train, metrics["test/kl"], params.seed)
     if has_gaussian_posteriors(model, test):
         metrics |= amortisation_metrics(model, test, params)
     return metrics | ais_metrics(model, test, estimates, params, progress)
@@ -75,13 +81,22 @@ def train_test_gap(model: VAE, test: Estimates, train: Encoded, params: Evaluate
 def information_metrics(model: VAE, test: Encoded, train: Encoded, kl: float, seed: int) -> Metrics:
     """What z says of x, and how far the aggregate posterior is from the prior; `kl` is test/kl.
 
-    Mutual information takes the density of every code under every posterior, so it is told of Gaussian ones alone.
+    Mutual information takes the density of every code under every posterior, and one prior for all, so it is told of
+    Gaussian posteriors under such a prior alone, beside the value that its estimate cannot exceed. A prior for each
+    class is held against the codes of that class.
     """
     codes, others = draw_codes(model, test, seed), draw_codes(model, train, stream_key(seed, _TRAIN_NOISE))
+    if isinstance(model.prior, PerClass) and train.labels is not None and test.labels is not None:
+        gap = fitted_marginal_kl_of_classes(others, train.labels, codes, test.labels, seed)
+        return with_stderr("test/marginal_kl_fitted", gap) if len(gap) > 1 else {}
     found = with_stderr("test/marginal_kl_fitted", fitted_marginal_kl(others, codes, seed))
     if has_gaussian_posteriors(model, test):
         information, _ = mean_and_stderr(mutual_information(codes, test.mu, test.logvar))
-        found |= {"test/mutual_information_nce": information, "test/marginal_kl_nce": kl - information}
+        found |= {
+            "test/mutual_information_nce": information,
+            "test/mutual_information_nce_ceiling": math.log(len(codes.z)),
+            "test/marginal_kl_nce": kl - information,
+        }
     return found
 
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from linear import LATENTS, give_exact_posterior, linear_vae, marginal, noise, split
 
-from pipeline.metrics.aggregate import Codes, draw_codes, fitted_marginal_kl, mutual_information
+from pipeline.metrics.aggregate import (
+    Codes,
+    draw_codes,
+    fitted_marginal_kl,
+    fitted_marginal_kl_of_classes,
+    mutual_information,
+)
 from pipeline.metrics.likelihood import mean_and_stderr
 from pipeline.vae.densities import gaussian_log_prob
 from pipeline.vae.priors import StandardNormal
@@ -70,6 +76,25 @@ def test_the_fit_finds_how_far_a_normal_is_from_the_prior():
     fitted_to, measured_on = (of_normals(noise(3000, LATENTS, seed=seed), mean, variance) for seed in (1, 2))
     found, stderr = mean_and_stderr(fitted_marginal_kl(fitted_to, measured_on, 0))
     assert found == pytest.approx(expected, abs=4 * stderr)
+
+
+def test_a_prior_for_each_class_is_held_against_the_codes_of_that_class():
+    """Class 1 is where its prior is, class 0 is not, and class 2 has too few codes to say."""
+    labels = torch.tensor([0, 1] * 1500 + [2])
+    mean = 3.0 * (labels == 1)[:, None].double()
+    at = torch.where(labels == 0, 1.0, 3.0)[:, None].double()
+
+    def codes(seed):
+        z = at + noise(3001, LATENTS, seed=seed)
+        return Codes(z, z[:, 0], gaussian_log_prob(z, mean.expand_as(z), torch.zeros_like(z)))
+
+    found = fitted_marginal_kl_of_classes(codes(1), labels, codes(2), labels, 0)
+    assert len(found) == 3000
+    of_class, stderr = found.view(2, 1500).mean(1), found.view(2, 1500).std(1) / 1500**0.5
+    assert of_class[0].item() == pytest.approx(LATENTS * 0.5, abs=4 * stderr[0].item())
+    assert of_class[1].item() == pytest.approx(0, abs=0.05)
+    together = fitted_marginal_kl(codes(1), codes(2), 0).mean()
+    assert together < found.mean() - 0.3  # the fit of all codes is that of no class
 
 
 def test_a_hole_in_the_middle_of_the_prior_is_seen():
