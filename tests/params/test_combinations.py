@@ -188,5 +188,10 @@ def test_params_that_contradict_each_other_are_refused(changes, expected):
     assert message(changed(changes)) == f"params.yaml: {expected}"
 
 
+def test_wake_sleep_may_be_told_the_class():
+    model = check_params(changed(WAKE_SLEEP | {"model.condition": "label"}), "params.yaml").model
+    assert model.condition == "label"
+
+
 def test_an_mlp_without_hidden_layers_is_allowed():
     assert check_params(changed({"model.hidden": []}), "params.yaml").model.hidden == ()

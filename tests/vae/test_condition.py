@@ -121,3 +121,13 @@ def test_a_prior_per_class_wants_classes():
     config = dataclasses.replace(CONFIG, condition="none", classes=(), prior="per_class")
     with pytest.raises(UserError, match="expected model.condition: label"):
         VAE(config)
+
+
+def test_wake_sleep_dreams_of_the_classes_that_it_is_awake_for():
+    """Each phase teaches its network what these classes are, and nothing of another."""
+    vae, x, label = conditional_linear_vae().requires_grad_(), images(4), torch.tensor([2, 0, 0, 2])
+    eps = noise(4, *noise_shape("wake_sleep", 1, LATENTS, x[0].numel()))
+    objective("wake_sleep", vae, x, eps, 1.0, label=label).loss.backward()
+    for network in (vae.encoder, vae.decoder):
+        learned = network.class_bias.weight.grad.abs().sum(1) > 0
+        assert learned.tolist() == [True, False, True]

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from flows import CONTEXT, MAKERS, back, flow_with, noise
+from torch.autograd import gradcheck
+from torch.func import functional_call
 
 from pipeline.errors import UserError
 from pipeline.vae.flows import FlowSize, posterior_flow
@@ -24,6 +26,24 @@ def test_the_log_determinant_is_that_of_the_jacobian(name, latent_dim):
     expected = jacobian(flow, z, context).det().log()
     torch.testing.assert_close(flow(z, context).log_diagonal.sum(), expected)
     assert expected.abs() > 0.05
+
+
+def test_gradients_are_those_of_finite_differences(name):
+    """By z, by the context and by every weight, of z and of the log diagonal."""
+    flow, z, context = flow_with(name, 3, layers=2, hidden=(4,)), noise(2, 3), noise(2, CONTEXT, seed=1)
+    names, weights = zip(*flow.named_parameters(), strict=True)
+
+    def moved(z, context, *weights):
+        return tuple(functional_call(flow, dict(zip(names, weights, strict=True)), (z, context)))
+
+    given = [value.detach().requires_grad_() for value in (z, context, *weights)]
+    assert gradcheck(moved, given)
+
+
+def test_gradients_of_the_way_back_are_those_of_finite_differences():
+    flow = flow_with("coupling", 3, layers=2, hidden=(4,))
+    given = noise(2, 3).requires_grad_(), noise(2, CONTEXT, seed=1).requires_grad_()
+    assert gradcheck(lambda z, context: tuple(flow.inverse(z, context)), given)
 
 
 @torch.no_grad()
