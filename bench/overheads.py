@@ -2,9 +2,9 @@
 
     python bench/overheads.py data/prepared [--epochs 100] [--checkpoint-seconds 2]
 
-Tracking is what the training waits for MLflow: opening the run in an existing sqlite store, every logged epoch, and
-the final flush. Checkpoints come more often than by default, so that there are some to time; the default run of half a
-minute writes none at all.
+Tracking is what the training waits for MLflow: opening the run in an existing sqlite store, every logged epoch, the
+final flush, and the artifacts. Checkpoints come more often than by default, so that there are some
+to time; the default run of half a minute writes none at all.
 """
 
 import argparse
@@ -20,8 +20,9 @@ import torch
 
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, flatten, load_params
+from pipeline.record import Record
 from pipeline.tracking.training import training_run
-from pipeline.train import build_model
+from pipeline.train import build_model, save
 from pipeline.training.fit import Fit
 from pipeline.training.scratch import Scratch
 from pipeline.training.trainer import Trainer
@@ -64,8 +65,13 @@ def train(params: Params, data: PreparedData, folder: Path) -> tuple[float, Wait
     with Scratch(folder, "overheads") as scratch:
         scratch.save = waits.timed("checkpoints", scratch.save)  # type: ignore[method-assign]
         log = waits.timed("tracking", run.log_epoch)
-        Fit(trainer, scratch, on_epoch=lambda _epoch, metrics: log(metrics)).run()
+        best, history = Fit(trainer, scratch, on_epoch=lambda _epoch, metrics: log(metrics)).run()
+    model = build_model(params.model, data, 0)
+    model.load_state_dict(best)
+    record = Record("train", run.id, flatten(params.train, "train"), metrics={"best_epoch": history.best_epoch})
+    whole = save(folder / "checkpoint", params, model, history, record)
     with waits.during("tracking"):
+        run.finish(whole)
         opening.__exit__(None, None, None)
     return time.perf_counter() - start, waits
 

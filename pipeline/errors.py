@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Something the user gave is wrong. Its text is one line: what was found, where, what was expected."""
 
 
+class SharedError(UserError):
+    """One that every rank of a training meets at the same moment; the first of them tells of it."""
+
+
 class Stopped(Exception):  # noqa: N818  # it is no error
     """Somebody asked the stage to stop, and it has put its work into safety; the text says where it stands.
 

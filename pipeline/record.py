@@ -29,11 +29,14 @@ class Record:
     curves: Sequence[Metrics] = ()
     artifacts: Sequence[Path] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """What run.json says; curves and artifacts are files beside it."""
+        return {name: getattr(self, name) for name in ("stage", "run_id", "params", "tags", "metrics")}
+
 
 def write_record(folder: Path, record: Record) -> None:
     """Write run.json; the curves and artifacts lie beside it already."""
-    names = ("stage", "run_id", "params", "tags", "metrics")
-    write_json(folder / RECORD, {name: getattr(record, name) for name in names})
+    write_json(folder / RECORD, record.as_json())
 
 
 def read_record(folder: Path, curves: str | None = None, artifacts: Sequence[str] = ()) -> Record:

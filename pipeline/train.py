@@ -2,7 +2,7 @@
 
 Reads    the folder that prepare wrote; sections `model` and `train` of params.yaml
 Writes   a checkpoint: model.safetensors, config.json, history.csv (a row per epoch), run.json (the MLflow run)
-Keeps    the state of a training that is not finished, so that a killed one goes on
+Keeps    the state of a training that is not finished, so that a killed one goes on, and what a finished one came to
 Opens    the MLflow run that evaluate and export join
 
     python -m pipeline.train data/prepared models/checkpoint .training
@@ -10,8 +10,6 @@ Opens    the MLflow run that evaluate and export join
 
 import argparse
 import dataclasses
-import hashlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -23,30 +21,25 @@ from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
-from pipeline.errors import Stopped, run_stage
-from pipeline.files import atomic_directory, repository_root, sha256_of_files, write_csv
+from pipeline.errors import SharedError, Stopped, run_stage
+from pipeline.files import atomic_directory, repository_root, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
 from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
-from pipeline.tracking.training import TrainingRun, training_run
+from pipeline.tracking.training import TrainingRun, complete_run, training_run
 from pipeline.training.abandoned import tidy
 from pipeline.training.feed import Labels
 from pipeline.training.fit import Fit, History
 from pipeline.training.launch import is_launched, launch
-from pipeline.training.precision import choose_precision
+from pipeline.training.name import training_name
 from pipeline.training.progress import training_progress
-from pipeline.training.ranks import Ranks, joined_ranks
+from pipeline.training.ranks import Ranks, joined_ranks, ranks_of_environment
 from pipeline.training.scratch import Scratch, State
-from pipeline.training.signals import stop_wish
+from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.priors import VampPrior
-
-PACKAGE = Path(__file__).parent
-RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change the weights by rounding at most
-CODE = ("train.py", "checkpoint.py", "training/*.py", "vae/**/*.py", "dataset/*.py")
-
 
 _LEVEL = 1 / 255
 
@@ -119,7 +112,7 @@ def train_model(
                 run.log_epoch(metrics)
             progress.epoch(epoch, metrics)
 
-        fit = Fit(trainer, scratch, {"run_id": run.id if run else None}, wish, progress.step, on_epoch)
+        fit = Fit(trainer, scratch, wish, progress.step, on_epoch)
         if state is not None:
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)
@@ -129,31 +122,24 @@ def train_model(
     return kept, history
 
 
-def save(folder: Path, params: Params, model: VAE, history: History, record: Record) -> None:
-    """Write the whole checkpoint folder, or nothing."""
+def save(folder: Path, params: Params, model: VAE, history: History, record: Record) -> Record:
+    """Write the whole checkpoint folder, or nothing; the record with all that its run is to hold."""
     with atomic_directory(folder) as beside:
         save_checkpoint(beside, Checkpoint(model, params.train.objective, params.train.binarize))
         write_csv(beside / HISTORY, history.rows)
         write_record(beside, record)
-
-
-def training_name(params: Params, data_sha256: str) -> str:
-    """A hash of all that shapes the weights: params, data, this code, torch, and the precision of this processor.
-
-    Of the params, those of another stage and RUNNING are left out: a training goes on when they have changed.
-    """
-    device = choose_device(params.train.device)
-    code = sha256_of_files(path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
-    values = {"model": params.model.model_dump(mode="json")}
-    values["train"] = params.train.model_dump(mode="json", exclude=set(RUNNING))
-    shaping = json.dumps(values, sort_keys=True)
-    parts = (shaping, data_sha256, code, torch.__version__, choose_precision(params.train.precision, device))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return dataclasses.replace(record, curves=history.rows, artifacts=sorted(folder.iterdir()))
 
 
 def main() -> None:
     """Start the ranks that params ask for, unless this is one of them; train."""
     arguments = _arguments()
+    with ended_by_sigterm(told=ranks_of_environment(os.environ).is_first):
+        start(arguments)
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """As `main`, but for signals."""
     # Once pixels that are always black are learned, their gradients are denormal numbers, and arithmetic on those
     # costs a third of the speed. It is set before the first operation, so that torch's threads inherit it.
     torch.set_flush_denormal(True)
@@ -174,38 +160,70 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
     """Train as the one rank that keeps states, tracks the run and writes the checkpoint."""
     if warning := check_likelihood(params, data.meta["values"]):
         print(f"warning: {warning}", file=sys.stderr)
+    name = training_name(params, data.sha256)
+    with Scratch(repository_root() / scratch_folder, name, on_wait=ranks.ask_to_wait) as scratch:
+        tidy(scratch.folder)
+        finished = scratch.finished()
+        state = state_of_first(ranks, finished or scratch.load())
+        if finished is not None:
+            history, record = again(params, data, finished, folder)
+            print(f"train: trained before, and not again: the weights are those in {scratch.folder} (without it, anew)")
+        else:
+            history, record = anew(params, data, ranks, scratch, state, folder)
+    term = "recon" if params.train.objective == "autoencoder" else "elbo"
+    best = history.rows[history.best_epoch - 1][f"val/{term}"]
+    print(
+        f"train: best val/{term} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}"
+        f" -> {folder} (MLflow run {record.run_id or 'not in the store yet'})"
+    )
+
+
+def anew(
+    params: Params, data: PreparedData, ranks: Ranks, scratch: Scratch, state: State | None, folder: Path
+) -> tuple[History, Record]:
+    """Train from `state` or from the start, and keep in the scratch folder what came of it before it is delivered."""
     values = flatten(params.prepare, "prepare") | flatten(params.model, "model") | flatten(params.train, "train")
     tags = provenance(params.digest(), data.sha256)
-    with Scratch(repository_root() / scratch_folder, training_name(params, data.sha256)) as scratch:
-        tidy(scratch.folder)
-        state = state_of_first(ranks, scratch)
-        earlier = state.content if state is not None else {"run_id": None, "history": {"rows": []}}
-        with training_run(values, tags, earlier["run_id"], earlier["history"]["rows"]) as run:
-            model, history = train_model(params, data, ranks, scratch, state, run)
-            run.wait()  # a store that was away may be back: the record is to name its run
-            record = Record("train", run.id, values, tags, {"best_epoch": history.best_epoch})
-            save(folder, params, model, history, record)
-            run.finish(dataclasses.replace(record, curves=history.rows, artifacts=sorted(folder.iterdir())))
-        scratch.remove()
-    name = "recon" if params.train.objective == "autoencoder" else "elbo"
-    best = history.rows[history.best_epoch - 1][f"val/{name}"]
-    print(
-        f"train: best val/{name} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}"
-        f" -> {folder} (MLflow run {run.id or 'not in the store yet'})"
-    )
+    rows = state.content["history"]["rows"] if state is not None else ()
+    with training_run(values, tags, scratch.run_key, rows) as run:
+        model, history = train_model(params, data, ranks, scratch, state, run)
+        run.wait()  # a store that was away may be back: the record is to name its run
+        record = Record("train", run.id, values, tags, {"best_epoch": history.best_epoch})
+        scratch.finish(finished_state(model, history, record))
+        run.finish(save(folder, params, model, history, record))
+    return history, record
+
+
+def again(params: Params, data: PreparedData, finished: State, folder: Path) -> tuple[History, Record]:
+    """Write the checkpoint of a training that has ended once more, to the bit, and join no run but its own."""
+    model = build_model(params.model, data, params.train.seed, classes_and_labels(params.model, data)[0])
+    model.load_state_dict(finished.tensors)
+    history, record = History(**finished.content["history"]), Record(**finished.content["record"])
+    complete_run(save(folder, params, model, history, record))
+    return history, record
+
+
+def finished_state(model: VAE, history: History, record: Record) -> State:
+    """All that `again` needs."""
+    content = {"history": dataclasses.asdict(history), "record": record.as_json(), "finished": True}
+    return State(model.state_dict(), content)
 
 
 def follow(params: Params, data: PreparedData, ranks: Ranks) -> None:
     """Train as another rank: whatever there is to say, the first one says."""
+    state = state_of_first(ranks)
+    if state is not None and "finished" in state.content:
+        return
     try:
-        train_model(params, data, ranks, state=state_of_first(ranks, None))
+        train_model(params, data, ranks, state=state)
     except Stopped as stopped:
-        sys.exit(stopped.code)
+        ranks.leave_last(stopped.code)
+    except SharedError:
+        ranks.leave_last(1)
 
 
-def state_of_first(ranks: Ranks, scratch: Scratch | None) -> State | None:
-    """What rank 0 finds in its scratch folder, on every rank."""
-    found = scratch.load() if scratch is not None else None
+def state_of_first(ranks: Ranks, found: State | None = None) -> State | None:
+    """What rank 0 has `found` in its scratch folder, on every rank."""
     content = ranks.copy_bytes_from_first(found.to_bytes() if found is not None else None)
     return State.from_bytes(content) if content is not None else None
 

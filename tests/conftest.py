@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
+from digits import TINY, prepare_digits
 from filelock import FileLock
 from missing import skip_unless_ci
 from mlflow.tracking import MlflowClient
@@ -23,7 +24,6 @@ from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
 from pipeline import evaluate, train
-from pipeline.dataset.writer import dataset_writer
 from pipeline.export import build_files
 from pipeline.files import write_files, write_json
 from pipeline.graphs.manifest import build_manifest, list_files
@@ -82,40 +82,6 @@ def digits(tmp_path_factory):
     return prepare_digits(tmp_path_factory.mktemp("digits"), {"train": 200, "val": 60, "test": 50})
 
 
-def prepare_digits(folder, counts, size=8, classes=None, held_out=False):
-    """Write a prepared folder with so many digits per split, cut to `size` pixels; labels where `classes` are named."""
-    images = (load_digits().images * 255 / 16).round().astype(np.uint8)[:, None, :size, :size]
-    labels = None if classes is None else load_digits().target.astype(np.int64)
-    with dataset_writer(folder, (1, size, size), classes, held_out=held_out) as writer:
-        for split, rows in counts.items():
-            rows = range(rows) if isinstance(rows, int) else rows
-            writer.append(split, images[rows], None if labels is None else labels[rows])
-            images, labels = np.delete(images, rows, 0), None if labels is None else np.delete(labels, rows)
-        write_json(folder / "meta.json", {"source": "digits", **writer.finish()})
-    return folder
-
-
-TINY = {
-    "prepare.source": "mnist-5k",
-    "model.network": "mlp",
-    "model.hidden": [16],
-    "model.latent_dim": 3,
-    "model.likelihood": "bernoulli",
-    "train.binarize": "dynamic",
-    "train.warmup_epochs": 0,
-    "train.epochs": 2,
-    "train.global_batch_size": 50,
-    "train.learning_rate": 0.003,
-    "train.schedule": "constant",
-    "train.ema_decay": 0.0,
-    "train.device": "cpu",
-    "train.precision": "fp32",
-    "evaluate.importance_samples": 5,
-    "evaluate.batch_log_weights": 100,
-    "evaluate.amortisation_images": 0,
-}
-
-
 class Workplace:
     """A working directory with prepared digits, in which the stages run as `main` does with tiny params."""
 
@@ -139,8 +105,18 @@ class Workplace:
         with open("params.yaml", "w", encoding="utf-8") as file:
             YAML(typ="safe").dump(content, file)
 
+    def forget(self):
+        """As if no training had ended here: one with the same params is no longer found."""
+        for kept in Path(".training").glob("*/finished.safetensors"):
+            shutil.rmtree(kept.parent)
+
     def train(self, folder="models/checkpoint", **changes):
-        """Run the train stage; returns the checkpoint's folder."""
+        """Run the train stage, and train even if that was done before; returns the checkpoint's folder."""
+        self.forget()
+        return self.train_or_find(folder, **changes)
+
+    def train_or_find(self, folder="models/checkpoint", **changes):
+        """As `train`, where what an earlier training came to is not forgotten."""
         self.set_params(**changes)
         self._monkeypatch.setattr(sys, "argv", ["train", self.prepared, folder, ".training"])
         train.main()

@@ -1,23 +1,19 @@
 """The whole chain as a user runs it: DVC and git on the command line, in a copy of the repository."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from repository import Repository
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
 from pipeline.params import HealthParams
 
-ROOT = Path(__file__).parents[1]
-COPIED = (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml", "pipeline", "data/images")
 STAGES = ["prepare", "train", "evaluate", "export"]
 TINY = {
     "prepare": {"source": "array", "path": "digits.npy"},
@@ -31,49 +27,12 @@ LONGEST_QUEUE_SECONDS = 300
 pytestmark = pytest.mark.slow
 
 
-class Repository:
-    """A copy of the repository with small data, tiny params and a history of its own."""
-
-    def __init__(self, folder, home):
-        self.folder, self.store = folder, folder / "mlflow.db"
-        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-        self._environment = ours | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(home),
-            "DVC_SITE_CACHE_DIR": str(home / "dvc"),
-            "DVC_NO_ANALYTICS": "true",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            **{f"GIT_{role}_NAME": "tester" for role in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{role}_EMAIL": "tester@example.org" for role in ("AUTHOR", "COMMITTER")},
-        }
-
-    def run(self, *command):
-        """Run a command to its end; returns what it printed."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+class Chain(Repository):
+    """The repository of these tests."""
 
     def repro(self):
         """The stages that `dvc repro` runs, in order."""
         return stages_in(self.run("dvc", "repro"))
-
-    def commit(self, message):
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", message)
-
-    def change(self, section, **values):
-        params = self.folder / "params.yaml"
-        content = YAML(typ="safe").load(params.read_text())
-        content[section].update(values)
-        with params.open("w", encoding="utf-8") as file:
-            YAML(typ="safe").dump(content, file)
-
-    def rows(self):
-        """The rows of the store at the repository's root, the oldest first."""
-        client = MlflowClient(f"sqlite:///{self.store}")
-        return client.search_runs([client.get_experiment_by_name("vae").experiment_id], order_by=["start_time ASC"])
 
     def artifacts(self, row):
         """Names of the files that the store keeps of a row."""
@@ -91,16 +50,8 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("repository")
-    for name in COPIED:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    shutil.copy(ROOT / "params.yaml", folder)
-    np.save(folder / "digits.npy", (load_digits().images[:400] * 15.9).astype(np.uint8))
-    copied = Repository(folder, tmp_path_factory.mktemp("home"))
+    copied = Chain(tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home"))
+    np.save(copied.folder / "digits.npy", (load_digits().images[:400] * 15.9).astype(np.uint8))
     for section, values in TINY.items():
         copied.change(section, **values)
     copied.run("git", "init", "--quiet")

@@ -133,7 +133,8 @@ def test_a_non_finite_loss_ends_in_one_line_with_nothing_written(workplace, stor
     assert line.startswith("error: train: the loss is not finite at epoch 1, step 2 (recon ")
     assert ", kl " in line
     assert "; training examples " in line
-    assert "the update was not applied; expected finite terms: try a lower train.learning_rate" in line
+    assert "the update was not applied; all 50 examples of the step: " in line
+    assert "nonfinite.csv; expected finite terms: try a lower train.learning_rate" in line
     assert list(Path().rglob("models/*")) == []
     [row] = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
     assert row.info.status == "FAILED"

@@ -1,6 +1,7 @@
 """The train stage as a process: killed, stopped, without a store, on two ranks."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,9 +15,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline import train
+from pipeline.errors import Stopped
 from pipeline.files import read_csv, read_json
 from pipeline.params import load_params
 from pipeline.training import fit
+from pipeline.training import name as naming
 from pipeline.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +43,7 @@ def finish(process):
 
 def wait_for_states(count):
     """Until a training has saved so many states."""
-    for _ in range(3000):
+    for _ in range(30_000):
         numbers = [int(path.stem) for path in Path(".training").glob("*/*.safetensors")]
         if max(numbers, default=0) >= count:
             return
@@ -72,6 +75,7 @@ def test_a_killed_training_goes_on_as_the_same_run_to_the_same_weights(workplace
     workplace.train("unbroken", **LONG)
     run = read_json(Path("unbroken/run.json"))["run_id"]
     store.delete_run(run)
+    workplace.forget()
     for states in (30, 90):
         process = start()
         wait_for_states(states)
@@ -85,7 +89,65 @@ def test_a_killed_training_goes_on_as_the_same_run_to_the_same_weights(workplace
     assert curves("models/checkpoint") == curves("unbroken")
     row = assert_one_whole_run(store, epochs=40)
     assert read_json(Path("models/checkpoint/run.json"))["run_id"] == row.info.run_id
-    assert list(Path(".training").iterdir()) == []
+    [folder] = Path(".training").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["finished.safetensors", "lock", "run"]
+
+
+def all_bytes(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_a_training_that_has_ended_is_found_again_to_the_bit_as_the_same_run(workplace, store, capsys, monkeypatch):
+    """As after a kill before DVC has the outputs, or by `dvc repro --force`."""
+    folder = workplace.train(model__likelihood="gaussian", model__sigma="optimal", train__binarize="none")
+    before, row = all_bytes(folder), assert_one_whole_run(store, epochs=2)
+    shutil.rmtree(folder)
+    monkeypatch.setattr(Trainer, "steps", lambda _: pytest.fail("trained again"))
+    monkeypatch.setenv("DVC_EXP_NAME", "another")  # the record tells of the training as it was
+    changed = {"train__checkpoint_minutes": 7, "model__likelihood": "gaussian", "model__sigma": "optimal"}
+    workplace.train_or_find(**changed, train__binarize="none")
+    assert all_bytes(folder) == before
+    assert assert_one_whole_run(store, epochs=2).to_dictionary() == row.to_dictionary()
+    assert "train: trained before, and not again: the weights are those in " in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill(*_, **__):
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("owner", "moment"),
+    [(fit, "named_weights"), (train.Scratch, "finish"), (train, "save"), (MlflowClient, "log_artifact")],
+)
+def test_a_kill_at_any_moment_after_the_last_step_costs_no_step_and_no_run(
+    workplace, store, monkeypatch, owner, moment
+):
+    whole = all_bytes(workplace.train("whole"))
+    store.delete_run(read_json(Path("whole/run.json"))["run_id"])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, moment, kill)
+        patch.setattr("pipeline.tracking.training.TrainingRun.end", lambda *_: None)
+        workplace.train()
+    monkeypatch.setattr(Trainer, "steps", lambda _: pytest.fail("trained again"))
+    found = all_bytes(workplace.train_or_find())
+    assert found["model.safetensors"] == whole["model.safetensors"]
+    assert curves("models/checkpoint") == curves("whole")
+    row = assert_one_whole_run(store, epochs=2)
+    assert row.data.tags["stage.train"] == "finished"
+
+
+def test_a_run_that_no_state_knows_of_yet_is_gone_on_with(workplace, store, monkeypatch):
+    """Killed before the first state was saved, and so before anything but the store knew of the run."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("pipeline.tracking.training.TrainingRun.end", lambda *_: None)
+        patch.setattr(Trainer, "end_epoch", kill)
+        workplace.train(train__checkpoint_minutes=60)
+    workplace.train(train__checkpoint_minutes=60)
+    assert_one_whole_run(store, epochs=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -115,7 +177,7 @@ def test_other_params_do_not_go_on_from_there(workplace, capsys, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fit.Fit, "_is_finished", lambda self: self._save() and interrupt(self))
         workplace.train(**LONG)
-    assert len(list(Path(".training").glob("*/*.safetensors"))) == 1
+    assert len(list(Path(".training").glob("*/0*.safetensors"))) == 1
     workplace.train(**LONG | {"train__learning_rate": 0.002, "train__epochs": 2})
     assert "going on" not in capsys.readouterr().out
     workplace.train(**LONG)
@@ -157,6 +219,53 @@ def test_what_shapes_the_weights_names_a_training_and_how_it_runs_does_not(workp
         changed = params.model_copy(update={section: getattr(params, section).model_copy(update=changes)})
         assert (train.training_name(changed, "da7a") == name) == same, changes
     assert train.training_name(params, "other") != name
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        ("train.py", False),
+        ("checkpoint.py", False),
+        ("compiler.py", False),
+        ("device.py", False),
+        ("params/sections.py", False),
+        ("training/precision.py", False),
+        ("vae/model.py", False),
+        ("vae/likelihoods/gaussian.py", False),
+        ("dataset/noise.py", False),
+        ("tracking/runs.py", True),
+        ("runtime/noise.py", True),
+    ],
+)
+def test_a_changed_line_of_code_names_another_training_where_it_may_shape_the_weights(
+    workplace, tmp_path, monkeypatch, file, same
+):
+    workplace.set_params()
+    params = load_params()
+    name = train.training_name(params, "da7a")
+    copied = shutil.copytree(naming.PACKAGE, tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(naming, "PACKAGE", copied)
+    assert train.training_name(params, "da7a") == name
+    with open(copied / file, "a") as changed:
+        changed.write("# changed")
+    assert (train.training_name(params, "da7a") == name) == same
+
+
+@pytest.mark.parametrize(("moment", "runs"), [("training_name", 0), ("save", 1)])
+def test_sigterm_before_and_after_the_steps_ends_with_a_line_and_costs_no_step(
+    workplace, store, monkeypatch, moment, runs
+):
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="^SIGTERM: outside of the steps; ") as stopped:
+        patch.setattr(train, moment, lambda *_: signal.raise_signal(signal.SIGTERM))
+        workplace.train()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not Path("models/checkpoint").exists()
+    found = store.search_runs(["1"])
+    assert [row.info.status for row in found] == ["KILLED"] * runs
+    if moment == "save":
+        monkeypatch.setattr(Trainer, "steps", lambda _: pytest.fail("trained again"))
+    workplace.train_or_find()
+    assert_one_whole_run(store, epochs=2)
 
 
 def test_a_store_that_is_away_holds_nothing_up_and_gets_the_run_when_it_is_back(workplace, store, monkeypatch, capsys):

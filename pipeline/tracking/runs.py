@@ -12,24 +12,33 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.record import Metrics, Record
 from pipeline.tracking.provenance import experiment_tags
-from pipeline.tracking.store import connect, experiment_id, store_errors
+from pipeline.tracking.store import alone_with_store, connect, experiment_id, store_errors
 
 MOST_METRICS_PER_CALL = 1000
 
+RUN_KEY = "training"
+"""The tag that names the training of a run: with it the run is found again, even if nobody was told its id."""
+
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
 Points = frozenset[tuple[str, int]]
+NO_POINTS: Points = frozenset()
 
 
 def join_run(before: Sequence[Record], record: Record) -> Record:
     """The record with the id of the run that is to hold it: that of the stages `before` it, or a new one.
 
-    When it is a new one the docstring of `pipeline.tracking` says.
+    When it is a new one the docstring of `pipeline.tracking` says. The run has the record's params from now on, so that
+    of two workers of a queue that took the same training, the second one sees that the row is another setting's.
 
     Raises:
         UserError: the store refuses it.
     """
     client = connect()
-    with store_errors():
-        return dataclasses.replace(record, run_id=_run_to_join(client, before, record))
+    with store_errors(), alone_with_store("rows"):
+        run_id = _run_to_join(client, before, record)
+        log_params(client, run_id, record.params)
+    return dataclasses.replace(record, run_id=run_id)
 
 
 def log_record(record: Record) -> None:
@@ -60,18 +69,19 @@ def create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
     return str(client.create_run(experiment_id(client), tags=dict(tags), run_name=name).info.run_id)
 
 
-def revive_run(client: MlflowClient, run_id: str | None) -> str | None:
-    """The id of a run that was begun and not finished, now RUNNING again; None where the store has no such run."""
-    found = _find_run(client, run_id) if run_id else None
-    if run_id is None or found is None or found.info.status == RunStatus.to_string(RunStatus.FINISHED):
+def revive_run(client: MlflowClient, key: str) -> str | None:
+    """The id of the run that bears this key, now RUNNING again; None where the store has no such run."""
+    found = client.search_runs([experiment_id(client)], f"tags.{RUN_KEY} = '{key}'", max_results=1)
+    if not found:
         return None
+    run_id = str(found[0].info.run_id)
     client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
     return run_id
 
 
-def log_rows(client: MlflowClient, run_id: str, rows: Sequence[Metrics], held: Points = frozenset()) -> None:
-    """Log rows of metrics, but for the points that the run holds already: none stands there twice."""
-    metrics = [metric for metric in as_metrics(rows) if (metric.key, metric.step) not in held]
+def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric], held: Points = NO_POINTS) -> None:
+    """Log points, but for those that the run holds already: none stands there twice."""
+    metrics = [metric for metric in metrics if (metric.key, metric.step) not in held]
     for start in range(0, len(metrics), MOST_METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + MOST_METRICS_PER_CALL])
 
@@ -96,7 +106,7 @@ def log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> 
 def lay(client: MlflowClient, run_id: str, record: Record) -> None:
     """Put all of a record into a run."""
     tags = [RunTag(key, value) for key, value in {**record.tags, _stage_tag(record.stage): "finished"}.items()]
-    log_rows(client, run_id, [*record.curves, record.metrics], held_points(client, run_id))
+    log_metrics(client, run_id, as_metrics([*record.curves, record.metrics]), held_points(client, run_id))
     log_params(client, run_id, record.params)
     for artifact in record.artifacts:
         if artifact.is_dir():
@@ -105,6 +115,13 @@ def lay(client: MlflowClient, run_id: str, record: Record) -> None:
             client.log_artifact(run_id, str(artifact), record.stage)
     client.log_batch(run_id, tags=tags)  # last: a stage that died half-way does not count as finished
     client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+
+def complete(client: MlflowClient, record: Record) -> None:
+    """Put a record into its run where that is in the store without it: a process that was to do so was killed."""
+    run = _find_run(client, record.run_id)
+    if run is not None and _stage_tag(record.stage) not in run.data.tags:
+        lay(client, record.run_id, record)
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:
@@ -129,8 +146,8 @@ def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record)
         return _relay(client, before, {"restored": "true"})
     run_id, held = str(latest.info.run_id), latest.data
     for earlier in before:  # of a store that was away for a while
-        if earlier.run_id == run_id and _stage_tag(earlier.stage) not in held.tags:
-            lay(client, run_id, earlier)
+        if earlier.run_id == run_id:
+            complete(client, earlier)
     # A stage that died half-way has left its params, which the store never changes.
     other_setting = any(held.params.get(param.key, param.value) != param.value for param in as_params(record.params))
     return (
@@ -141,10 +158,14 @@ def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record)
 
 
 def _find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """The run, where the store knows it and nobody has deleted it."""
+    """The run, where the store knows it and nobody has deleted it; None for the id of a run that was never opened."""
+    if not run_id:
+        return None
     try:
         run = client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _UNKNOWN:  # it is away
+            raise
         return None
     return None if run.info.lifecycle_stage == LifecycleStage.DELETED else run
 

@@ -11,13 +11,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from mlflow.entities import RunStatus
+from mlflow.entities import Metric, RunStatus
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import Stopped
 from pipeline.record import Metrics, Record
-from pipeline.tracking.runs import Points, create_run, held_points, lay, log_params, log_rows, revive_run
+from pipeline.tracking.runs import (
+    NO_POINTS,
+    RUN_KEY,
+    Points,
+    as_metrics,
+    complete,
+    create_run,
+    held_points,
+    lay,
+    log_metrics,
+    log_params,
+    revive_run,
+)
 from pipeline.tracking.store import STORE_FAILURES, reach
 
 FLUSH_SECONDS = 2.0
@@ -30,25 +42,27 @@ class TrainingRun:
 
     Attributes:
         id: of the run; empty as long as the store could not be asked for one.
+        is_resumed: whether an earlier process opened it.
     """
 
-    def __init__(self, params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None) -> None:
-        """`run_id` is of a run that an earlier process of the same training opened."""
+    def __init__(self, params: Mapping[str, Any], tags: Mapping[str, str], key: str | None = None) -> None:
+        """`key` names the training: a run that an earlier process opened for it is gone on with."""
         self.id = ""
+        self.is_resumed = False
         self._reached: MlflowClient | None = None
-        self._params, self._tags = params, tags
-        self._earlier = run_id
-        self._unsent: list[Metrics] = []
+        self._params, self._tags, self._key = params, tags, key
+        self._is_open = False
+        self._held: Points | None = None  # not known: they are asked for before anything is sent
+        self._unsent: list[Metric] = []
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._sending: Future[None] | None = None
         self._next = 0.0
-        self._held: Points = frozenset()
         self._told = False
         self._attempt(self._open)
 
     def log_epoch(self, row: Metrics) -> None:
         """Add one row of metrics, at the step `row["epoch"]`."""
-        self._unsent.append(row)
+        self._unsent.extend(as_metrics([row]))
         if time.monotonic() >= self._next and (self._sending is None or self._sending.done()):
             self._sending = self._sender.submit(self._send)
 
@@ -77,21 +91,31 @@ class TrainingRun:
         return self._reached
 
     def _open(self) -> None:
-        self.id = self.id or revive_run(self._client, self._earlier) or create_run(self._client, self._tags)
+        """Find the run or open it. It may fail half-way and be tried again: there is one run with the key."""
+        if not self.id:
+            found = revive_run(self._client, self._key) if self._key else None
+            self.id, self.is_resumed = found or self._create(), found is not None
         log_params(self._client, self.id, self._params)
-        if self.id == self._earlier:
-            self._held = held_points(self._client, self.id)
+        self._is_open = True
+
+    def _create(self) -> str:
+        self._held = NO_POINTS
+        return create_run(self._client, {**self._tags, **({RUN_KEY: self._key} if self._key else {})})
 
     def _send(self) -> None:
         count = len(self._unsent)
         if not count:
             return
-        sent = (self.id or self._attempt(self._open)) and self._attempt(
-            lambda: log_rows(self._client, self.id, self._unsent[:count], self._held)
-        )
+        sent = (self._is_open or self._attempt(self._open)) and self._attempt(lambda: self._log(self._unsent[:count]))
         if sent:
             del self._unsent[:count]
         self._next = time.monotonic() + (FLUSH_SECONDS if sent else RETRY_SECONDS)
+
+    def _log(self, metrics: Sequence[Metric]) -> None:
+        held = held_points(self._client, self.id) if self._held is None else self._held
+        self._held = None  # for as long as it is open whether they arrive
+        log_metrics(self._client, self.id, metrics, held)
+        self._held = held
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Whether the store did it; the first time that it does not is told of."""
@@ -99,8 +123,7 @@ class TrainingRun:
             action()
         except STORE_FAILURES as error:
             if not self._told:
-                reason = " ".join(str(error).split())[:200]
-                print(f"warning: MLflow store: {reason}; training goes on without it", file=sys.stderr)
+                print(f"warning: MLflow store: {_reason(error)}; training goes on without it", file=sys.stderr)
             self._told = True
             return False
         return True
@@ -108,22 +131,22 @@ class TrainingRun:
 
 @contextmanager
 def training_run(
-    params: Mapping[str, Any], tags: Mapping[str, str], run_id: str | None = None, rows: Sequence[Metrics] = ()
+    params: Mapping[str, Any], tags: Mapping[str, str], key: str | None = None, rows: Sequence[Metrics] = ()
 ) -> Iterator[TrainingRun]:
     """A run with system metrics, new or gone on with; it ends as FINISHED, FAILED or KILLED by what was raised.
 
     Args:
         params: of the run.
         tags: of the run.
-        run_id: that an earlier process of the same training opened.
-        rows: of metrics that it had; those that the store lacks are sent.
+        key: of the training: a run that an earlier process opened with it is gone on with.
+        rows: of metrics that the training had; those that the store lacks are sent.
     """
-    run = TrainingRun(params, tags, run_id)
+    run = TrainingRun(params, tags, key)
     for row in rows:
         run.log_epoch(row)
     status = RunStatus.FAILED
     try:
-        with _system_metrics(run.id, resumed=run.id == run_id):
+        with _system_metrics(run.id, run.is_resumed):
             yield run
         status = RunStatus.FINISHED
     except (KeyboardInterrupt, Stopped):
@@ -131,6 +154,14 @@ def training_run(
         raise
     finally:
         run.end(status)
+
+
+def complete_run(record: Record) -> None:
+    """Put a training that has ended into its run, where that lacks it; a store that is away is left alone."""
+    try:
+        complete(reach(), record)
+    except STORE_FAILURES as error:
+        print(f"warning: MLflow store: {_reason(error)}; evaluate completes the run from run.json", file=sys.stderr)
 
 
 @contextmanager
@@ -147,3 +178,7 @@ def _system_metrics(run_id: str, resumed: bool) -> Iterator[None]:
         yield
     finally:
         monitor.finish()  # type: ignore[no-untyped-call]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

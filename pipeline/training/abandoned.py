@@ -1,7 +1,8 @@
-"""Unfinished trainings that nobody went on with: they are told of, and after a month they go.
+"""What other trainings left behind: unfinished ones are told of, and after a month they go; finished ones after a week.
 
 A changed param, data set or line of code begins a training anew and leaves the state of the old one behind, which only
-the old params, data and code could go on from.
+the old params, data and code could go on from. What a finished one came to is kept until DVC surely has it, as large as
+its checkpoint, of which DVC's cache keeps a copy for good.
 """
 
 import shutil
@@ -10,45 +11,57 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.training.scratch import LOCK
+from pipeline.training.scratch import FINISHED, LOCK, RUN
 
 KEPT_DAYS = 30
+FINISHED_KEPT_DAYS = 7
 _SHOWN = 3
 
 
 def tidy(ours: Path) -> None:
-    """Look through the folders beside `ours`: remove those that nobody wrote to for KEPT_DAYS, and count the others.
+    """Look through the folders beside `ours`: remove those that nobody wrote to for long, count other unfinished ones.
 
     Both are told of in a line. A folder in which a process is at work stays, and is none of them.
     """
     others = sorted(path for path in ours.parent.iterdir() if path.is_dir() and path != ours and _is_idle(path))
-    removed = {
-        path.name: size for path in others if _days_old(path) > KEPT_DAYS and (size := _remove(path)) is not None
-    }
-    kept = [path for path in others if path.name not in removed]
-    if removed:
-        names = ", ".join(list(removed)[:_SHOWN]) + (", ..." if len(removed) > _SHOWN else "")
-        print(
-            f"train: removed {_count(len(removed), sum(removed.values()))} from {ours.parent}, "
-            f"untouched for more than {KEPT_DAYS} days ({names})"
-        )
+    finished = [path for path in others if (path / FINISHED).exists()]
+    unfinished = [path for path in others if path not in finished]
+    _remove_old(finished, "finished", FINISHED_KEPT_DAYS)
+    removed = _remove_old(unfinished, "unfinished", KEPT_DAYS)
+    kept = [path for path in unfinished if path not in removed and _has_state(path)]
     if kept:
         print(
-            f"train: {_count(len(kept), sum(map(_size, kept)))} of other params, data or code in {ours.parent}; "
-            f"removed when untouched for {KEPT_DAYS} days"
+            f"train: {_count(len(kept), 'unfinished', sum(map(_size, kept)))} of other params, data or code in "
+            f"{ours.parent}; removed when untouched for {KEPT_DAYS} days"
         )
+
+
+def _remove_old(folders: list[Path], kind: str, days: int) -> list[Path]:
+    """Those that are gone now, which are told of."""
+    sizes = {path: size for path in folders if _days_old(path) > days and (size := _remove(path)) is not None}
+    if sizes:
+        names = ", ".join(path.name for path in list(sizes)[:_SHOWN]) + (", ..." if len(sizes) > _SHOWN else "")
+        print(
+            f"train: removed {_count(len(sizes), kind, sum(sizes.values()))} from {folders[0].parent}, "
+            f"untouched for more than {days} days ({names})"
+        )
+    return list(sizes)
 
 
 def _is_idle(folder: Path) -> bool:
-    """Whether there is a state and no process at work; a folder without a state holds nothing, and goes."""
+    """Whether no process is at work; a folder without a state and without a run's key holds nothing, and goes."""
     try:
         with FileLock(folder / LOCK, timeout=0):  # which makes a folder that a process has removed meanwhile
-            if any(folder.glob("*.safetensors")):
+            if _has_state(folder) or (folder / RUN).exists():
                 return True
             shutil.rmtree(folder, ignore_errors=True)
     except (Timeout, OSError):
         pass
     return False
+
+
+def _has_state(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def _remove(folder: Path) -> int | None:
@@ -81,5 +94,5 @@ def _stat(path: Path) -> tuple[int, float]:
     return status.st_size, status.st_mtime
 
 
-def _count(number: int, size: int) -> str:
-    return f"{number} unfinished training{'s' if number != 1 else ''} ({size / 1e6:.1f} MB)"
+def _count(number: int, kind: str, size: int) -> str:
+    return f"{number} {kind} training{'s' if number != 1 else ''} ({size / 1e6:.1f} MB)"

@@ -1,4 +1,4 @@
-"""The sigma that an optimal-sigma Gaussian keeps: that of the training images under the weights to be kept."""
+"""The sigma of an optimal-sigma Gaussian: of a step, the whole batch's; kept, that of the training images."""
 
 from collections.abc import Iterator
 
@@ -19,6 +19,17 @@ def to_calibrate(likelihood: Likelihood) -> Gaussian | None:
     return likelihood if isinstance(likelihood, Gaussian) and likelihood.is_optimal else None
 
 
+def sharing_batches(likelihood: Likelihood, ranks: Ranks) -> Gaussian | None:
+    """The likelihood, if in the middle of the objective it asks the other ranks for what they see of the batch.
+
+    Such an objective is not compiled.
+    """
+    gaussian = to_calibrate(likelihood) if ranks.world_size > 1 else None
+    if gaussian is not None:
+        gaussian.share_batches(ranks.add_up)
+    return gaussian
+
+
 @torch.no_grad()
 def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> float:
     """E (x - mean)^2 over the pixels of the first images that the ranks see, z drawn from q(z|x)."""
@@ -26,6 +37,8 @@ def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> fl
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # of squares, and how many
     seen = 0
     for batch in batches:
+        if not len(batch.examples):  # the other ranks have what the last batch holds
+            break
         eps = first_sample(batch.eps, model.config.latent_dim)
         means = model.parameters_of(model.posterior(batch.x, batch.label).draw(eps), batch.label)
         squares = (batch.x - means).square().sum(dtype=torch.float64)

@@ -106,6 +106,8 @@ class Feed:
         size = max(images, self._params.global_batch_size)  # without gradients there is room for more at once
         for start in range(0, len(self.val), size):
             examples = self._ranks.share(start, min(size, len(self.val) - start))
+            if not len(examples):  # the other ranks have what the last batch holds
+                return
             made = self._ready(self.val, examples, _VAL_NOISE)
             yield Batch(examples, *made, self._label(self.labels.val, examples))
 

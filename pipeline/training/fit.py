@@ -1,15 +1,15 @@
 """From the first step, or from wherever an earlier process got to, to the best epoch's weights."""
 
+import copy
 import dataclasses
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import SharedError, UserError
 from pipeline.training.flat import named_weights
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.scratch import Scratch, State
@@ -18,6 +18,8 @@ from pipeline.training.trainer import Metrics, Position, Trainer
 
 MOST_RETURNS = 5
 LEARNING_RATE_AFTER_RETURN = 0.5
+BATCH = "nonfinite.csv"
+_GOOD = "good."  # before the names of the tensors to go back to
 _STEPS_BETWEEN_AGREEMENTS = 16  # of several ranks, on whether to save or to stop: it costs them a message
 
 
@@ -38,7 +40,6 @@ class Fit:
     Args:
         trainer: at its first step.
         scratch: where states are kept; None keeps none (for ranks other than the first, and for measurements).
-        identity: of the tracked run, kept with each state.
         wish: to stop, looked at after each step.
         on_step: hears how many examples a step saw.
         on_epoch: hears each epoch's metrics.
@@ -48,13 +49,12 @@ class Fit:
         self,
         trainer: Trainer,
         scratch: Scratch | None = None,
-        identity: dict[str, Any] | None = None,
         wish: StopWish | None = None,
         on_step: Callable[[int], None] = lambda _: None,
         on_epoch: Callable[[int, Metrics], None] = lambda _epoch, _metrics: None,
     ) -> None:
         self.trainer, self.history = trainer, History()
-        self._scratch, self._identity = scratch, identity or {}
+        self._scratch = scratch
         self._wish = wish or StopWish()
         self._on_step, self._on_epoch = on_step, on_epoch
         self._best: Tensor | None = None
@@ -63,17 +63,18 @@ class Fit:
 
     def resume(self, state: State) -> None:
         """Go on from a state that an earlier process saved."""
-        content = dict(state.content)
-        self.history = History(**content["history"])
+        content = state.content
+        self.history = History(**copy.deepcopy(content["history"]))
         self._best = state.tensors.get("best")
         self.trainer.load(dict(state.tensors), Position(**content["position"]))
-        self._good = self._state(copied=True) if self._good is not None else None
+        if self._good is not None:
+            self._good = _good_of(state) or self._state(copied=True)
 
     def run(self) -> tuple[dict[str, Tensor], History]:
         """Train until the last epoch, or until early stopping; the best epoch's state dict, and the history.
 
         Raises:
-            UserError: a step was not finite, under `on_nonfinite: stop` or too often.
+            SharedError: a step was not finite, under `on_nonfinite: stop` or too often.
             Stopped: the wish was heard; the state is saved.
         """
         while not self._is_finished():
@@ -83,7 +84,7 @@ class Fit:
                 self._go_back(error)
         if self._best is None:
             raise UserError("train: no epoch was finished; expected train.epochs >= 1")
-        self._save()  # checkpoint and store are still to be written: a kill there costs no step
+        self._save()  # what the training came to is still to be kept: a kill there costs no step
         return named_weights(self.trainer.model, self._best), self.history
 
     def _epoch(self) -> None:
@@ -101,7 +102,7 @@ class Fit:
             self.history.best_epoch, self.history.best_score = epoch, score
             self._best = self.trainer.average.weights.detach().clone()
         self._on_epoch(epoch, metrics)
-        if self._good is not None:  # an epoch that was logged is never taken again
+        if self._good is not None:
             self._good = self._state(copied=True)
         self._look_up()
 
@@ -126,36 +127,39 @@ class Fit:
     def _save(self) -> bool:
         if self.trainer.is_held_back:  # at a GPU, seen at the next look: the state before those steps is the good one
             return False
-        state = self._state(copied=self._good is not None)
+        state = self._state()
         if self._good is not None:
-            self._good = state
+            state = _with_good(state, self._good)
         saved = self._scratch.save(state) if self._scratch is not None else False
         self._saved = time.monotonic()
         return saved
 
-    def _state(self, copied: bool) -> State:
+    def _state(self, copied: bool = False) -> State:
         tensors = self.trainer.tensors() | ({"best": self._best} if self._best is not None else {})
         if copied:
             tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
         content = {
             "position": dataclasses.asdict(self.trainer.position),
             "history": dataclasses.asdict(self.history),
-            **self._identity,
         }
         return State(tensors, content)
 
     def _go_back(self, error: NonFiniteError) -> None:
-        """Return to the last good state with a lower learning rate, if params allow it and it is not too often."""
+        """Return to the last good state with a lower learning rate, if params allow it and it is not too often.
+
+        That is the end of the last epoch, whose metrics were finite, or the start: a function of steps alone. A state
+        that was saved in between, by the clock, may be of weights that are ruined already, if finite.
+        """
         returns = self.history.returns + 1
         if self._good is None:
-            raise UserError(
-                f"train: {error}; expected finite terms: try a lower "
+            raise SharedError(
+                f"train: {error}{self._keep_batch(error)}; expected finite terms: try a lower "
                 "train.learning_rate, or train.on_nonfinite: rollback"
             ) from None
         if returns > MOST_RETURNS:
-            raise UserError(
-                f"train: {error}; given up after {MOST_RETURNS} returns with ever lower learning rates; expected "
-                "finite terms: look at these examples, or try train.max_gradient_norm: 100"
+            raise SharedError(
+                f"train: {error}{self._keep_batch(error)}; given up after {MOST_RETURNS} returns with ever lower "
+                "learning rates; expected finite terms: look at these examples, or try train.max_gradient_norm: 100"
             ) from None
         scale = self.trainer.position.learning_rate_scale * LEARNING_RATE_AFTER_RETURN
         self.resume(self._good)
@@ -167,3 +171,23 @@ class Fit:
                 f"warning: train: {error}; back to epoch {position.epoch}, step {position.step}, "
                 f"with {scale:g} of the learning rate (return {returns} of {MOST_RETURNS})"
             )
+
+    def _keep_batch(self, error: NonFiniteError) -> str:
+        """Put the examples of the step, of which a line names a few, into a file; what to say of it."""
+        if self._scratch is None or not error.batch:
+            return ""
+        file = self._scratch.keep_table(BATCH, error.batch)
+        return f"; all {len(error.batch)} examples of the step: {file}" if file is not None else ""
+
+
+def _with_good(state: State, good: State) -> State:
+    """A state that knows where to go back to, which whoever resumes it does as well."""
+    tensors = {f"{_GOOD}{name}": value for name, value in good.tensors.items()}
+    return State({**state.tensors, **tensors}, {**state.content, "good": good.content})
+
+
+def _good_of(state: State) -> State | None:
+    if "good" not in state.content:
+        return None
+    tensors = {name.removeprefix(_GOOD): value for name, value in state.tensors.items() if name.startswith(_GOOD)}
+    return State(tensors, state.content["good"])

@@ -1,5 +1,7 @@
 """What is said of a step whose loss or gradient is not finite."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,15 @@ _MOST_EXAMPLES = 8  # named in a message
 
 
 class NonFiniteError(Exception):
-    """A step that cannot be taken; its text is one line that names the step, its examples and the terms."""
+    """A step that cannot be taken; its text is one line that names the step, its examples and the terms.
+
+    Attributes:
+        batch: a row for each example of the step: `example`, its index, and its terms `recon` and `kl`, in nats.
+    """
+
+    def __init__(self, text: str, batch: Sequence[dict[str, float | str]] = ()) -> None:
+        super().__init__(text)
+        self.batch = batch
 
 
 def describe_terms(epoch: int, step: int, examples: Tensor, bound: Bound) -> str:
@@ -31,3 +41,9 @@ def describe_terms(epoch: int, step: int, examples: Tensor, bound: Bound) -> str
         f"{what} is not finite at epoch {epoch}, step {step + 1} (recon {recon:g}, kl {kl:g}; "
         f"training examples {named}{more}); the update was not applied"
     )
+
+
+def batch_rows(examples: Tensor, bound: Bound) -> list[dict[str, float | str]]:
+    """The examples of a step, int64 [n], with the terms of each, as rows."""
+    columns = (examples.tolist(), bound.recon.tolist(), bound.kl.tolist())
+    return [{"example": example, "recon": recon, "kl": kl} for example, recon, kl in zip(*columns, strict=True)]

@@ -1,10 +1,12 @@
 """The processes that train one model together: who they are, what each does of a batch, and how they add up."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
@@ -13,6 +15,7 @@ from pipeline.device import choose_device
 from pipeline.errors import UserError
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
+_NOTHING, _WAIT = -1, -2  # in the place of a number of bytes
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,25 @@ class Ranks:
         """Rank 0's `content`, on every rank."""
         if self.world_size == 1:
             return content
-        length = self.copy_from_first(torch.tensor(-1 if content is None else len(content)))
-        if length.item() < 0:
+        length = self.copy_from_first(torch.tensor(_NOTHING if content is None else len(content)))
+        while length.item() == _WAIT:
+            length = self.copy_from_first(torch.tensor(_WAIT))
+        if length.item() == _NOTHING:
             return None
         buffer = torch.empty(int(length.item()), dtype=torch.uint8)
         if content is not None:
             buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         return self.copy_from_first(buffer).numpy().tobytes()
+
+    def ask_to_wait(self) -> None:
+        """From rank 0, as often as it likes while the others are in `copy_bytes_from_first`: theirs is to last on."""
+        self.copy_from_first(torch.tensor(_WAIT))
+
+    def leave_last(self, code: int) -> NoReturn:
+        """Exit after rank 0 has: a launcher ends the others when the first has failed, whatever they are about."""
+        with suppress(UserError):  # of having lost it
+            self.copy_from_first(torch.zeros(()))
+        sys.exit(code)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on some rank."""

@@ -1,15 +1,18 @@
-"""Where a training that is not finished lies, so that a killed one goes on: a folder that no stage declares.
+"""Where a training's states lie, so that a killed one goes on: a folder that no stage declares.
 
 Its name is a hash of all that shapes the training, so another setting never finds it. State files are written beside
-their place and renamed; the last two are kept, and the newest that is whole is the one that counts.
+their place and renamed; the last two are kept, and the newest that is whole is the one that counts. What a training
+came to stays when it has ended, in the place of its states: DVC takes the outputs into its cache only then, and deletes
+them before it runs a stage again, so a kill in between would cost the whole training.
 """
 
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from pipeline.files import write_csv
+
 LOCK = "lock"
+RUN = "run"
+FINISHED = "finished.safetensors"
 _KEPT = 2
 _POLL_SECONDS = 0.5
 _CONTENT = "content"  # the tensor that holds all but the tensors, as UTF-8
@@ -53,46 +60,62 @@ class State:
 
 
 class Scratch:
-    """The folder of one unfinished training; at most one process at a time works in it.
+    """The folder of one training; at most one process at a time works in it.
 
-    A second process waits until the first is done: of queued experiments that differ in later stages alone, two workers
-    may start the same training. It is then trained twice, to the same weights.
+    A second process waits until the first is done, and finds what that came to: of queued experiments that differ in
+    later stages alone, two workers may start the same training, and a `dvc repro` that was killed leaves its stage at
+    work.
 
     Args:
         folder: where the trainings of this repository lie.
         name: of this training; another name is another training.
+        on_wait: called again and again while another process works in it.
+
+    Attributes:
+        run_key: names this training's run in the MLflow store, whoever goes on with it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, on_wait: Callable[[], None] = lambda: None) -> None:
         self.folder = folder / name
         self._lock, self._told = FileLock(self.folder / LOCK, timeout=0), False
         while not self._acquired():
+            on_wait()
             time.sleep(_POLL_SECONDS)
+        self.run_key = self._run_key()
 
     def save(self, state: State) -> bool:
         """Write one state file, whole or not at all; a disk that refuses it is told of, and training goes on."""
-        number = max(self._numbers(), default=0) + 1
-        beside, place = self.folder / f".{number}.writing", self._file(number)
-        try:
-            _write(beside, state.to_bytes())
-            beside.replace(place)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            print(f"warning: {place}: {error.strerror}; training goes on without this checkpoint", file=sys.stderr)
+        if not self._put(self._file(max(self._numbers(), default=0) + 1), state):
             return False
         for old in sorted(self._numbers())[:-_KEPT]:
             self._file(old).unlink(missing_ok=True)
         return True
 
+    def finish(self, state: State) -> None:
+        """Keep what the training came to in the place of its states; where the disk refuses it, these stay."""
+        if self._put(self.folder / FINISHED, state):
+            for number in self._numbers():
+                self._file(number).unlink(missing_ok=True)
+
+    def finished(self) -> State | None:
+        """What `finish` kept; None where there is no such thing, or a damaged one, which is told of."""
+        file = self.folder / FINISHED
+        return _read(file) if file.exists() else None
+
     def load(self) -> State | None:
         """The newest state that is whole; None where there is none. A damaged file is told of and passed over."""
         for number in sorted(self._numbers(), reverse=True):
-            try:
-                return State.from_bytes(self._file(number).read_bytes())
-            except (OSError, SafetensorError, ValueError, KeyError) as error:
-                reason = " ".join(str(error).split())
-                print(f"warning: {self._file(number)}: not a whole checkpoint ({reason}); passed over", file=sys.stderr)
+            if (state := _read(self._file(number))) is not None:
+                return state
         return None
+
+    def keep_table(self, name: str, rows: Sequence[Mapping[str, float | str]]) -> Path | None:
+        """Write rows as a CSV file, for a person to look at; None where the disk refuses it."""
+        try:
+            write_csv(self.folder / name, rows)
+        except OSError:
+            return None
+        return self.folder / name
 
     def __enter__(self) -> Self:
         return self
@@ -100,12 +123,8 @@ class Scratch:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def remove(self) -> None:
-        """The training has finished: nothing of it is left here."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _acquired(self) -> bool:
-        """Whether the lock is ours; whoever ends its training removes the folder, and the lock in it."""
+        """Whether the lock is ours; whoever tidies up removes a folder, and the lock in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -121,11 +140,44 @@ class Scratch:
             return False
         return True
 
+    def _run_key(self) -> str:
+        """The one that an earlier process left here, or a new one, which lies here before any run is opened."""
+        file = self.folder / RUN
+        with suppress(FileNotFoundError):
+            if key := file.read_text(encoding="ascii"):
+                return key
+        key = uuid.uuid4().hex
+        with suppress(OSError):  # on a full disk there is nothing that a later process could go on from, either
+            beside = self.folder / f".{RUN}.writing"
+            beside.write_text(key, encoding="ascii")
+            beside.replace(file)
+        return key
+
+    def _put(self, place: Path, state: State) -> bool:
+        beside = self.folder / f".{place.stem}.writing"
+        try:
+            _write(beside, state.to_bytes())
+            beside.replace(place)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            print(f"warning: {place}: {error.strerror}; training goes on without this checkpoint", file=sys.stderr)
+            return False
+        return True
+
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:08}.safetensors"
 
     def _numbers(self) -> list[int]:
         return [int(path.stem) for path in self.folder.glob("*.safetensors") if path.stem.isdecimal()]
+
+
+def _read(file: Path) -> State | None:
+    try:
+        return State.from_bytes(file.read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        print(f"warning: {file}: not a whole checkpoint ({reason}); passed over", file=sys.stderr)
+        return None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,6 +1,11 @@
-"""SIGINT and SIGTERM as a wish that a training looks at between two steps; a second one ends it at once."""
+"""SIGINT and SIGTERM as a wish that a training looks at between two steps; a second one ends it at once.
+
+Before the first step and after the last one there is nothing to save: SIGTERM then ends the stage with a line, as
+SIGINT does anyway.
+"""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +29,27 @@ class StopWish:
         """The exception that ends the stage; `where` says what was saved."""
         number = self.signal or signal.SIGTERM
         return Stopped(f"{signal.Signals(number).name}: {where}", 128 + number)
+
+
+@contextmanager
+def ended_by_sigterm(told: bool = True) -> Iterator[None]:
+    """SIGTERM ends the block wherever it is; with a line if `told`, which the first of several ranks is.
+
+    Raises:
+        Stopped: by SIGTERM.
+    """
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if not told:
+            sys.exit(128 + number)
+        where = "outside of the steps; what was saved is kept, and the same command goes on from there"
+        raise Stopped(f"{signal.Signals(number).name}: {where}", 128 + number)
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

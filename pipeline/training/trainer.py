@@ -11,12 +11,12 @@ from torch import Tensor
 from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
-from pipeline.training.calibration import mean_squared_error, to_calibrate
+from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
 from pipeline.training.compilation import compiled_step
 from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.guard import StepGuard
-from pipeline.training.nonfinite import NonFiniteError, describe_terms
+from pipeline.training.nonfinite import NonFiniteError, batch_rows, describe_terms
 from pipeline.training.precision import choose_precision, dtype_of, precision_context
 from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
@@ -68,9 +68,11 @@ class Trainer:
         self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks, labels)
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
+        self._shared = sharing_batches(self.model.likelihood, ranks)
         # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
         function = self._eager_gradients if device.type == "cpu" else self._objective
-        self._compiled = compiled_step(function, params, self.flat.weights.numel(), len(train), device)
+        size = (self.flat.weights.numel(), len(train))
+        self._compiled = None if self._shared else compiled_step(function, params, *size, device)
         self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
@@ -166,6 +168,8 @@ class Trainer:
             self._sums += sums
         else:
             self.flat.gradients.zero_()
+            if self._shared is not None:
+                self._shared.see_none()
         self.ranks.add_up(self.flat.gradients)
         norm = torch.dot(self.flat.gradients, self.flat.gradients).sqrt_()
         if self._guard.admit(norm):
@@ -184,7 +188,7 @@ class Trainer:
         examples = self.feed.examples(self.position.epoch, step)
         terms = [self._bound(batch) for batch in self.feed.batches_of(self.position.epoch, examples)]
         bound = Bound(*(torch.cat(parts).cpu() for parts in zip(*terms, strict=True)))
-        return NonFiniteError(describe_terms(self.position.epoch, step, examples, bound))
+        return NonFiniteError(describe_terms(self.position.epoch, step, examples, bound), batch_rows(examples, bound))
 
     def _bound(self, batch: Batch) -> Bound:
         with precision_context(self.precision, self.device):

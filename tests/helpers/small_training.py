@@ -1,5 +1,6 @@
 """A small model on 600 real digits, and its training in a process of its own that may be killed."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -10,8 +11,9 @@ from sklearn.datasets import load_digits
 
 from pipeline.params import load_params
 from pipeline.training import scratch as scratch_module
+from pipeline.training.feed import Feed
 from pipeline.training.fit import Fit
-from pipeline.training.scratch import Scratch
+from pipeline.training.scratch import Scratch, State
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
@@ -48,6 +50,30 @@ def digest(best, history):
     weights = torch.cat([value.flatten() for value in best.values()]).numpy().tobytes()
     rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history.rows]
     return weights, rows, history.best_epoch
+
+
+def poison(example, when=lambda epoch: True):
+    """Make the training noise of one example NaN, for good, in the epochs and for as long as `when` says."""
+    ready = Feed._ready
+
+    def poisoned(self, images, examples, split, *epoch):
+        x, eps = ready(self, images, examples, split, *epoch)
+        if epoch and when(*epoch):
+            eps = torch.where((examples == example)[:, None], math.nan, eps)
+        return x, eps
+
+    Feed._ready = poisoned
+
+
+class Kept:
+    """In the place of a scratch folder: every state, as it would be read back."""
+
+    def __init__(self):
+        self.states = []
+
+    def save(self, state):
+        self.states.append(State.from_bytes(state.to_bytes()))
+        return True
 
 
 class Child:

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pipeline.record import Record
-from pipeline.tracking.runs import log_stage
+from pipeline.tracking.runs import join_run, log_stage
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_the_same_stage_again_opens_a_row_that_continues_the_first(store, traine
     assert row.data.metrics["test/elbo"] == -26.0
     assert artifacts(again.run_id) == ["figures", "train"]
     assert store.get_run(first.run_id).data.metrics["test/elbo"] == -25.0
+
+
+def test_two_settings_that_join_the_same_training_at_once_share_no_row(store, trained):
+    """As two workers of a queue do, of which the second waited for the first to train."""
+    first, second, third = (join_run([trained], evaluation(seed)) for seed in (0, 1, 0))
+    assert first.run_id == third.run_id == trained.run_id
+    assert second.run_id != first.run_id
+    assert store.get_run(second.run_id).data.tags["continues"] == trained.run_id
 
 
 def test_the_last_stage_follows_the_one_before_it(store, trained, rows):

@@ -1,13 +1,16 @@
+import dataclasses
 import math
 import threading
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
-from pipeline.tracking import training
+from pipeline.tracking import runs, training
 from pipeline.tracking.provenance import provenance
-from pipeline.tracking.training import training_run
+from pipeline.tracking.training import complete_run, training_run
 
 PARAMS = {"train.beta": 1.0}
 ROW = {"epoch": 1.0, "val/elbo": -30.0, "beta": 0.0}
@@ -78,6 +81,105 @@ def test_a_running_training_can_be_watched(store, batches, monkeypatch):
         run.log_epoch(ROW)
         run._sending.result(timeout=60)
         assert batches == [2]
+
+
+@pytest.fixture
+def outage(monkeypatch):
+    """Makes a call to the store fail the first so many times, after it has done what it does, or before."""
+
+    def outage(name, times=1, after=True):
+        call, failures = getattr(MlflowClient, name), []
+
+        def failing(client, *arguments, **named):
+            result = call(client, *arguments, **named) if after or len(failures) >= times else None
+            if len(failures) < times:
+                failures.append(name)
+                raise MlflowException("the answer was lost")
+            return result
+
+        monkeypatch.setattr(MlflowClient, name, failing)
+        monkeypatch.setattr(training, "RETRY_SECONDS", 0.0)
+        return failures
+
+    return outage
+
+
+def steps_of(curve, run_id, name="val/elbo"):
+    return [step for step, _ in curve(run_id, name)]
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("name", ["create_run", "get_run", "log_batch", "search_runs", "get_experiment_by_name"])
+def test_an_outage_while_the_run_is_opened_makes_no_second_run(store, outage, rows, curve, name, after):
+    failures = outage(name, times=2, after=after)
+    with training_run(PARAMS, {}, "a-key") as run:
+        for epoch in (1.0, 2.0, 3.0, 4.0):
+            run.log_epoch(ROW | {"epoch": epoch})
+            run.wait()
+    assert failures
+    assert [row.info.run_id for row in rows()] == [run.id]
+    assert store.get_run(run.id).data.params == {"train.beta": "1.0"}
+    assert steps_of(curve, run.id) == [1, 2, 3, 4]
+
+
+def test_points_whose_arrival_is_not_known_are_not_sent_twice(store, outage, curve, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_METRICS_PER_CALL", 3)
+    with training_run(PARAMS, {}) as run:
+        outage("log_batch")
+        for epoch in range(1, 7):
+            run.log_epoch(ROW | {"epoch": float(epoch), "val/elbo": -30.0 + epoch})
+        run.wait()
+    assert steps_of(curve, run.id) == [1, 2, 3, 4, 5, 6]
+    assert steps_of(curve, run.id, "beta") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_resumed_run_logs_what_it_held_once_even_if_asking_for_it_fails_at_first(store, outage, rows, curve):
+    history = [ROW | {"epoch": float(epoch)} for epoch in (1, 2)]
+    with training_run(PARAMS, {}, "a-key") as first:
+        first.log_epoch(history[0])
+    failures = outage("get_metric_history", after=False)
+    with training_run(PARAMS, {}, "a-key", history) as second:
+        second.log_epoch(ROW | {"epoch": 3.0})
+    assert failures
+    assert second.id == first.id
+    assert second.is_resumed
+    assert steps_of(curve, second.id) == [1, 2, 3]
+    assert len(rows()) == 1
+
+
+def test_a_run_that_was_opened_after_an_outage_is_gone_on_with(store, outage, rows, curve):
+    """Nobody but the store knew of it when its process was killed."""
+    outage("get_experiment_by_name", after=False)
+    run = training.TrainingRun(PARAMS, {}, "a-key")
+    assert run.id == ""
+    run.log_epoch(ROW)
+    run.wait()
+    with training_run(PARAMS, {}, "a-key", [ROW]) as second:
+        second.log_epoch(ROW | {"epoch": 2.0})
+    assert [row.info.run_id for row in rows()] == [run.id] == [second.id]
+    assert steps_of(curve, run.id) == [1, 2]
+
+
+def test_another_training_goes_on_with_no_run_but_its_own(store, rows):
+    for key in ("a-key", "another", None, None):
+        with training_run(PARAMS, {}, key):
+            pass
+    assert len(rows()) == 4
+
+
+def test_a_training_that_has_ended_is_put_into_its_run_where_that_lacks_it(store, trained, curve, capsys, monkeypatch):
+    before = store.get_run(trained.run_id).to_dictionary()
+    complete_run(trained)
+    assert store.get_run(trained.run_id).to_dictionary() == before
+    with training_run(PARAMS, {}) as run:
+        pass
+    complete_run(dataclasses.replace(trained, run_id=run.id))
+    assert store.get_run(run.id).data.tags["stage.train"] == "finished"
+    assert steps_of(curve, run.id) == [1, 2]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    complete_run(trained)
+    assert "evaluate completes the run from run.json" in capsys.readouterr().err
 
 
 def test_a_run_of_a_dvc_experiment_bears_its_name(store, monkeypatch):

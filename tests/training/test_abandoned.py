@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.training.abandoned import KEPT_DAYS, tidy
+from pipeline.training.abandoned import FINISHED_KEPT_DAYS, KEPT_DAYS, tidy
 
 
 @pytest.fixture
 def training(tmp_path):
     """Makes the folder of a training that was last written to so many days ago."""
 
-    def make(name, days):
+    def make(name, days, state="00000001.safetensors"):
         folder = tmp_path / name
         folder.mkdir()
-        for file in ("00000001.safetensors", "lock"):
+        for file in (state, "lock"):
             (folder / file).write_bytes(bytes(1_000_000 if file != "lock" else 0))
         then = time.time() - days * 86400
         for path in (*folder.iterdir(), folder):
@@ -77,3 +77,22 @@ def test_one_that_ends_meanwhile_is_passed_over_and_not_made_again(training, mon
     tidy(other.parent / "ours")
     assert capsys.readouterr().out == ""
     assert not other.exists()
+
+
+def test_what_finished_ones_came_to_goes_after_a_week_and_is_told_of_then_alone(training, tmp_path, capsys):
+    old, late = (
+        training(f"{days}", days, "finished.safetensors") for days in (FINISHED_KEPT_DAYS + 1, FINISHED_KEPT_DAYS - 1)
+    )
+    ours = training("ours", FINISHED_KEPT_DAYS + 1, "finished.safetensors")
+    tidy(ours)
+    assert [path.exists() for path in (old, late, ours)] == [False, True, True]
+    assert capsys.readouterr().out == (
+        f"train: removed 1 finished training (1.0 MB) from {tmp_path}, untouched for more than 7 days (8)\n"
+    )
+
+
+def test_a_run_of_which_there_is_no_state_yet_keeps_its_key_and_is_not_told_of(training, capsys):
+    late, old = (training(f"{days}", days, "run") for days in (KEPT_DAYS - 1, KEPT_DAYS + 1))
+    tidy(training("ours", 0))
+    assert [path.exists() for path in (late, old)] == [True, False]
+    assert "removed 1 unfinished training" in capsys.readouterr().out

@@ -22,6 +22,18 @@ def test_a_long_training_is_compiled_and_a_short_one_does_not_wait_for_a_compile
     assert not is_compiled("never")
 
 
+def test_on_a_gpu_the_number_of_steps_decides_and_not_their_work(monkeypatch):
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
+
+    def is_compiled_on_gpu(weights, epochs, batch):
+        params = PARAMS.model_copy(update={"compile": "auto", "epochs": epochs, "global_batch_size": batch})
+        return compiled_step(torch.sin, params, weights, 60_000, torch.device("cuda")) is not None
+
+    assert is_compiled_on_gpu(weights=10, epochs=100, batch=200)
+    assert not is_compiled_on_gpu(weights=10, epochs=99, batch=200)
+    assert not is_compiled_on_gpu(weights=10**9, epochs=100, batch=2000)
+
+
 def test_without_a_compiler_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert not is_compiled()

@@ -1,28 +1,25 @@
 import math
 
 import pytest
+import small_training
 import torch
+from small_training import Kept, digest
 
 from pipeline.errors import UserError
+from pipeline.files import read_csv
 from pipeline.training.feed import Feed
 from pipeline.training.fit import Fit
 from pipeline.training.nonfinite import NonFiniteError
+from pipeline.training.scratch import Scratch
 
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Makes the training noise of one example NaN, in the epochs and for as long as the caller says."""
+    """As the helper of that name, until the test ends."""
 
     def poison(example, when=lambda epoch: True):
-        ready = Feed._ready
-
-        def poisoned(self, images, examples, split, *epoch):
-            x, eps = ready(self, images, examples, split, *epoch)
-            if epoch and when(*epoch):
-                eps = torch.where((examples == example)[:, None], math.nan, eps)
-            return x, eps
-
-        monkeypatch.setattr(Feed, "_ready", poisoned)
+        monkeypatch.setattr(Feed, "_ready", Feed._ready)  # so that it is undone
+        small_training.poison(example, when)
 
     return poison
 
@@ -66,6 +63,20 @@ def test_stop_ends_with_one_line(make_trainer, poison):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("mode", ["stop", "rollback"])
+def test_the_whole_batch_is_in_a_file_that_the_error_names(make_trainer, poison, tmp_path, mode):
+    poison(17)
+    trainer = make_trainer(on_nonfinite=mode)
+    with Scratch(tmp_path, "training") as scratch, pytest.raises(UserError) as error:
+        Fit(trainer, scratch).run()
+    file = tmp_path / "training" / "nonfinite.csv"
+    assert f"; all 64 examples of the step: {file}; " in str(error.value)
+    rows = {int(row["example"]): row for row in read_csv(file)}
+    assert list(rows) == trainer.feed.examples(1, trainer.position.step).tolist()
+    assert math.isnan(rows.pop(17)["recon"])
+    assert all(math.isfinite(row["recon"]) and row["kl"] >= 0 for row in rows.values())
+
+
 def test_rollback_goes_on_with_half_the_learning_rate(make_trainer, poison, capsys):
     fit = Fit(make_trainer(on_nonfinite="rollback", schedule="constant"))
     poison(17, when=lambda epoch: epoch == 2 and not fit.history.returns)
@@ -75,6 +86,35 @@ def test_rollback_goes_on_with_half_the_learning_rate(make_trainer, poison, caps
     rates = [row["learning_rate"] for row in history.rows]
     assert rates == pytest.approx([rates[0], rates[0] / 2, rates[0] / 2])
     assert "back to epoch 2, step 0, with 0.5 of the learning rate (return 1 of 5)" in capsys.readouterr().out
+
+
+ROLLBACK = {"on_nonfinite": "rollback", "epochs": 4, "global_batch_size": 50}
+
+
+def poisoned_fit(make_trainer, poison, scratch=None, **changes):
+    """It meets a NaN in the third epoch, unless it has gone back before."""
+    fit = Fit(make_trainer(**ROLLBACK | changes), scratch)
+    poison(17, when=lambda epoch: epoch == 3 and not fit.history.returns)
+    return fit
+
+
+def test_rollback_goes_back_to_the_end_of_an_epoch_however_often_states_are_saved(make_trainer, poison, capsys):
+    digests = [
+        digest(*poisoned_fit(make_trainer, poison, Kept(), checkpoint_minutes=minutes).run()) for minutes in (1e-9, 60)
+    ]
+    assert digests[0] == digests[1]
+    assert capsys.readouterr().out.count("back to epoch 3, step 0, with 0.5 of the learning rate") == 2
+
+
+def test_a_kill_before_or_after_a_rollback_changes_nothing(make_trainer, poison):
+    kept = Kept()
+    expected = digest(*poisoned_fit(make_trainer, poison, kept, checkpoint_minutes=1e-9).run())
+    between = [state for state in kept.states if state.content["position"]["epoch"] in (3, 4)]
+    assert {state.content["history"]["returns"] for state in between} == {0, 1}
+    for state in between[::3]:
+        fit = poisoned_fit(make_trainer, poison)
+        fit.resume(state)
+        assert digest(*fit.run()) == expected
 
 
 def test_rollback_gives_up_after_five_returns(make_trainer, poison, capsys):

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -16,21 +17,28 @@ from pipeline.training.ranks import Ranks, ranks_of_environment
 PROGRAM = str(Path(__file__).with_name("train_on_ranks.py"))
 
 
-def train(folder, ranks, epochs, *options):
+def train(folder, ranks, **options):
+    """Two epochs, with the options of the program; what each rank ended with."""
     folder.mkdir(exist_ok=True)
-    launch([PROGRAM, str(folder), str(epochs), *map(str, options)], devices=ranks, nodes=1)
+    options["params"] = {"epochs": 2} | options.get("params", {})
+    launch([PROGRAM, str(folder), json.dumps(options)], devices=ranks, nodes=1)
     return [load_file(folder / f"{rank}of{ranks}.safetensors") for rank in range(ranks)]
+
+
+def assert_equal_to_rounding(found, expected):
+    torch.testing.assert_close(found["weights"], expected["weights"], rtol=0, atol=2e-5)
+    torch.testing.assert_close(found["elbos"], expected["elbos"], rtol=1e-5, atol=0)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    [trained] = train(tmp_path_factory.mktemp("alone"), 1, 2)
+    [trained] = train(tmp_path_factory.mktemp("alone"), 1)
     return trained
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("pair"), 2, 2)
+    return train(tmp_path_factory.mktemp("pair"), 2)
 
 
 def test_two_ranks_hold_the_same_weights(pair):
@@ -39,20 +47,63 @@ def test_two_ranks_hold_the_same_weights(pair):
 
 def test_two_ranks_with_half_the_batch_take_the_steps_of_one(alone, pair):
     """After 20 steps; the sums are taken in another order, so they agree to rounding."""
-    torch.testing.assert_close(pair[0]["weights"], alone["weights"], rtol=0, atol=2e-5)
-    torch.testing.assert_close(pair[0]["elbos"], alone["elbos"], rtol=1e-5, atol=0)
+    assert_equal_to_rounding(pair[0], alone)
 
 
 def test_every_rank_reports_sums_over_all_examples(pair):
     assert torch.equal(pair[0]["elbos"], pair[1]["elbos"])
 
 
-def test_a_killed_rank_ends_the_job_with_an_error_and_one_rank_goes_on_from_there(alone, tmp_path):
-    with pytest.raises(UserError, match=r"^train: rank 1 ended with exit code -9, and the others with it$"):
-        train(tmp_path, 2, 2, 17)
-    [resumed] = train(tmp_path, 1, 2)
-    torch.testing.assert_close(resumed["weights"], alone["weights"], rtol=0, atol=2e-5)
-    torch.testing.assert_close(resumed["elbos"], alone["elbos"], rtol=1e-5, atol=0)
+@pytest.mark.parametrize(("batch", "val"), [(64, 200), (599, 1)])
+def test_two_ranks_share_the_optimal_sigma_of_a_batch(tmp_path, batch, val):
+    """The last of 600 examples, after a batch of 599, is that of one rank, as is the one of validation."""
+    gaussian = {
+        "config": {"likelihood": "gaussian", "sigma": "optimal"},
+        "params": {"binarize": "none", "global_batch_size": batch},
+        "val": val,
+    }
+    [alone] = train(tmp_path / "alone", 1, **gaussian)
+    pair = train(tmp_path / "pair", 2, **gaussian)
+    assert torch.equal(pair[0]["weights"], pair[1]["weights"])
+    assert_equal_to_rounding(pair[0], alone)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_job_with_an_error_and_one_rank_goes_on_from_there(alone, tmp_path, rank):
+    with pytest.raises(UserError, match=rf"^train: rank {rank} ended with exit code -9, and the others with it$"):
+        train(tmp_path, 2, dies=[rank, 17])
+    [resumed] = train(tmp_path, 1)
+    assert_equal_to_rounding(resumed, alone)
+
+
+def test_two_ranks_go_on_where_one_was_killed(alone, tmp_path):
+    with pytest.raises(UserError, match="rank 0 ended with exit code -9"):
+        train(tmp_path, 1, dies=[0, 17])
+    for resumed in train(tmp_path, 2):
+        assert_equal_to_rounding(resumed, alone)
+
+
+def test_a_nan_on_one_rank_sends_both_back_and_a_kill_after_it_changes_nothing(tmp_path, capfd):
+    options = {"poison": [17, 2], "params": {"on_nonfinite": "rollback", "epochs": 3}}
+    [alone] = train(tmp_path / "alone", 1, **options)
+    assert alone["returns"] == 1
+    with pytest.raises(UserError, match="rank 1 ended with exit code -9"):
+        train(tmp_path / "pair", 2, dies=[1, 23], **options)
+    pair = train(tmp_path / "pair", 2, **options)
+    assert torch.equal(pair[0]["weights"], pair[1]["weights"])
+    assert_equal_to_rounding(pair[0], alone)
+    assert pair[0]["returns"] == 1
+
+
+def test_a_nan_on_one_rank_stops_both_and_is_told_once(tmp_path, capfd):
+    with pytest.raises(UserError, match=r"^train: rank 0 ended with exit code 1, and the others with it$"):
+        train(tmp_path, 2, poison=[17, 1])
+    assert capfd.readouterr().err.count("the loss is not finite at epoch 1") == 1
+
+
+def test_ranks_wait_for_as_long_as_the_first_one_asks_them_to(tmp_path):
+    launch([PROGRAM, str(tmp_path), json.dumps({"waits": 3})], devices=2, nodes=1)
+    assert [(tmp_path / f"{rank}of2.txt").read_bytes() for rank in range(2)] == [b"at last"] * 2
 
 
 @pytest.mark.parametrize(
@@ -110,21 +161,22 @@ def free_port():
         return str(listener.getsockname()[1])
 
 
-def test_a_rank_that_nobody_watches_ends_with_a_line_when_its_peer_is_killed(tmp_path):
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_rank_that_nobody_watches_ends_with_a_line_when_its_peer_is_killed(tmp_path, dying):
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_STEP_NUM_TASKS": "2"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, PROGRAM, str(tmp_path), "2", "17"],
+            [sys.executable, PROGRAM, str(tmp_path), json.dumps({"dies": [dying, 17]})],
             env={**os.environ, **meeting, "SLURM_PROCID": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    _, errors = ranks[0].communicate(timeout=300)
-    assert ranks[1].wait(timeout=300) == -signal.SIGKILL
-    assert ranks[0].returncode == 1
-    assert errors.splitlines()[-1].startswith("error: train: rank 0 of 2 lost the others (")
+    _, errors = ranks[1 - dying].communicate(timeout=300)
+    assert ranks[dying].wait(timeout=300) == -signal.SIGKILL
+    assert ranks[1 - dying].returncode == 1
+    assert errors.splitlines()[-1].startswith(f"error: train: rank {1 - dying} of 2 lost the others (")
     assert "Traceback" not in errors
 
 
@@ -134,7 +186,7 @@ def test_two_machines_meet_and_train_as_one(alone, tmp_path):
     code = "import sys; from pipeline.training.launch import launch; launch(sys.argv[1:], devices=1, nodes=2)"
     machines = [
         subprocess.Popen(
-            [sys.executable, "-c", code, PROGRAM, str(tmp_path), "2"],
+            [sys.executable, "-c", code, PROGRAM, str(tmp_path), json.dumps({"params": {"epochs": 2}})],
             env={**os.environ, **meeting, "NODE_RANK": str(node)},
         )
         for node in range(2)

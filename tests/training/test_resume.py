@@ -1,32 +1,24 @@
 """A training that is killed at any moment goes on, and ends with the very weights that it would have had."""
 
+import dataclasses
 import errno
 import os
 import random
+import shutil
 import signal
 import time
+from functools import partial
 
 import pytest
-from small_training import Child, digest, train, train_and_die, train_in_child
+from small_training import CONFIG, Child, Kept, digest, train, train_and_die, train_in_child
 
 from pipeline.errors import Stopped
 from pipeline.training import scratch as scratch_module
 from pipeline.training.fit import Fit
-from pipeline.training.scratch import Scratch, State
+from pipeline.training.scratch import Scratch
 from pipeline.training.signals import StopWish, stop_wish
 
 CHANGES = {"epochs": 4, "global_batch_size": 50, "checkpoint_minutes": 1e-9}  # a checkpoint after every step
-
-
-class Kept:
-    """In the place of a scratch folder: every state, as it would be read back."""
-
-    def __init__(self):
-        self.states = []
-
-    def save(self, state):
-        self.states.append(State.from_bytes(state.to_bytes()))
-        return True
 
 
 @pytest.fixture
@@ -44,6 +36,49 @@ def test_every_state_leads_to_the_same_end(make_trainer, decay):
         fit = Fit(make_trainer(**changes))
         fit.resume(state)
         assert digest(*fit.run()) == expected
+
+
+GREY = {"binarize": "none"}
+VARIANTS = {
+    "bf16": ({}, {"precision": "bf16"}),
+    "iwae": ({}, {"objective": "iwae", "importance_samples": 3}),
+    "wake-sleep": ({}, {"objective": "wake_sleep"}),
+    "conv": ({"network": "conv", "hidden": (4,)}, {}),
+    "ladder": ({"network": "ladder", "hidden": (16,), "latent_groups": 2}, {}),
+    "vamp": ({"prior": "vamp", "prior_components": 5}, {}),
+    "flows": ({"prior": "flow", "posterior": "iaf", "flow_layers": 2, "flow_hidden": (8,)}, {}),
+    "optimal-sigma": ({"likelihood": "gaussian", "sigma": "optimal"}, GREY),
+    "sigma-per-pixel": ({"likelihood": "gaussian", "sigma": "per_pixel"}, GREY),
+    "logistics": ({"likelihood": "logistic_mixture", "likelihood_components": 2}, GREY),
+    "autoencoder": ({}, {"objective": "autoencoder"}),
+}
+
+
+def assert_every_state_leads_to_the_same_end(make_trainer, config, changes, every=2):
+    """Of two epochs of three steps each, in the kind of model that the changes make."""
+    trainer = partial(
+        make_trainer,
+        dataclasses.replace(CONFIG, **config),
+        **{"epochs": 2, "global_batch_size": 250, "checkpoint_minutes": 1e-9, "ema_decay": 0.9} | changes,
+    )
+    kept = Kept()
+    expected = digest(*Fit(trainer(), kept).run())
+    for state in kept.states[1::every]:
+        fit = Fit(trainer())
+        fit.resume(state)
+        assert digest(*fit.run()) == expected
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_model_goes_on_to_the_same_end(make_trainer, variant):
+    assert_every_state_leads_to_the_same_end(make_trainer, *VARIANTS[variant])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler was found")
+def test_a_compiled_training_goes_on_to_the_same_end(make_trainer):
+    """The last batch of an epoch is smaller and not compiled."""
+    assert_every_state_leads_to_the_same_end(make_trainer, {}, {"compile": "always"}, every=4)
 
 
 def test_twenty_kills_at_random_moments_change_nothing(make_trainer, unbroken, tmp_path):

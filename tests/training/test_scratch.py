@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_of_and_leaves_the_last_state(tmp_path, capsys, monk
         monkeypatch.setattr(module, "_write", full)
         assert not scratch.save(state(2))
         assert numbers(scratch) == 1
-        assert sorted(path.name for path in scratch.folder.iterdir()) == ["00000001.safetensors", "lock"]
+        assert sorted(path.name for path in scratch.folder.iterdir()) == ["00000001.safetensors", "lock", "run"]
     assert "No space left on device; training goes on without this checkpoint" in capsys.readouterr().err
 
 
@@ -82,25 +82,87 @@ import sys
 from pathlib import Path
 from pipeline.training.scratch import Scratch
 with Scratch(Path(sys.argv[1]), "a") as scratch:
-    print(scratch.load() is None, flush=True)
-    scratch.remove()
+    print(scratch.finished().content["number"], scratch.load(), flush=True)
 """
 
 
-def test_a_second_process_waits_until_the_first_has_finished(tmp_path):
+def test_a_second_process_waits_until_the_first_has_finished_and_finds_what_it_came_to(tmp_path):
     with Scratch(tmp_path, "a") as scratch:
         scratch.save(state(1))
         command = [sys.executable, "-c", WAITER, tmp_path]
         other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         waiting = other.stdout.readline()
-        scratch.remove()
+        scratch.finish(state(2))
     assert waiting == f"{tmp_path}/a: another process trains with the same params, data and code; waiting\n"
-    assert other.communicate(timeout=60) == ("True\n", "")
-    assert list(tmp_path.iterdir()) == []
+    assert other.communicate(timeout=60) == ("2 None\n", "")
 
 
-def test_a_finished_training_leaves_nothing(tmp_path):
+def test_whoever_waits_is_asked_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.001)
+    first, waits = Scratch(tmp_path, "a"), []
+
+    def on_wait():
+        waits.append(len(waits))
+        if len(waits) == 3:
+            first.__exit__()
+
+    with Scratch(tmp_path, "a", on_wait):
+        assert waits == [0, 1, 2]
+
+
+def test_a_finished_training_leaves_what_it_came_to_alone(tmp_path):
+    with Scratch(tmp_path, "a") as scratch:
+        for number in range(3):
+            scratch.save(state(number))
+        scratch.finish(state(3))
+        assert sorted(path.name for path in scratch.folder.iterdir()) == ["finished.safetensors", "lock", "run"]
+        assert scratch.load() is None
+    with Scratch(tmp_path, "a") as scratch:
+        assert scratch.finished().content == {"number": 3}
+
+
+def test_what_a_full_disk_refuses_at_the_end_leaves_the_states(tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with Scratch(tmp_path, "a") as scratch:
         scratch.save(state(1))
-        scratch.remove()
-    assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(module, "_write", full)
+        scratch.finish(state(2))
+        assert scratch.finished() is None
+        assert numbers(scratch) == 1
+    assert "finished.safetensors: No space left on device" in capsys.readouterr().err
+
+
+def test_a_damaged_end_is_told_of_and_the_training_begins_anew(tmp_path, capsys):
+    with Scratch(tmp_path, "a") as scratch:
+        scratch.finish(state(1))
+        file = scratch.folder / "finished.safetensors"
+        file.write_bytes(file.read_bytes()[:-10])
+        assert scratch.finished() is None
+    assert "finished.safetensors: not a whole checkpoint (" in capsys.readouterr().err
+
+
+def test_the_key_of_the_run_is_that_of_the_training_from_process_to_process(tmp_path):
+    keys = []
+    for name in ("a", "b", "a"):
+        with Scratch(tmp_path, name) as scratch:
+            keys.append(scratch.run_key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_an_empty_key_is_made_anew_and_kept(tmp_path):
+    keys = []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run").touch()
+    for _ in range(2):
+        with Scratch(tmp_path, "a") as scratch:
+            keys.append(scratch.run_key)
+    assert len(keys[0]) == 32
+    assert keys[0] == keys[1]
+
+
+def test_a_key_that_the_disk_refuses_stops_nothing(tmp_path):
+    (tmp_path / "a" / ".run.writing").mkdir(parents=True)
+    with Scratch(tmp_path, "a") as scratch:
+        assert len(scratch.run_key) == 32

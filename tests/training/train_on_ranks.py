@@ -1,5 +1,12 @@
-"""One rank of a small training: python train_on_ranks.py FOLDER EPOCHS [STEP_AT_WHICH_RANK_1_DIES]."""
+"""One rank of a small training: python train_on_ranks.py FOLDER OPTIONS, which are JSON.
 
+`config` and `params` are changes of a small training's, `val` its number of validation images; `dies` is [rank, step]
+of one that is killed then; `poison` is [example, epoch] of a NaN that is met until the training has gone back; with
+`waits`, rank 0 lets the others wait so many times, and nothing is trained.
+"""
+
+import dataclasses
+import json
 import os
 import signal
 import sys
@@ -10,9 +17,9 @@ from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
-from small_training import CONFIG, DIGITS, PARAMS
+from small_training import CONFIG, DIGITS, PARAMS, poison
 
-from pipeline.errors import run_stage
+from pipeline.errors import SharedError, run_stage
 from pipeline.training.fit import Fit
 from pipeline.training.ranks import joined_ranks
 from pipeline.training.scratch import Scratch, State
@@ -20,31 +27,57 @@ from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE
 
 
-def main(folder, epochs, dies_at=None):
+def main(folder, options):
     torch.set_num_threads(1)
-    params = PARAMS.model_copy(update={"epochs": int(epochs), "schedule": "constant", "checkpoint_minutes": 1e-9})
     with joined_ranks("cpu") as ranks:
-        torch.manual_seed(0)
-        trainer = Trainer(VAE(CONFIG), DIGITS[:600], DIGITS[600:800], params, torch.device("cpu"), ranks)
-        scratch = Scratch(Path(folder), "training") if ranks.is_first else None
-        found = scratch.load() if scratch else None
-        content = ranks.copy_bytes_from_first(found.to_bytes() if found else None)
-        steps = 0
+        if "waits" in options:
+            wait(folder, ranks, options["waits"])
+        else:
+            train(folder, ranks, options)
 
-        def on_step(_):
-            nonlocal steps
-            steps += 1
-            if dies_at and ranks.rank == 1 and steps == int(dies_at):
-                os.kill(os.getpid(), signal.SIGKILL)
 
-        fit = Fit(trainer, scratch, on_step=on_step)
-        if content is not None:
-            fit.resume(State.from_bytes(content))
+def wait(folder, ranks, times):
+    """Rank 0 lets the others wait and then tells them of something."""
+    for _ in range(times if ranks.is_first else 0):
+        ranks.ask_to_wait()
+    content = ranks.copy_bytes_from_first(b"at last" if ranks.is_first else None)
+    (folder / f"{ranks.rank}of{ranks.world_size}.txt").write_bytes(content)
+
+
+def train(folder, ranks, options):
+    params = PARAMS.model_copy(update={"schedule": "constant", "checkpoint_minutes": 1e-9, **options.get("params", {})})
+    torch.manual_seed(0)
+    model = VAE(dataclasses.replace(CONFIG, **options.get("config", {})))
+    trainer = Trainer(
+        model, DIGITS[:600], DIGITS[600 : 600 + options.get("val", 200)], params, torch.device("cpu"), ranks
+    )
+    scratch = Scratch(folder, "training") if ranks.is_first else None
+    found = scratch.load() if scratch else None
+    content = ranks.copy_bytes_from_first(found.to_bytes() if found else None)
+    steps = 0
+
+    def on_step(_):
+        nonlocal steps
+        steps += 1
+        if options.get("dies") == [ranks.rank, steps]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fit = Fit(trainer, scratch, on_step=on_step)
+    if content is not None:
+        fit.resume(State.from_bytes(content))
+    if "poison" in options:
+        example, poisoned = options["poison"]
+        poison(example, when=lambda epoch: epoch == poisoned and not fit.history.returns)
+    try:
         _, history = fit.run()
-        elbos = torch.tensor([[row["train/elbo"], row["val/elbo"]] for row in history.rows], dtype=torch.float64)
-        weights = {"weights": trainer.flat.weights.data, "elbos": elbos}
-        save_file(weights, Path(folder) / f"{ranks.rank}of{ranks.world_size}.safetensors")
+    except SharedError:
+        if ranks.is_first:
+            raise
+        ranks.leave_last(1)
+    elbos = torch.tensor([[row["train/elbo"], row["val/elbo"]] for row in history.rows], dtype=torch.float64)
+    kept = {"weights": trainer.flat.weights.data, "elbos": elbos, "returns": torch.tensor(history.returns)}
+    save_file(kept, folder / f"{ranks.rank}of{ranks.world_size}.safetensors")
 
 
 if __name__ == "__main__":
-    run_stage(lambda: main(*sys.argv[1:]))
+    run_stage(lambda: main(Path(sys.argv[1]), json.loads(sys.argv[2])))

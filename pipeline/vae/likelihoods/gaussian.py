@@ -1,6 +1,7 @@
 """Real pixels around a mean, with one standard deviation for all of them or one for each."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,9 +61,10 @@ class Gaussian(GaussianPixels):
 
     `sigma` is a number, in units of the pixel range; or `learned`, one weight of the model; or `optimal` (Rybkin,
     Daniilidis and Levine 2021, arXiv 2006.13202): in training mode the maximum-likelihood sigma of the batch, its root
-    mean squared error. A density may not look at the x that it is asked about, so in evaluation mode, as a batch
-    normalisation does, it takes what `calibrate` left: the sigma of the training images. A log-variance that training
-    sets is used through `bounded_logvar`; a fixed one is what the user says.
+    mean squared error, taken as a constant: at the optimum the ELBO has no gradient by sigma, so that its gradient by
+    the means is that of -n/2 log(mean squared error). A density may not look at the x that it is asked about, so in
+    evaluation mode, as a batch normalisation does, it takes what `calibrate` left: the sigma of the training images. A
+    log-variance that training sets is used through `bounded_logvar`; a fixed one is what the user says.
     """
 
     logvar: Tensor
@@ -70,6 +72,7 @@ class Gaussian(GaussianPixels):
     def __init__(self, channels: int, sigma: float | str) -> None:
         super().__init__(channels)
         self.is_optimal = sigma == "optimal"
+        self._add_up: Callable[[Tensor], Tensor] | None = None
         if isinstance(sigma, str):
             self.logvar = nn.Parameter(torch.tensor(2 * math.log(INITIAL_SIGMA)))
         else:
@@ -83,8 +86,29 @@ class Gaussian(GaussianPixels):
         """log p(x_pixel|z) in nats, a density per unit of the pixel range; [batch, ...]."""
         if not (self.is_optimal and self.training):
             return super().pixel_log_prob(x, parameters)
-        logvar = (x - parameters).square().mean().clamp_min(SMALLEST_SIGMA**2).log()
-        return gaussian_elements(x, parameters, logvar).sum(1)
+        return gaussian_elements(x, parameters, self._logvar_of_batch((x - parameters).detach())).sum(1)
+
+    def share_batches(self, add_up: Callable[[Tensor], Tensor]) -> None:
+        """The batch is that of several processes, each of which sees a part; `add_up` sums a tensor over all.
+
+        Each then asks for a density as often as the others, or calls `see_none` in its place.
+        """
+        self._add_up = add_up
+
+    def see_none(self) -> None:
+        """Take part where this process has no example of a batch."""
+        if self.is_optimal and self._add_up is not None:
+            self._add_up(self.logvar.new_zeros(2))
+
+    def _logvar_of_batch(self, errors: Tensor) -> Tensor:
+        """The log of their mean square, over all processes; []."""
+        squares = errors.square()
+        if self._add_up is None:
+            mean = squares.mean()
+        else:
+            total, count = self._add_up(torch.stack([squares.sum(), squares.new_tensor(squares.numel())]))
+            mean = total / count
+        return mean.clamp_min(SMALLEST_SIGMA**2).log()
 
     @torch.no_grad()
     def calibrate(self, mean_squared_error: float) -> None:
