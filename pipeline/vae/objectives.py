@@ -148,7 +148,9 @@ def importance_objective(
 
     Doubly reparameterised (DReG: Tucker et al., arXiv 1810.04152, equation 8) its gradient has the same mean: decoder
     and prior get that of the bound; the encoder gets sum_i w_i^2 dlog w_i/dz_i dz_i/dphi with normalised weights w,
-    whose signal does not drown in noise as k grows. beta below 1, of a warm-up, tempers the weights.
+    whose signal does not drown in noise as k grows. beta below 1, of a warm-up, tempers the weights: of
+    log w = recon - beta ratio, the score of q comes with -beta w_i, and reparameterised (equation 7 there) it gives
+    -beta w_i (1 - w_i) dlog w_i/dz_i, so that with the path's own w_i the factor is w_i (1 - beta + beta w_i).
     """
     batch, samples, _ = eps.shape
     q, label_of_draw = model.posterior(x, label).repeat(samples), repeated(label, samples)
@@ -163,7 +165,8 @@ def importance_objective(
         return Objective(-iw_bound(log_w).mean(), bound)
     weights = log_w.detach().softmax(1)
     if draw.z.requires_grad:
-        draw.z.register_hook(lambda gradient: gradient * weights.view(-1, 1))  # type: ignore[no-untyped-call]
+        factors = (1 - beta + beta * weights).view(-1, 1)
+        draw.z.register_hook(lambda gradient: gradient * factors)  # type: ignore[no-untyped-call]
     # The value is the bound's, the gradient that of the weighted sum.
     surrogate = (weights * log_w).sum(1)
     loss = -(surrogate + (iw_bound(log_w) - surrogate).detach()).mean()
