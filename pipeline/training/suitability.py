@@ -26,7 +26,7 @@ def check_likelihood(params: Params, values: Mapping[str, Any]) -> str | None:
         if kind == "binary":
             return None
         problem = f"{neither:.0%} of the values are neither 0 nor 255: the ELBO would be no likelihood"
-        return _verdict(params, problem, kind, refused=kind != "near-binary")
+        return _verdict(params, problem, kind, refused=True)
     if kind == "binary":
         problem = "all values are 0 or 255, on which a model of grey values has nothing to add, and a density no bound"
         return _verdict(params, problem, kind, refused=True)
