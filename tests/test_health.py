@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,14 @@ def test_of_a_kl_below_a_nat_no_share_is_taken():
 def test_a_density_is_measured_by_the_nats_of_its_stored_values():
     assert missed(nll_iw2500=-1999.95, nll_iw5000=-2000.0) == []
     assert missed(nll_iw2500=-1998.0, nll_iw5000=-2000.0) == ["unconverged_bound"]
+
+
+def test_the_bound_of_one_sample_is_not_judged_to_have_converged():
+    metrics = {"test/nll_iw1": 107.0, "test/bits_per_dim": 0.197}
+    assert examine(metrics, dataclasses.replace(SIZES, importance_samples=1), LIMITS) == []
+    both = metrics | {"test/nll_iw2": 106.0}
+    [check] = examine(both, dataclasses.replace(SIZES, importance_samples=2), LIMITS)
+    assert (check.name, check.healthy) == ("unconverged_bound", True)
 
 
 def test_data_that_hold_equal_images_are_no_memorisation():
