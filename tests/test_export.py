@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flows import stir
 
 from pipeline import export
 from pipeline.aggregate import save_aggregate
@@ -18,6 +19,8 @@ from pipeline.health import Check, verdict
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
+from pipeline.runtime.noise import standard_normal
+from pipeline.vae.model import VAE
 from pipeline.vae.priors import Mixture
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
@@ -50,7 +53,8 @@ def write_inputs(folder, vae):
     for split in ("train", "val", "test"):
         np.save(folder / "data" / f"{split}.npy", rng.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
     counts = {split: {"count": 5} for split in ("train", "val", "test")}
-    meta = {"shape": [1, 8, 8], "classes": None, "splits": counts, "sha256": "da7a" * 16, "values": {"kind": "grey"}}
+    values = {"kind": "grey", "mean": 127.5, "standard_deviation": 73.6}
+    meta = {"shape": [1, 8, 8], "classes": None, "splits": counts, "sha256": "da7a" * 16, "values": values}
     write_json(folder / "data" / "meta.json", meta)
     save_checkpoint(folder / "checkpoint", Checkpoint(vae, "elbo", "none"))
     write_record(folder / "checkpoint", RECORD)
@@ -156,9 +160,60 @@ def test_where_labels_were_held_out_the_card_says_how_well_they_are_found(stage,
     assert stage == [metrics]
 
 
+def test_a_conditional_model_is_exported_where_a_label_was_held_out(stage, tmp_path, mlp):
+    """Of three classes in the data, the second was held out; so the model knows two, and numbers them without it."""
+    hold_out(tmp_path / "data", "eel")
+    meta = read_json(tmp_path / "data" / "meta.json")
+    write_json(tmp_path / "data" / "meta.json", meta | {"classes": ["cat", "eel", "owl"]})
+    for split in ("train", "val", "test"):
+        np.save(tmp_path / "data" / f"{split}_labels.npy", np.array([0, 2, 0, 2, 2]))
+    vae = model_like(mlp, condition="label", classes=("cat", "owl"), prior="per_class")
+    with torch.no_grad():
+        vae.decoder.class_bias.weight.mul_(20)
+        vae.prior.mu.add_(torch.tensor([[-1.0], [1.0]]))
+    save_checkpoint(tmp_path / "checkpoint", Checkpoint(vae, "elbo", "none"))
+    export.main()
+    folder = tmp_path / "models" / "export"
+    sampler = Sampler(folder, "cpu")
+    assert sampler.labels == ("cat", "owl")
+    owls = sampler.latents(200, label="owl")
+    assert np.abs(owls.mean(0) - vae.prior.mu[1].detach().numpy()).max() < 0.5
+    z = torch.from_numpy(owls[:9])
+    with torch.no_grad():
+        expected = vae.mean(z, torch.ones(9, dtype=torch.int64)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(sampler.sample(9, label="owl") - np.rint(expected * 255)).max() <= 1
+    card = (folder / "card.md").read_text()
+    assert "| 7 images of held-out labels: eel | 5 test images |" in card
+    assert "a Gaussian prior for each class" in card
+
+
+def test_a_flow_as_prior_is_exported_and_drawn_from(stage, tmp_path, mlp):
+    vae = model_like(mlp, prior="flow", posterior="iaf", flow_layers=3, flow_hidden=(7, 6))
+    stir(vae.prior)
+    save_checkpoint(tmp_path / "checkpoint", Checkpoint(vae, "elbo", "none"))
+    export.main()
+    folder = tmp_path / "models" / "export"
+    sampler = Sampler(folder, "cpu")
+    eps = torch.from_numpy(standard_normal(np.full(20, 3), np.arange(20), vae.config.latent_dim))
+    with torch.no_grad():
+        expected = vae.prior.from_noise(eps).numpy()
+    np.testing.assert_allclose(sampler.latents(20, seed=3), expected, atol=1e-5)
+    assert np.abs(expected - eps.numpy()).max() > 0.5
+    assert (sampler.metadata.prior, sampler.metadata.posterior) == ("flow", "iaf")
+    card = (folder / "card.md").read_text()
+    assert "a flow as prior" in card
+    assert "a Gaussian that an inverse autoregressive flow moves as posterior" in card
+
+
 @pytest.mark.parametrize(("objective", "posterior"), [("elbo", "diagonal"), ("autoencoder", None)])
 def test_the_files_name_the_posterior_where_there_is_one(mlp, objective, posterior):
     assert export.posterior_of(Checkpoint(mlp.vae, objective, "none")) == posterior
+
+
+def model_like(exported, **changes):
+    """A model of the same network with another configuration, in evaluation mode."""
+    torch.manual_seed(0)
+    return VAE(dataclasses.replace(exported.vae.config, **changes)).eval()
 
 
 def hold_out(folder, label):
