@@ -7,7 +7,7 @@ computed, so both are bounded, from one draw of z for each of N images:
   2019, arXiv 1905.06922, equation 10) and at most log N, however much z says: near log N it is no measurement. What it
   leaves of the KL is at least KL(q(z) || p(z)), on average.
 - `fitted_marginal_kl` takes for q(z) a Gaussian, or a mixture of them, that was fitted to other images' draws. On
-  average it is at most KL(q(z) || p(z)), whatever the fit, and knows no log N: the better the fit, the more of it is seen.
+  average it is at most KL(q(z) || p(z)), whatever the fit, and knows no log N: a better fit sees more of it.
 """
 
 import math
