@@ -18,6 +18,7 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # the decoders that a hostile file can reach
+MOST_SCANS = 100  # of a progressive JPEG, which has 10; each takes as long as the first, however few its bytes are
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -106,14 +107,24 @@ def read_image(file: Path, shape: tuple[int, int, int], resize: bool) -> np.ndar
     """uint8 [H, W, C] as the model was trained on: upright, transparency on white, 16 bits cut to 8."""
     height, width, channels = shape
     with Image.open(file, formats=FORMATS) as opened:
+        if not resize and opened.size not in ((width, height), (height, width)):  # known before a pixel is decoded
+            raise another_size(opened, shape)
+        if opened.format in ("JPEG", "MPO") and (scans := file.read_bytes().count(b"\xff\xda")) > MOST_SCANS:
+            raise ValueError(f"it is a JPEG of {scans} scans, expected at most {MOST_SCANS}")
         if resize:
             opened.draft(None, (2 * max(height, width),) * 2)  # a JPEG may come at a fraction of its size
         image = grey_or_rgb(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
     if resize:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     if image.size != (width, height):
-        raise ValueError(f"it is {image.height}x{image.width}; the model takes {height}x{width} (--resize stretches)")
+        raise another_size(image, shape)
     return np.asarray(image).reshape(shape)
+
+
+def another_size(image: Image.Image, shape: tuple[int, int, int]) -> ValueError:
+    """Why an image cannot be scored as it is."""
+    found, expected = f"{image.height}x{image.width}", f"{shape[0]}x{shape[1]}"
+    return ValueError(f"it is {found}; the model takes {expected} (--resize stretches)")
 
 
 def grey_or_rgb(image: Image.Image) -> Image.Image:

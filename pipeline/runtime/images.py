@@ -19,11 +19,14 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MODES = {1: "L", 3: "RGB"}
 MOST_IMAGES_TOGETHER = 256
 MOST_BYTES_TOGETHER = 2**25
+MOST_SCANS = 100
+"""Of a progressive JPEG: libjpeg writes 10, and each costs as much time as the first, however few its bytes are."""
 
 Images = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -108,7 +111,11 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
             Image.open(file, formats=FORMATS) as opened,
         ):
+            if not (resize or may_have_size(opened, height, width)):
+                raise _another_size(file, opened.size, (height, width))
             image = load_upright(opened, MODES[channels], (height, width) if resize else None)
+    except UserError:
+        raise
     except UnidentifiedImageError:
         return "not a PNG, JPEG, WebP or BMP image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -116,17 +123,21 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
         return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
     if image.size != (width, height):
-        raise UserError(
-            f"{shown(file)}: is {image.height}x{image.width} (height x width); "
-            f"expected {height}x{width}, which the model takes (--resize stretches images to it)"
-        )
+        raise _another_size(file, image.size, (height, width))
     return np.asarray(image).reshape(shape)
 
 
 def load_upright(opened: "Image.Image", mode: str, size: tuple[int, int] | None = None) -> "Image.Image":
-    """What Pillow has opened, decoded, upright, opaque, in mode L or RGB, and stretched to (H, W) if given."""
-    from PIL import Image, ImageOps
+    """What Pillow has opened, decoded, upright, opaque, in mode L or RGB, and stretched to (H, W) if given.
 
+    Raises:
+        ValueError: it is a JPEG of more than MOST_SCANS scans; whatever Pillow raises of a broken file.
+    """
+    from PIL import Image, ImageOps
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    if isinstance(opened, JpegImageFile):
+        _refuse_many_scans(opened)
     if size is not None:
         side = 2 * max(size)  # a JPEG may come at a fraction of its size: still twice the target
         opened.draft(None, (side, side))
@@ -135,9 +146,34 @@ def load_upright(opened: "Image.Image", mode: str, size: tuple[int, int] | None 
     return image if size is None else image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
 
 
+def may_have_size(opened: "Image.Image", height: int, width: int) -> bool:
+    """Whether an image has this size, or would have it once turned upright; known before a pixel is decoded."""
+    return opened.size in ((width, height), (height, width))
+
+
 def shown(file: str) -> str:
     """A file name as it may be printed: on one line, and in any encoding."""
     return file if file.isprintable() else ascii(file)
+
+
+def _another_size(file: str, found: tuple[int, int], expected: tuple[int, int]) -> UserError:
+    """`found` is (W, H), as Pillow has it; `expected` (H, W)."""
+    return UserError(
+        f"{shown(file)}: is {found[1]}x{found[0]} (height x width); "
+        f"expected {expected[0]}x{expected[1]}, which the model takes (--resize stretches images to it)"
+    )
+
+
+def _refuse_many_scans(opened: "JpegImageFile") -> None:
+    file = opened.fp
+    if file is None:
+        return
+    start = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")  # within a scan's own data no other byte than 0 follows ff, or a restart
+    file.seek(start)
+    if scans > MOST_SCANS:
+        raise ValueError(f"a JPEG of {scans} scans, expected at most {MOST_SCANS}")
 
 
 def _files_below(folder: Path) -> list[str]:

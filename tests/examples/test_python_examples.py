@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answers import many_scans
 from conditional import write_model
 from PIL import Image
 
@@ -136,6 +137,14 @@ def test_watcher_refuses_a_decompression_bomb(mlp, tmp_path):
     done = run("watch.py", mlp.folder / "scorer.onnx", tmp_path, "--once", "--resize")
     assert not done.stdout
     assert "bomb.png: not scored" in done.stderr
+
+
+def test_watcher_refuses_a_jpeg_of_more_scans_than_any_camera_writes(mlp, tmp_path):
+    for scans in (100, 101):
+        (tmp_path / f"{scans}.jpg").write_bytes(many_scans(scans))
+    done = run("watch.py", mlp.folder / "scorer.onnx", tmp_path, "--once")
+    assert done.stdout.startswith("100.jpg\t")
+    assert done.stderr == "101.jpg: not scored: it is a JPEG of 101 scans, expected at most 100\n"
 
 
 def test_watcher_scores_each_file_once_when_it_stands_still(mlp, tmp_path):

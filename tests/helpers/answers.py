@@ -30,6 +30,14 @@ def picture(kind, size=(8, 8), mode="L"):
     return file.getvalue()
 
 
+def many_scans(scans, size=(8, 8)):
+    """A progressive JPEG whose last scan is repeated until there are so many."""
+    file = io.BytesIO()
+    Image.new("L", size, 200).save(file, "JPEG", progressive=True)
+    head, marker, last = file.getvalue()[:-2].rpartition(b"\xff\xda")
+    return head + (marker + last) * (scans - head.count(marker)) + b"\xff\xd9"
+
+
 def loaded(response):
     assert response.status_code == 200, response.text
     return np.load(io.BytesIO(response.content), allow_pickle=False)

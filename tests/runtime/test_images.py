@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from answers import many_scans
+from PIL import Image, ImageFile
 
 from pipeline.dataset.decode import decode
 from pipeline.dataset.pixels import Conversion
@@ -120,6 +121,24 @@ def test_another_size_is_refused_unless_it_may_be_resized(tmp_path):
     with pytest.raises(UserError, match=r"a.png: is 10x6 \(height x width\); expected 8x8, .* \(--resize stretches"):
         decode_image(str(path), (8, 8, 3))
     assert decode_image(str(path), (8, 8, 3), resize=True).shape == (8, 8, 3)
+
+
+def test_another_size_is_refused_before_a_pixel_is_decoded(tmp_path, monkeypatch):
+    Image.fromarray(COLOUR).save(tmp_path / "a.jpg", exif=turned(6))
+    assert decode_image(str(tmp_path / "a.jpg"), (6, 10, 3)).shape == (6, 10, 3)  # upright it is as wide as it was high
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    with pytest.raises(UserError, match=r"a.jpg: is 10x6 \(height x width\); expected 6x9"):
+        decode_image(str(tmp_path / "a.jpg"), (6, 9, 3))
+
+
+def test_a_jpeg_of_more_scans_than_any_camera_writes_has_a_reason(tmp_path):
+    path = tmp_path / "slow.jpg"
+    path.write_bytes(many_scans(100))
+    assert decode_image(str(path), (8, 8, 1)).shape == (8, 8, 1)
+    path.write_bytes(many_scans(101))
+    for resize in (False, True):
+        found = decode_image(str(path), (8, 8, 1), resize)
+        assert found == "cannot be decoded (a JPEG of 101 scans, expected at most 100)"
 
 
 def test_folders_are_read_to_any_depth_in_the_order_of_names(tmp_path):

@@ -14,7 +14,7 @@ from fastapi import HTTPException, Request
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.runtime.images import MODES, load_upright
+from pipeline.runtime.images import MODES, load_upright, may_have_size
 from pipeline.runtime.server.formats import JSON, NPY
 from pipeline.runtime.server.graphs import as_array
 
@@ -105,6 +105,8 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
             with Image.open(io.BytesIO(content), formats=[PICTURES[kind]]) as opened:
                 if opened.width * opened.height > max_pixels:
                     raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
+                if not (resize or may_have_size(opened, height, width)):
+                    raise _another_size(opened.size, (width, height))
                 picture = load_upright(opened, MODES[channels], (height, width) if resize else None)
     except UserError:
         raise
@@ -115,9 +117,13 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
         raise UserError(f"the picture cannot be decoded ({str(error)[:80]})") from None
     if picture.size != (width, height):
-        found = f"{picture.width}x{picture.height}"
-        raise UserError(f"the picture has {found} pixels; expected {width}x{height} (or resize=true)")
+        raise _another_size(picture.size, (width, height))
     return np.asarray(picture).reshape(1, *shape)
+
+
+def _another_size(found: tuple[int, int], expected: tuple[int, int]) -> UserError:
+    (width, height), wanted = found, "x".join(map(str, expected))
+    return UserError(f"the picture has {width}x{height} pixels; expected {wanted} (or resize=true)")
 
 
 def _literal(text: bytes) -> Any:

@@ -1,6 +1,7 @@
 """The routes that read images: encode and score. A body is one picture, JSON, or an .npy file."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -55,14 +56,15 @@ async def _read_images(service: Service, request: Request, resize: bool) -> NDAr
     """The images of a request that an answer in numbers can be given to: uint8 [n, H, W, C]."""
     negotiate(request.headers.get("accept"), OF_NUMBERS)
     content, kind = await request.body(), media_type(request)
-    images = await asyncio.to_thread(_parse_images, service, content, kind, resize)
+    images = await _parse_images(service, content, kind, resize)
     shape = service.sampler.image_shape
     if images.shape[1:] != shape or not len(images):
         raise UserError(f"images have shape {list(images.shape)}; expected ['n >= 1', {str(list(shape))[1:]}")
     return images
 
 
-def _parse_images(service: Service, content: bytes, kind: str, resize: bool) -> NDArray[Any]:
+async def _parse_images(service: Service, content: bytes, kind: str, resize: bool) -> NDArray[Any]:
     if kind in PICTURES:
-        return read_picture(content, kind, service.sampler.image_shape, service.settings.max_pixels, resize)
-    return read_array(content, kind, "images", "uint8", PICTURES)
+        shape, most = service.sampler.image_shape, service.settings.max_pixels
+        return await service.decode(partial(read_picture, content, kind, shape, most, resize))
+    return await asyncio.to_thread(read_array, content, kind, "images", "uint8", PICTURES)

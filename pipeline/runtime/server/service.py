@@ -1,9 +1,13 @@
 """What all routes share: the graphs behind their queues, the deadline, and whether the server is stopping."""
 
+import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from fastapi import HTTPException, Request
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.labels import LABEL, Label
@@ -34,6 +38,8 @@ class Service:
         self.in_flight = 0
         # One thread for all graphs: onnxruntime divides a run among the cores by itself.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        # One at a time: a small file may decode to hundreds of megabytes, and take seconds to do so.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._batchers = {name: self._batcher(graph) for name, graph in self.graphs.items()}
 
     def graph(self, name: str) -> Graph:
@@ -66,6 +72,19 @@ class Service:
             raise HTTPException(503, f"the queue is full: {full}", {"Retry-After": "1"}) from None
         return await Patience(outputs, request, self.settings.request_seconds).wait()
 
+    async def decode(self, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The pixels of a picture that `read` decodes, once it is its turn.
+
+        Raises:
+            HTTPException: they were not here within the time that a result may take (504).
+        """
+        decoding = asyncio.get_running_loop().run_in_executor(self._decoder, read)
+        seconds = self.settings.request_seconds
+        try:
+            return await asyncio.wait_for(decoding, seconds)
+        except TimeoutError:
+            raise HTTPException(504, f"the picture was not decoded within {seconds} s") from None
+
     def check_count(self, count: int, name: str = "count") -> None:
         """Hold that a request may ask for so many.
 
@@ -76,8 +95,9 @@ class Service:
             raise UserError(f"{name} is {count}; expected 1 to {self.settings.max_images}")
 
     def close(self) -> None:
-        """Let the worker thread end."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        """Let the threads end."""
+        for executor in (self._worker, self._decoder):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def _batcher(self, graph: Graph) -> Batcher:
         batcher = Batcher(

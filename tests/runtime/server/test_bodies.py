@@ -1,11 +1,16 @@
 """Bodies that are hostile, broken or of another kind."""
 
 import json
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from answers import IS_JSON, IS_NPY, npy, picture, refused
+from answers import IS_JSON, IS_NPY, many_scans, npy, picture, refused
+from PIL import ImageFile, JpegImagePlugin
+
+from pipeline.runtime.server import reading
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"\xff\xfe"])
@@ -103,6 +108,66 @@ def bomb(width, height):
 )
 def test_what_is_no_picture_or_a_bomb_is_refused(client, body, reason):
     refused(client.post("/encode?resize=true", content=body, headers={"content-type": "image/png"}), 422, reason)
+
+
+IS_JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.mark.parametrize("resize", ["true", "false"])
+def test_a_jpeg_of_more_scans_than_any_camera_writes_is_refused_before_it_is_decoded(client, monkeypatch, resize):
+    asked = f"/encode?resize={resize}"
+    assert client.post(asked, content=many_scans(100), headers=IS_JPEG).status_code == 200
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", None)
+    refused(client.post(asked, content=many_scans(101), headers=IS_JPEG), 422, "101 scans, expected at most 100")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_of_another_size_is_refused_before_it_is_decoded(client, monkeypatch, kind):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    sent = {"content": picture(kind, (9, 8)), "headers": {"content-type": f"image/{kind}"}}
+    refused(client.post("/encode", **sent), 422, "the picture has 9x8 pixels; expected 8x8 (or resize=true)")
+
+
+class Turns:
+    """`read_picture`, held until `go` is set; counts how many are decoded at once, and notes in which threads."""
+
+    def __init__(self, monkeypatch):
+        self.go, self.started, self.threads = threading.Event(), threading.Event(), set()
+        self.now = self.most = 0
+        self._read = reading.read_picture
+        monkeypatch.setattr(reading, "read_picture", self)
+
+    def __call__(self, *arguments):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.threads.add(threading.current_thread().name)
+        self.started.set()
+        assert self.go.wait(10)
+        self.now -= 1
+        return self._read(*arguments)
+
+
+def test_pictures_are_decoded_one_at_a_time_and_hold_up_nothing_else(client, monkeypatch):
+    turns = Turns(monkeypatch)
+    sent = {"content": picture("png"), "headers": {"content-type": "image/png"}}
+    with ThreadPoolExecutor(40) as pool:  # more than asyncio's own executor has threads
+        waiting = [pool.submit(client.post, "/encode", **sent) for _ in range(40)]
+        assert turns.started.wait(10)
+        while client.app.state.service.in_flight < 40:
+            pass
+        assert client.get("/sample").headers["content-type"] == "image/png"
+        turns.go.set()
+        assert {request.result().status_code for request in waiting} == {200}
+    assert turns.most == 1
+    assert turns.threads == {"pictures_0"}
+
+
+def test_a_picture_whose_turn_does_not_come_is_given_up(start, monkeypatch):
+    turns = Turns(monkeypatch)
+    client = start(request_seconds=0.05)
+    sent = {"content": picture("png"), "headers": {"content-type": "image/png"}}
+    refused(client.post("/encode", **sent), 504, "the picture was not decoded within 0.05 s")
+    turns.go.set()
 
 
 @pytest.mark.parametrize("route", ["/decode", "/encode"])
