@@ -15,6 +15,8 @@ class Settings:
     """Images, latents or rows of one request; more is answered with 422."""
     max_body_bytes: int = 16 * 2**20
     """Bytes of one request's body; more is answered with 413."""
+    max_bodies_bytes: int = 64 * 2**20
+    """Bytes of all bodies that are held at a time; one over 64 KiB that finds no room is answered with 503."""
     max_head_bytes: int = 64 * 2**10
     """Bytes of a request's line and headers; more is answered with 431."""
     max_pixels: int = 16 * 2**20

@@ -49,17 +49,58 @@ def test_more_images_than_a_request_may_hold_are_refused(client, route):
     refused(client.post(route, json={"images": images}), 422, "count is 65; expected 1 to 64")
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(start):
-    sent = []
+def test_a_body_without_a_length_is_counted_as_it_comes(sampler):
+    pieces = 0
 
-    def endless():
-        for _ in range(10**6):
-            sent.append(1)
+    async def endless():
+        nonlocal pieces
+        while True:
+            pieces += 1
             yield b"x" * 100
 
+    response = asyncio.run(ask(sampler, Settings(max_body_bytes=1000), "POST", "/decode", content=endless()))
+    refused(response, 413, "more than 1000 bytes")
+    assert pieces == 11
+
+
+def test_a_body_without_a_length_may_be_as_large_as_one_with(start):
     client = start(max_body_bytes=1000)
-    refused(client.post("/decode", content=(b"x" * 100 for _ in range(11))), 413, "more than 1000 bytes")
     assert client.post("/decode", content=(b"x" * 100 for _ in range(10))).status_code == 415
+
+
+def test_bodies_of_all_requests_share_one_budget_and_small_ones_always_find_room(sampler):
+    """Two bodies stand half sent, each far from its own limit; together they are nearly what all may have."""
+    half, app = 2**17, create_app(sampler, Settings(max_bodies_bytes=2**18 + 2))
+
+    async def load():
+        transport, go = httpx.ASGITransport(app), asyncio.Event()
+        arrived = 0
+
+        async def held():
+            nonlocal arrived
+            yield b"x" * half
+            arrived += 1
+            await go.wait()
+            yield b"x"
+
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            first = asyncio.create_task(client.post("/decode", content=held()))
+            second = asyncio.create_task(client.post("/decode", content=held()))
+            while arrived < 2:
+                await asyncio.sleep(0.001)
+            third = await client.post("/decode", content=b"x" * (2**16 + 1))
+            small = await client.post("/decode", content=b"x" * 2**16)
+            go.set()
+            both = [await first, await second]
+            after = await client.post("/decode", content=b"x" * 2**18)
+        return third, small, both, after
+
+    third, small, both, after = asyncio.run(load())
+    refused(third, 503, "262146 bytes of bodies are being read already")
+    assert third.headers["retry-after"] == "1"
+    assert small.status_code == 415
+    assert [response.status_code for response in both] == [415, 415]
+    assert after.status_code == 415
 
 
 def test_a_body_that_does_not_come_is_given_up(sampler):
