@@ -34,7 +34,7 @@ class Fields(BaseModel):
         known = f"{', '.join(others)} or {last}" if others else last
         for name in given if isinstance(given, dict) else ():
             if name not in cls.model_fields:
-                raise ValueError(f"{name:.60} is not known; expected {known}")
+                raise ValueError(f"{name!r:.60} is not known; expected {known}")
         return given
 
 

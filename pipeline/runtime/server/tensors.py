@@ -37,7 +37,7 @@ def unpack_request(content: bytes, header_length: str | None, graph: Graph) -> I
     length = _header_length(header_length, len(content))
     try:
         body = read_json_object(content[:length])
-        _expect(isinstance(body.get("id", ""), str), "id is not a string")
+        _expect(_is_text(body.get("id", "")), "id is not a string, or holds half of a surrogate pair")
         rows = _unpack_inputs(body.get("inputs"), content[length:], graph)
         return InferRequest(rows, _wanted(body, graph), body.get("id"))
     except UserError as error:
@@ -59,6 +59,11 @@ def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) ->
     body = head | ({} if asked.id is None else {"id": asked.id})
     text = to_json({**body, "outputs": described})
     return b"".join([text, *behind]), {HEADER_LENGTH: str(len(text))} if behind else {}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string that UTF-8 can write, which of what JSON can write is not all."""
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value
 
 
 def _header_length(given: str | None, available: int) -> int:

@@ -25,6 +25,11 @@ def test_json_that_no_parser_follows_is_refused(client, body):
     refused(client.post("/decode", content=body, headers=IS_JSON), 422, "the body is not JSON")
 
 
+@pytest.mark.parametrize("route", ["/sample", "/interpolate"])
+def test_a_field_whose_name_no_encoding_writes_is_named(client, route):
+    refused(client.post(route, content=b'{"\\ud800": 1}', headers=IS_JSON), 422, r"'\ud800' is not known; expected")
+
+
 @pytest.mark.parametrize(
     ("z", "reason"),
     [

@@ -106,6 +106,7 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"parameters": {"binary_data_size": 8}})}, 400, "seed has 8 bytes; expected 8"),
         ({"inputs": rows([1]), "outputs": [{"name": "none"}]}, 400, "outputs: expected"),
         ({"inputs": rows([1]), "id": 3}, 400, "id is not a string"),
+        ({"inputs": rows([1]), "id": "\ud800"}, 400, "id is not a string, or holds half of a surrogate pair"),
         ({"inputs": rows([1, 2], seed={"shape": [1], "data": [1]})}, 400, "differ in their number of rows"),
         ({"inputs": rows([-1])}, 422, "seed holds -1; expected numbers from 0"),
         ({"inputs": rows([1], index={"data": [2**48]})}, 422, "index holds 281474976710656"),
@@ -114,7 +115,8 @@ def test_binary_and_json_outputs_mix(client):
     ],
 )
 def test_a_request_that_does_not_fit_is_refused(client, body, status, reason):
-    response = infer(client, "sampler", body)
+    headers = {"content-type": "application/json"}
+    response = client.post("/v2/models/sampler/infer", content=json.dumps(body), headers=headers)
     assert response.status_code == status, response.text
     assert reason in response.json()["error"]
 

@@ -122,4 +122,4 @@ def test_the_scorer_is_a_model_of_the_v2_protocol(client, sampler):
     ],
 )
 def test_a_field_of_the_query_that_no_route_knows_is_refused(client, asked, known):
-    refused(client.post(asked, json={}), 422, f"{asked.partition('?')[2].partition('=')[0]} is not known; {known}")
+    refused(client.post(asked, json={}), 422, f"'{asked.partition('?')[2].partition('=')[0]}' is not known; {known}")
