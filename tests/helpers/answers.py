@@ -1,6 +1,7 @@
 """What a server is sent and what it answers, in the forms that it knows."""
 
 import io
+import threading
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,23 @@ def many_scans(scans, size=(8, 8)):
     Image.new("L", size, 200).save(file, "JPEG", progressive=True)
     head, marker, last = file.getvalue()[:-2].rpartition(b"\xff\xda")
     return head + (marker + last) * (scans - head.count(marker)) + b"\xff\xd9"
+
+
+def noting_threads(monkeypatch, module, name):
+    """Wraps a function of a module; gives the list of the threads in which it was called."""
+    function, threads = getattr(module, name), []
+
+    def noting(*arguments):
+        threads.append(threading.get_ident())
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, noting)
+    return threads
+
+
+def loop_thread(client):
+    """The thread of a client's event loop."""
+    return client.portal.call(threading.get_ident)
 
 
 def loaded(response):

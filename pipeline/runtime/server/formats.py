@@ -3,9 +3,10 @@
 import asyncio
 import functools
 import io
+import math
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -21,14 +22,21 @@ OF_NUMBERS = (JSON, RAW, NPY)
 _SMALL = 2**18  # bytes; what is larger is put into form beside the event loop
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
 
 
 async def respond(
-    request: Request, array: Array, offered: tuple[str, ...], as_json: Callable[[], Any], columns: int | None = None
+    request: Request,
+    array: Array,
+    offered: tuple[str, ...],
+    as_json: Callable[[], Any],
+    columns: int | None = None,
+    nbytes: int = 0,
 ) -> Response:
     """The array in the form that `request` accepts; the first of `offered` if it accepts any.
 
-    `columns` are those of a picture, which is nearly square without.
+    `columns` are those of a picture, which is nearly square without. `nbytes` are those of all arrays that JSON holds,
+    where there are more than one.
 
     Raises:
         HTTPException: 406, it accepts none of them.
@@ -40,9 +48,14 @@ async def respond(
         NPY: _npy,
         JSON: lambda _: to_json(as_json()),
     }[form]
-    fast = form != PNG and array.nbytes <= _SMALL
-    content = render(array) if fast else await asyncio.to_thread(render, array)
+    size = math.inf if form == PNG else max(array.nbytes, nbytes)
+    content = await beside(size, render, array)
     return Response(content, headers=_shape_headers(array) if form == RAW else None, media_type=form)
+
+
+async def beside(nbytes: float, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function` returns; it is called beside the event loop unless it works on few bytes."""
+    return function(*arguments) if nbytes <= _SMALL else await asyncio.to_thread(function, *arguments)
 
 
 def to_json(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from pipeline.runtime.server.bodies import media_type
-from pipeline.runtime.server.formats import JSON, RAW
+from pipeline.runtime.server.formats import JSON, RAW, beside
 from pipeline.runtime.server.graphs import Tensor
 from pipeline.runtime.server.guards import error_response
 from pipeline.runtime.server.openapi import ERRORS, TENSORS, TENSORS_BODY
@@ -62,9 +62,12 @@ def build_kserve_routes(service: Service) -> APIRouter:
         """Run a model; tensors are JSON, or binary behind the JSON if Inference-Header-Content-Length is given."""
         graph = service.graph(name)
         media_type(request)  # a compressed body is refused
-        asked = unpack_request(await request.body(), request.headers.get(HEADER_LENGTH), graph)
+        body, length = await request.body(), request.headers.get(HEADER_LENGTH)
+        asked = await beside(len(body), unpack_request, body, length, graph)
         outputs = await service.run(name, asked.rows, request)
-        content, headers = pack_response(asked, outputs, {"model_name": name, "model_version": _VERSION})
+        size = sum(output.nbytes for output in outputs.values())
+        head = {"model_name": name, "model_version": _VERSION}
+        content, headers = await beside(size, pack_response, asked, outputs, head)
         return Response(content, headers=headers, media_type=RAW if headers else JSON)
 
     for path, checks in _PATHS.items():

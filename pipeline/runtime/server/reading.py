@@ -47,6 +47,7 @@ def build_reading_routes(service: Service) -> APIRouter:
             found["error" if asked.error_map else "score"],
             OF_NUMBERS,
             lambda: {"score": found["score"], "strangeness": strangeness, "error": found["error"]},
+            nbytes=found["error"].nbytes,
         )
 
     return router

@@ -2,6 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from answers import loop_thread, noting_threads
+
+from pipeline.runtime.server import formats, kserve
 
 HEADER = "Inference-Header-Content-Length"
 
@@ -119,6 +122,15 @@ def test_a_request_that_does_not_fit_is_refused(client, body, status, reason):
     response = client.post("/v2/models/sampler/infer", content=json.dumps(body), headers=headers)
     assert response.status_code == status, response.text
     assert reason in response.json()["error"]
+
+
+def test_large_tensors_are_read_and_written_beside_the_event_loop(client, monkeypatch):
+    reading, writing = (noting_threads(monkeypatch, kserve, name) for name in ("unpack_request", "pack_response"))
+    infer(client, "sampler", {"inputs": rows([1])})
+    assert reading == writing == [loop_thread(client)]
+    monkeypatch.setattr(formats, "_SMALL", 200)
+    infer(client, "sampler", {"inputs": rows(list(range(10)))})
+    assert loop_thread(client) not in (reading[1], writing[1])
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999", "9" * 5000, "²"])

@@ -2,11 +2,12 @@ import io
 
 import numpy as np
 import pytest
-from answers import IS_NPY, NPY, RAW, loaded, npy, picture, refused
+from answers import IS_NPY, NPY, RAW, loaded, loop_thread, noting_threads, npy, picture, refused
 from PIL import Image
 
 from pipeline.cli import main
 from pipeline.runtime import Sampler
+from pipeline.runtime.server import formats
 from pipeline.runtime.server.graphs import open_graphs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), dtype=np.uint8)
@@ -60,6 +61,15 @@ def test_arrays_hold_the_score_or_if_asked_the_error_map(client, sampler):
     response = client.post("/score?error_map=true", **sent)
     assert (response.headers["x-shape"], response.headers["x-dtype"]) == ("7,8,8", "float32")
     np.testing.assert_array_equal(np.frombuffer(response.content, "<f4").reshape(7, 8, 8), found)
+
+
+def test_few_scores_with_large_error_maps_are_written_beside_the_event_loop(client, monkeypatch):
+    threads = noting_threads(monkeypatch, formats, "to_json")
+    monkeypatch.setattr(formats, "_SMALL", IMAGES.nbytes)  # seven scores have 28 bytes, their maps 1,792
+    assert client.post("/score", json={"images": IMAGES[:1].tolist()}).status_code == 200
+    assert threads == [loop_thread(client)]
+    assert client.post("/score", json={"images": IMAGES.tolist()}).status_code == 200
+    assert threads[1] != loop_thread(client)
 
 
 def test_a_picture_of_another_size_is_scored_if_it_may_be_resized(client):
