@@ -1,6 +1,7 @@
 """`vae serve`: the model over HTTP."""
 
 import os
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,8 +44,16 @@ def _settings(host: str, max_images: int) -> "Settings":
     from pipeline.runtime.server.settings import LOOPBACK_NAMES, Settings
 
     token = os.environ.get("VAE_TOKEN")
-    local = host in ("localhost", "::1") or host.startswith("127.")
+    local = _is_loopback(host)
     if not local and token is None:
         raise UserError(f"host is {host}, which others can reach; expected VAE_TOKEN to be set to a secret")
     names = tuple(dict.fromkeys((*LOOPBACK_NAMES, f"[{host}]" if ":" in host else host))) if local else None
     return Settings(max_images=max_images, token=token, allowed_hosts=names)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it can mean nothing else: another name than localhost may resolve to any address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
