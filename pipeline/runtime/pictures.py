@@ -128,13 +128,11 @@ def _write_grid(path: Path, parts: Iterable[Images], n: int, shape: tuple[int, i
 
 
 def _write_array(path: Path, parts: Iterable[Images], shape: tuple[int, ...]) -> None:
-    with atomic_file(path) as beside:
-        array = np.lib.format.open_memmap(beside, mode="w+", dtype=np.uint8, shape=shape)
-        filled = 0
+    """Written, not mapped: where the disk is full, to touch a page of a mapped file would end the process."""
+    with atomic_file(path) as beside, open(beside, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for part in parts:
-            array[filled : filled + len(part)] = part
-            filled += len(part)
-        array.flush()
+            file.write(np.ascontiguousarray(part).data)
 
 
 def _write_folder(path: Path, parts: Iterable[Images], digits: int) -> None:

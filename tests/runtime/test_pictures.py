@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,38 @@ def test_an_array_holds_the_images_as_they_came(tmp_path, images):
     path = tmp_path / "images.npy"
     write_images(str(path), [images[:2], images[2:]], len(images), images.shape[1:])
     assert np.array_equal(np.load(path, allow_pickle=False), images)
+
+
+def test_an_array_takes_room_on_the_disk_as_its_parts_come(tmp_path):
+    """A file that is mapped has its full size at once and no room behind it: a full disk then ends the process."""
+    sizes = []
+
+    def parts():
+        for part in range(0, 300, 100):
+            yield np.full((100, 8, 8, 1), part % 256, np.uint8)
+            sizes.append(next(tmp_path.iterdir()).stat().st_size)
+
+    write_images(f"{tmp_path}/images.npy", parts(), 300, (8, 8, 1))
+    assert sizes[0] <= 6400 + 128
+    assert sizes[1] <= 12800 + 128
+    assert np.load(tmp_path / "images.npy", allow_pickle=False).shape == (300, 8, 8, 1)
+
+
+def test_a_disk_that_is_full_half_way_is_one_line_and_leaves_nothing(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def parts():
+        yield GREY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        for _ in range(1000):
+            yield GREY
+
+    try:
+        with pytest.raises(UserError, match=r"images.npy: cannot be written \(File too large\)"):
+            write_images(f"{tmp_path}/images.npy", parts(), 1001 * len(GREY), GREY.shape[1:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("images", [GREY, COLOUR])
