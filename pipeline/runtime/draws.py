@@ -28,17 +28,17 @@ def rows(n: int, seed: int, first: int, temperature: float, label: int | None = 
     return asked
 
 
-def check_draw(n: int, seed: int, first: int, temperature: float) -> None:
-    """Hold that images `first` to `first + n - 1` of `seed` can be drawn.
+def check_draw(n: int, seed: int, first: int, temperature: float) -> tuple[int, int, float]:
+    """`seed`, `first` and `temperature` as Python's own numbers, which do not overflow in what follows.
 
     Raises:
-        UserError: a value is of another kind or out of range.
+        UserError: a value is of another kind or out of range: images `first` to `first + n - 1` cannot be drawn.
     """
-    check_seed(seed)
-    check_first(first, n)
+    seed, first = check_seed(seed), check_first(first, n)
     number = isinstance(temperature, _NUMBER) and not isinstance(temperature, bool)
     if not number or not 0 <= temperature <= MAX_TEMPERATURE:  # a NaN is refused too
         raise UserError(f"temperature is {temperature!r}; expected a number from 0 to {MAX_TEMPERATURE}")
+    return seed, first, float(temperature)
 
 
 def whole_number(name: str, value: int, least: int) -> int:

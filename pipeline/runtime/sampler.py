@@ -231,8 +231,7 @@ class Sampler:
         self, n: int, seed: int, first: int, temperature: float, label: Label | None
     ) -> tuple[int, int, float, int | None]:
         """What was asked for, once it is known that it can be drawn."""
-        check_draw(n, seed, first, temperature)
-        return seed, first, temperature, label_index(label, self.labels, SAMPLER)
+        return *check_draw(n, seed, first, temperature), label_index(label, self.labels, SAMPLER)
 
     def _draw(self, output: str, n: int, seed: int, first: int, temperature: float, label: int | None) -> Any:
         if n == 1 and output == "images" and self._one:

@@ -46,6 +46,12 @@ def test_a_request_may_be_split_and_joined(exported):
     assert levels(whole, np.concatenate(parts)) <= 1
 
 
+def test_numbers_of_numpy_do_not_overflow_between_chunks(sampler):
+    first = 32_700  # of sixteen bits, which end at 32,767
+    assert np.array_equal(sampler.sample(100, 7, np.int16(first)), sampler.sample(100, 7, first))
+    assert np.array_equal(sampler.latents(100, np.uint8(7), np.int16(first)), sampler.latents(100, 7, first))
+
+
 def test_chunks_do_not_change_the_images(mlp):
     whole = Sampler(mlp.folder, "cpu", batch_size=1000).sample(50, seed=2, first=9)
     chunked = Sampler(mlp.folder, "cpu", batch_size=7)
