@@ -87,5 +87,6 @@ def _sha256(entry: Any, name: str, parts: list[str], path: Path) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Both kinds of separator are refused on every system: a manifest travels."""
-    return name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
+    """Both kinds of separator are refused on every system, since a manifest travels; so is what no terminal shows."""
+    inside = PurePosixPath(name).name == name == PureWindowsPath(name).name
+    return inside and name.isprintable() and name not in ("", ".", "..")

@@ -56,7 +56,10 @@ def test_a_missing_and_an_unlisted_file_are_named(folder):
         read_manifest(folder).read("upscaler.onnx")
 
 
-@pytest.mark.parametrize("name", ["../decoder.onnx", "/etc/passwd", "a/b.onnx", "..", "", "..\\decoder.onnx", "C:x"])
+@pytest.mark.parametrize(
+    "name",
+    ["../decoder.onnx", "/etc/passwd", "a/b.onnx", "..", "", "..\\decoder.onnx", "C:x", "a\0b", "a\nb", "a\ud800b"],
+)
 def test_a_name_that_leaves_the_folder_is_refused(folder, name):
     content = read_json(folder / "manifest.json")
     content["files"][name] = content["files"]["decoder.onnx"]
@@ -66,7 +69,18 @@ def test_a_name_that_leaves_the_folder_is_refused(folder, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["triton/../../x", "/etc/passwd", "triton//x", "..", "", "triton\\..\\x", "triton/C:x"]
+    "name",
+    [
+        "triton/../../x",
+        "/etc/passwd",
+        "triton//x",
+        "..",
+        "",
+        "triton\\..\\x",
+        "triton/C:x",
+        "triton/a\0b",
+        "triton/a\ud800b",
+    ],
 )
 def test_a_path_that_leaves_the_folder_is_refused(folder, name):
     content = read_json(folder / "manifest.json")
