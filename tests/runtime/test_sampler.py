@@ -81,6 +81,11 @@ def test_decode_and_encode_are_those_of_the_model(exported):
         np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
 
 
+def test_a_latent_that_overflows_the_decoder_is_refused(sampler):
+    with pytest.raises(UserError, match="z lies where the decoder overflows: a pixel is not finite; expected z nearer"):
+        sampler.decode(np.array([[0, 0, 0], [3e38, -3e38, 3e38]]))
+
+
 def test_one_sampler_serves_many_threads(mlp, sampler):
     z = np.zeros((1, 3))
     expected, centre = sampler.sample(20, seed=1), Sampler(mlp.folder, "cpu").decode(z)

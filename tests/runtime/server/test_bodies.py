@@ -49,6 +49,10 @@ def test_latents_of_another_kind_are_refused(client, z, reason):
     refused(client.post("/decode", content=json.dumps({"z": z}), headers=IS_JSON), 422, reason)
 
 
+def test_a_latent_that_overflows_the_decoder_is_refused(client):
+    refused(client.post("/decode", json={"z": [[3e38, -3e38, 3e38]]}), 422, "z lies where the decoder overflows")
+
+
 def test_a_nan_is_no_latent(client):
     refused(client.post("/decode", content=b'{"z": [[NaN, 0, 0]]}', headers=IS_JSON), 422, "z holds nan")
     refused(client.post("/decode", content=npy(np.full((1, 3), np.inf)), headers=IS_NPY), 422, "z holds inf")
