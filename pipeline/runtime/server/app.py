@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
+from pipeline.runtime.server.bodies import NOT_JSON
 from pipeline.runtime.server.body import LimitBody
 from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
@@ -57,6 +58,8 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     refused = cast(HTTPException, error)
+    if refused.status_code == 400 and refused.__cause__ is not None:  # FastAPI's word for what json cannot follow
+        return error_response(422, NOT_JSON)
     headers = dict(refused.headers or {})
     if refused.status_code == 405:  # it names the methods of the path's first route alone
         headers |= _allowed(request)
@@ -78,7 +81,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     if first["loc"] == ("body",) and kind != JSON:
         return error_response(415, f"Content-Type is {kind!r:.80}; expected {JSON}")
     if first["type"] == "json_invalid":
-        return error_response(422, "the body is not JSON; expected an object")
+        return error_response(422, NOT_JSON)
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and len(first["loc"]) == 1:  # of no one field: it says itself what it is about
         return error_response(422, reason)

@@ -18,6 +18,7 @@ from pipeline.runtime.images import MODES, load_upright, may_have_size
 from pipeline.runtime.server.formats import JSON, NPY
 from pipeline.runtime.server.graphs import as_array
 
+NOT_JSON = "the body is not JSON; expected an object"
 PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 _NPY_HEADER = re.compile(rb"\x93NUMPY\x01\x00..(\{[^{}]{1,200}\}) *\n", re.DOTALL)
@@ -26,8 +27,6 @@ _NPY_TYPES = ("|u1", "<f2", "<f4", "<f8", "<i4", "<i8")
 
 def media_type(request: Request) -> str:
     """What the body is said to be, without parameters."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "Content-Encoding is set; expected a body that is not compressed")
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -60,7 +59,7 @@ def read_json_object(content: bytes) -> dict[str, Any]:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        raise UserError("the body is not JSON; expected an object") from None
+        raise UserError(NOT_JSON) from None
     if not isinstance(body, dict):
         raise UserError(f"the body is a JSON {type(body).__name__}; expected an object")
     return body

@@ -12,6 +12,10 @@ from pipeline.runtime.server.settings import Settings
 _SMALL = 2**16  # bytes; so many of every request find room even while others send pictures
 
 
+class CompressedBodyError(Exception):
+    """The body would have to be unpacked, to a size that nobody knows."""
+
+
 class BodyTooLargeError(Exception):
     """The body is longer than is allowed."""
 
@@ -39,6 +43,8 @@ class LimitBody:
         try:
             async with asyncio.timeout(seconds):
                 body = await self._read(receive, Headers(scope=scope))
+        except CompressedBodyError:
+            refused = error_response(415, "Content-Encoding is set; expected a body that is not compressed", close)
         except BodyTooLargeError:
             refused = error_response(413, f"the body has more than {self._settings.max_body_bytes} bytes", close)
         except NoRoomError:
@@ -57,6 +63,8 @@ class LimitBody:
         await refused(scope, receive, send)
 
     async def _read(self, receive: Receive, headers: Headers) -> bytes:
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise CompressedBodyError
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
             raise BodyTooLargeError

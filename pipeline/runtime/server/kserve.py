@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
-from pipeline.runtime.server.bodies import media_type
 from pipeline.runtime.server.formats import JSON, RAW, beside
 from pipeline.runtime.server.graphs import Tensor
 from pipeline.runtime.server.guards import error_response
@@ -61,7 +60,6 @@ def build_kserve_routes(service: Service) -> APIRouter:
     async def infer(name: str, request: Request) -> Response:
         """Run a model; tensors are JSON, or binary behind the JSON if Inference-Header-Content-Length is given."""
         graph = service.graph(name)
-        media_type(request)  # a compressed body is refused
         body, length = await request.body(), request.headers.get(HEADER_LENGTH)
         asked = await beside(len(body), unpack_request, body, length, graph)
         outputs = await service.run(name, asked.rows, request)

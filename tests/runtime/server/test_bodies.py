@@ -1,5 +1,6 @@
 """Bodies that are hostile, broken or of another kind."""
 
+import gzip
 import json
 import threading
 import zlib
@@ -12,17 +13,26 @@ from PIL import ImageFile, JpegImagePlugin
 
 from pipeline.runtime.server import reading
 
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"\xff\xfe"])
-def test_a_body_that_is_no_json_object_is_refused(client, body):
-    response = client.post("/sample", content=body, headers=IS_JSON)
-    refused(response, response.status_code if response.status_code == 400 else 422, "")
+JSON_ROUTES = ["/sample", "/interpolate", "/decode", "/encode", "/score"]
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"count": ' + b"9" * 5000 + b"}"])
-def test_json_that_no_parser_follows_is_refused(client, body):
-    refused(client.post("/sample", content=body, headers=IS_JSON), 400, "error parsing the body")
-    refused(client.post("/decode", content=body, headers=IS_JSON), 422, "the body is not JSON")
+@pytest.mark.parametrize("route", JSON_ROUTES)
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"z": "\xff"}', b"[" * 100_000, b'{"z": ' + b"9" * 5000 + b"}"])
+def test_what_no_parser_follows_as_json_is_refused_alike_by_every_route(client, route, body):
+    refused(client.post(route, content=body, headers=IS_JSON), 422, "the body is not JSON; expected an object")
+
+
+@pytest.mark.parametrize("route", JSON_ROUTES)
+@pytest.mark.parametrize("body", [b"[]", b"3", b"null", b'"z"'])
+def test_json_that_is_no_object_is_refused(client, route, body):
+    response = client.post(route, content=body, headers=IS_JSON)
+    refused(response, 422, "expected an object" if route not in JSON_ROUTES[:2] else "the body is ")
+
+
+@pytest.mark.parametrize("route", JSON_ROUTES)
+def test_a_json_body_that_is_empty_is_refused(client, route):
+    response = client.post(route, content=b"", headers=IS_JSON)
+    refused(response, 422, "the body is " + ("None" if route in JSON_ROUTES[:2] else "not JSON"))
 
 
 @pytest.mark.parametrize("route", ["/sample", "/interpolate"])
@@ -196,5 +206,9 @@ def test_a_route_of_images_names_the_pictures_that_it_reads(client):
     refused(client.post("/encode", content=b"x"), 415, "expected image/png, image/jpeg, image/webp, application/json")
 
 
-def test_a_compressed_body_is_refused(client):
-    refused(client.post("/decode", content=b"x", headers=IS_JSON | {"content-encoding": "gzip"}), 415, "not compressed")
+@pytest.mark.parametrize("route", [*JSON_ROUTES, "/v2/models/sampler/infer"])
+def test_a_compressed_body_is_refused_by_every_route(client, route):
+    headers = IS_JSON | {"content-encoding": "gzip"}
+    refused(client.post(route, content=gzip.compress(b"{}"), headers=headers), 415, "not compressed")
+    headers["content-encoding"] = "identity"
+    assert client.post(route, content=b"{}", headers=headers).status_code in (200, 400, 422)
