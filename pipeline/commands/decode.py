@@ -1,9 +1,11 @@
 """`vae decode`: latents to images."""
 
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 MAX_CODES_BYTES = 2**31  # of the array in an .npz, which is read whole; an .npy is mapped and may be larger
 DECODED_TOGETHER = 512
+
+_UNREADABLE = (
+    *(OSError, ValueError, OverflowError, EOFError, KeyError),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
+    RuntimeError,  # what zipfile raises of an encrypted archive, and of one whose compression it does not know
+)
 
 
 def decode(
@@ -58,7 +66,7 @@ def read_codes(path: Path) -> "np.ndarray[Any, Any]":
         raise UserError(f"{path}: not found; expected codes.npz, or an .npy of z")
     try:
         z = _mapped(path) if path.suffix.lower() == ".npy" else _zipped(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: not readable as codes ({reason}); expected .npz with mu, or .npy of z") from None
     if z.ndim != 2 or not len(z) or z.dtype.kind not in "fiu":
@@ -75,9 +83,21 @@ def _mapped(path: Path) -> "np.ndarray[Any, Any]":
 def _zipped(path: Path) -> "np.ndarray[Any, Any]":
     import numpy as np
 
-    with zipfile.ZipFile(path) as archive:
-        size = archive.getinfo("mu.npy").file_size
+    with zipfile.ZipFile(path) as archive, archive.open("mu.npy") as file:
+        size, promised = archive.getinfo("mu.npy").file_size, _promised_bytes(file)
     if size > MAX_CODES_BYTES:
         raise ValueError(f"mu has {size:,} bytes, more than {MAX_CODES_BYTES:,}")
+    if promised > size:  # numpy would ask for memory for all of them
+        raise ValueError(f"mu has {size:,} bytes, its shape promises {promised:,}")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["mu"]  # type: ignore[no-any-return]
+
+
+def _promised_bytes(file: IO[bytes]) -> int:
+    """The size of the array that the header of an .npy file speaks of."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+    shape, _, dtype = read_header(file)
+    return math.prod(shape) * dtype.itemsize

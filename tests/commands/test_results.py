@@ -87,6 +87,56 @@ def test_codes_that_would_fill_the_memory_are_refused_before_they_are_read(vae, 
     assert "(mu has 1,200,128 bytes, more than 1,000,000)" in err
 
 
+def archive_of(content, compression=zipfile.ZIP_DEFLATED):
+    """The bytes of an .npz whose mu.npy has this content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("mu.npy", content)
+    return bytearray(buffer.getvalue())
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def huge():
+    return archive_of(npy(np.zeros((2, 3))).replace(b"'shape': (2, 3), }       ", b"'shape': (9999999, 3), } "))
+
+
+def spoilt(local, central, value):
+    """An archive with another 16-bit field in both of the headers that an entry has."""
+    content = archive_of(npy(np.zeros((2, 3))))
+    for at in (local, content.index(b"PK\1\2") + central):
+        content[at : at + 2] = value.to_bytes(2, "little")
+    return content
+
+
+def torn():
+    content = archive_of(npy(np.zeros((2, 3))))
+    content[30 + len("mu.npy")] = 0xFF  # a kind of block that deflate does not have
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (huge(), "mu has 176 bytes, its shape promises 239,999,976"),
+        (spoilt(6, 8, 1), "File 'mu.npy' is encrypted"),
+        (spoilt(8, 10, 99), "That compression method is not supported"),
+        (torn(), "Error -3 while decompressing data"),
+    ],
+    ids=["huge", "encrypted", "unknown compression", "torn"],
+)
+def test_an_archive_that_cannot_be_unpacked_is_one_line(vae, tmp_path, content, reason):
+    (tmp_path / "codes.npz").write_bytes(content)
+    code, out, err = vae("decode", "codes.npz")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: codes.npz: not readable as codes ({reason}")
+    assert err.count("\n") == 1
+
+
 def test_a_latent_that_is_not_finite_leaves_nothing_behind(vae, tmp_path):
     z = np.zeros((600, 3))
     z[599, 1] = np.nan
