@@ -44,10 +44,10 @@ def check_file(output: str, *suffixes: str) -> None:
     """Hold that a result can be written there, before anything is computed.
 
     Raises:
-        UserError: the suffix is not one of `suffixes`, or a folder stands there.
+        UserError: the suffix is not one of `suffixes`, or a folder stands or is meant there.
     """
     suffix = Path(output).suffix.lower()
     if suffix not in suffixes:
         raise UserError(f"{output}: suffix is {suffix!r}; expected {' or '.join(suffixes)}")
-    if Path(output).is_dir():
+    if Path(output).is_dir() or output.endswith(("/", "\\")):
         raise UserError(f"{output}: is a folder; expected the name of a file")

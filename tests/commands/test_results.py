@@ -265,6 +265,7 @@ def test_a_strip_has_a_row_for_each_leg(vae):
         (["--seeds", "3,8,9", "--steps", "1001"], "--steps is 1001; expected 2 to 1000 for 3 seeds"),
         (["--seeds", "3,8", "--fps", "0"], "--fps is 0; expected 1 to 50"),
         (["--seeds", "3,8", "--temperature", "nan"], "temperature is nan; expected a number from 0"),
+        (["--seeds", "3,8", "-o", "walk.gif/"], "walk.gif/: is a folder; expected the name of a file"),
         (["--seeds", "3,8", "-o", "walk.mp4"], "walk.mp4: suffix is '.mp4'; expected .gif or .png"),
     ],
 )
