@@ -42,13 +42,15 @@ def interpolate(
     from pipeline.commands.reading import check_file
     from pipeline.files import atomic_file
     from pipeline.runtime.interpolation import WAYS, there_and_back, usual_way, walk, write_animation
-    from pipeline.runtime.pictures import make_grid
+    from pipeline.runtime.pictures import check_grid, make_grid
 
     check_file(output, *STEPS)
     numbers = read_seeds(seeds)
     moving = Path(output).suffix.lower() == ".gif"
     steps = _check(STEPS[Path(output).suffix.lower()] if steps is None else steps, len(numbers), fps)
     sampler = open_sampler(model, device)
+    if not moving:
+        check_grid(steps * (len(numbers) - 1), sampler.image_shape, steps, f"{output}: a strip")
     stations = np.concatenate([sampler.latents(1, seed, 0, temperature, label) for seed in numbers])
     legs = walk(stations, steps, WAYS[usual_way(sampler.metadata)])  # (legs, steps, latent_dim)
     z = there_and_back(legs) if moving else legs.reshape(-1, sampler.latent_dim)

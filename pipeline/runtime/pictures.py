@@ -62,8 +62,24 @@ def write_images(output: str, parts: Iterable[Images], n: int, shape: tuple[int,
 
 
 def make_grid(images: Images, columns: int | None = None) -> "Image.Image":
-    """Images uint8 [n, H, W, C] as one picture, in reading order; nearly square unless `columns` is given."""
+    """Images uint8 [n, H, W, C] as one picture, in reading order; nearly square unless `columns` is given.
+
+    Raises:
+        UserError: it would take more than 256 MiB.
+    """
+    check_grid(len(images), images.shape[1:], columns)
     return _Grid(len(images), images.shape[1:], columns).painted([images])
+
+
+def check_grid(n: int, shape: tuple[int, ...], columns: int | None = None, what: str = "a grid") -> None:
+    """Hold that `make_grid` can paint `n` images of `shape` (H, W, C), before any is computed; errors name `what`.
+
+    Raises:
+        UserError: the picture would take more than 256 MiB.
+    """
+    height, width, channels = _Grid(n, shape, columns).size
+    if height * width * channels > MAX_GRID_VALUES:
+        raise UserError(f"{what} of {width}x{height} pixels; expected fewer images (or another form than PNG)")
 
 
 def strip_columns(n: int) -> int:
@@ -119,12 +135,9 @@ class _Grid:
 
 
 def _write_grid(path: Path, parts: Iterable[Images], n: int, shape: tuple[int, int, int]) -> None:
-    grid = _Grid(n, shape)
-    if math.prod(grid.size) > MAX_GRID_VALUES:
-        height, width, _ = grid.size
-        raise UserError(f"{path}: a grid of {width}x{height} pixels; expected fewer images (or use .npy or a folder/)")
+    check_grid(n, shape, what=f"{path}: a grid")
     with atomic_file(path) as beside:
-        grid.painted(parts).save(beside, optimize=True)
+        _Grid(n, shape).painted(parts).save(beside, optimize=True)
 
 
 def _write_array(path: Path, parts: Iterable[Images], shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.commands import score as score_module
-from pipeline.runtime import Sampler
+from pipeline.runtime import Sampler, pictures
 from pipeline.runtime.contact_sheet import Scored, colour_errors, contact_sheet, error_range
 
 
@@ -250,6 +250,15 @@ def test_a_strip_has_a_row_for_each_leg(vae):
     assert vae("interpolate", "--seeds", "3, 8, 11", "--steps", 4, "-o", "strip.png")[0] == 0
     with Image.open("strip.png") as strip:
         assert strip.size == (4 * 58 + 2, 2 * 58 + 2)
+
+
+def test_a_strip_of_too_many_pixels_is_refused_before_an_image_is_made(vae, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_GRID_VALUES", 10**4)
+    monkeypatch.setattr(Sampler, "decode", None)
+    code, out, err = vae("interpolate", "--seeds", "3,8,11", "--steps", 4, "-o", "strip.png")
+    assert (code, out) == (1, "")
+    assert err == "error: strip.png: a strip of 234x118 pixels; expected fewer images (or another form than PNG)\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

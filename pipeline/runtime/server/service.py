@@ -1,6 +1,7 @@
 """What all routes share: the graphs behind their queues, the deadline, and whether the server is stopping."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,7 @@ class Service:
 
     Attributes:
         sampler: the model that is served.
+        max_images: of one request, by the limit on their number and by that on their bytes.
         graphs: its graphs by name.
         draining: set when the server is to stop; new requests are then refused.
         in_flight: requests that are being answered.
@@ -31,6 +33,7 @@ class Service:
 
     def __init__(self, sampler: Sampler, settings: Settings, metrics: Metrics) -> None:
         self.sampler, self.settings, self.metrics = sampler, settings, metrics
+        self.max_images = min(settings.max_images, max(1, settings.max_pixel_bytes // math.prod(sampler.image_shape)))
         self.graphs = open_graphs(sampler)
         for graph in self.graphs.values():
             warm_up(graph, sampler.device)
@@ -89,10 +92,10 @@ class Service:
         """Hold that a request may ask for so many.
 
         Raises:
-            UserError: the count is 0 or above the limit.
+            UserError: the count is 0 or above the limits, one of images and one of their bytes.
         """
-        if not 1 <= count <= self.settings.max_images:
-            raise UserError(f"{name} is {count}; expected 1 to {self.settings.max_images}")
+        if not 1 <= count <= self.max_images:
+            raise UserError(f"{name} is {count}; expected 1 to {self.max_images}")
 
     def close(self) -> None:
         """Let the threads end."""

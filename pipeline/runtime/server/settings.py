@@ -13,6 +13,8 @@ class Settings:
 
     max_images: int = 1024
     """Images, latents or rows of one request; more is answered with 422."""
+    max_pixel_bytes: int = 64 * 2**20
+    """Bytes of the pixels of one request's images, a byte for each channel; more is answered with 422."""
     max_body_bytes: int = 16 * 2**20
     """Bytes of one request's body; more is answered with 413."""
     max_bodies_bytes: int = 64 * 2**20

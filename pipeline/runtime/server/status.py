@@ -45,5 +45,5 @@ def _described(service: Service) -> dict[str, Any]:
         described["score"] = sampler.score_scale.to_json()
     if labels := service.graphs["sampler"].labels:
         described["labels"] = list(labels)
-    limits = {name: getattr(settings, name) for name in ("max_images", "max_body_bytes", "max_pixels")}
-    return {**described, "graphs": list(service.graphs), **limits}
+    limits = {name: getattr(settings, name) for name in ("max_body_bytes", "max_pixels")}
+    return {**described, "graphs": list(service.graphs), "max_images": service.max_images, **limits}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.runtime import pictures
 from pipeline.runtime.server.app import create_app
 from pipeline.runtime.server.settings import Settings
 
@@ -41,6 +42,23 @@ def test_a_body_that_says_it_is_too_large_is_refused(start):
 @pytest.mark.parametrize("route", ["/sample", "/interpolate", "/encode", "/score", "/v2/models/sampler/infer"])
 def test_the_limit_of_the_body_is_that_of_every_route(start, route):
     refused(start(max_body_bytes=1000).post(route, content=b"x" * 1001), 413, "more than 1000 bytes")
+
+
+@pytest.mark.parametrize("form", [RAW, {"accept": "application/json"}, {"accept": "image/png"}])
+def test_images_are_limited_by_their_bytes_too(start, form):
+    client = start(max_pixel_bytes=6 * 64 + 63)
+    assert client.get("/metadata").json()["max_images"] == 6
+    assert client.get("/sample?count=6", headers=form).status_code == 200
+    refused(client.get("/sample?count=7", headers=form), 422, "count is 7; expected 1 to 6")
+    refused(client.post("/interpolate", json={"seeds": [1, 2], "steps": 7}), 422, "steps is 7; expected 1 to 6")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_where_its_images_are_not(client, monkeypatch):
+    """Small images are enlarged in a picture, these to 49 times their bytes."""
+    monkeypatch.setattr(pictures, "MAX_GRID_VALUES", 118 * 118)
+    assert client.get("/sample?count=4").status_code == 200
+    refused(client.get("/sample?count=5"), 422, "a grid of 176x118 pixels; expected fewer images (or another form")
+    assert client.get("/sample?count=5", headers=RAW).status_code == 200
 
 
 @pytest.mark.parametrize("route", ["/encode", "/score"])
