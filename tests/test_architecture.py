@@ -3,6 +3,7 @@
 import ast
 import copy
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -265,6 +266,13 @@ def test_arrays_and_weights_are_loaded_without_pickle():
     assert [where for where, _, keywords in calls() if keywords.get("allow_pickle", "False") != "False"] == []
     loads = [(where, keywords.get("weights_only")) for where, name, keywords in calls() if name == "torch.load"]
     assert [where for where, weights_only in loads if weights_only != "True"] == []
+
+
+def test_no_extra_that_goes_beside_another_runtime_brings_its_own():
+    """onnxruntime and onnxruntime-gpu overwrite each other's files: `[runtime-cpu,serve]` must not install both."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    brings = {name for name, needed in extras.items() if any("runtime" in requirement for requirement in needed)}
+    assert brings == {"runtime", "runtime-cpu", "train"}
 
 
 def test_no_command_runs_in_a_shell():

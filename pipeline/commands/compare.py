@@ -60,7 +60,7 @@ def _read_rows() -> "list[Row]":
     try:
         from pipeline.tracking.rows import read_rows
     except ModuleNotFoundError as error:
-        install = "install it with: pip install 'vae-pipeline[train]'"
+        install = "install it with: pip install '.[train]'"
         raise UserError(f"vae compare needs {error.name}, which is not installed; {install}") from None
     return read_rows()
 

@@ -21,5 +21,5 @@ def local_path(path: Path | str) -> Path:
     try:
         from pipeline.tracking.exports import fetch_export
     except ImportError as error:
-        raise UserError(f"{name}: needs MLflow ({error}); pip install 'vae-pipeline[train]'") from None
+        raise UserError(f"{name}: needs MLflow ({error}); pip install '.[train]'") from None
     return fetch_export(name)

@@ -128,7 +128,7 @@ def _report_unserved(device: str, served: str) -> None:
     warnings.warn(f"a CUDA device is present, but {problem}; running on the CPU", RuntimeWarning, stacklevel=3)
 
 
-_INSTALL = "install one with: pip install 'vae-pipeline[runtime]' (with CUDA) or 'vae-pipeline[runtime-cpu]'"
+_INSTALL = "install one with: pip install '.[runtime]' (with CUDA) or '.[runtime-cpu]'"
 
 
 @functools.cache

@@ -235,6 +235,4 @@ def test_where_mlflow_is_not_installed_one_line_says_what_to_install(monkeypatch
     monkeypatch.delitem(sys.modules, "pipeline.tracking.store", raising=False)
     code, out, err = vae_compare(monkeypatch, capsys)
     assert (code, out) == (1, "")
-    assert err == (
-        "error: vae compare needs mlflow, which is not installed; install it with: pip install 'vae-pipeline[train]'\n"
-    )
+    assert err == ("error: vae compare needs mlflow, which is not installed; install it with: pip install '.[train]'\n")

@@ -93,7 +93,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    assert "pip install 'vae-pipeline[runtime]'" in run(code)
+    assert "pip install '.[runtime]'" in run(code)
 
 
 def test_importing_the_runtime_loads_no_heavy_library():

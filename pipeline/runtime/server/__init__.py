@@ -15,6 +15,6 @@ def import_server() -> tuple[Any, Any]:
         from pipeline.runtime.server.app import create_app
         from pipeline.runtime.server.run import serve
     except ModuleNotFoundError as error:
-        install = "install it with: pip install 'vae-pipeline[serve]'"
+        install = "install it with: pip install '.[serve]'"
         raise UserError(f"vae serve needs {error.name}, which is not installed; {install}") from None
     return create_app, serve

@@ -108,7 +108,5 @@ def test_beyond_loopback_a_token_is_needed(mlp):
 
 def test_a_missing_extra_is_answered_with_the_command_that_installs_it(mlp, tmp_path):
     (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('none', name='fastapi')")
-    line = (
-        "error: vae serve needs fastapi, which is not installed; install it with: pip install 'vae-pipeline[serve]'\n"
-    )
+    line = "error: vae serve needs fastapi, which is not installed; install it with: pip install '.[serve]'\n"
     assert vae("--model", str(mlp.folder), PYTHONPATH=str(tmp_path)) == (1, "", line)
