@@ -11,6 +11,7 @@ from PIL import Image
 
 SEED_LIMIT = 2**63
 INDEX_LIMIT = 2**48
+OLDEST_ONNXRUNTIME = (1, 21)  # the first that multiplies unsigned 64-bit integers, as the noise generator does
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def open_model(file: Path, label: int | None) -> onnxruntime.InferenceSession:
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        sys.exit(f"error: {file}: not a whole ONNX file ({' '.join(str(error).split())[:100]})")
+        sys.exit(f"error: {file}: {why_not_opened(error)}")
     inputs = [tensor.name for tensor in session.get_inputs()]
     if inputs[:3] != ["seed", "index", "temperature"]:
         sys.exit(f"error: {file}: its inputs are {', '.join(inputs)}; expected a sampler.onnx, which takes a seed")
@@ -38,6 +39,15 @@ def open_model(file: Path, label: int | None) -> onnxruntime.InferenceSession:
     if label is not None and not classes:
         sys.exit(f"error: --label is {label}; expected none, since {file} has no classes")
     return session
+
+
+def why_not_opened(error: Exception) -> str:
+    """What is wrong with a file that onnxruntime refuses, or with onnxruntime."""
+    said, version = " ".join(str(error).split())[:100], onnxruntime.__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_ONNXRUNTIME:
+        oldest = ".".join(map(str, OLDEST_ONNXRUNTIME))
+        return f"onnxruntime is {version}; expected {oldest} or newer ({said})"
+    return f"not a whole ONNX file ({said})"
 
 
 def draw(

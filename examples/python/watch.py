@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+OLDEST_ONNXRUNTIME = (1, 21)  # the first that multiplies unsigned 64-bit integers, as the noise generator does
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # the decoders that a hostile file can reach
 MOST_SCANS = 100  # of a progressive JPEG, which has 10; each takes as long as the first, however few its bytes are
 
@@ -33,7 +34,7 @@ class Scorer:
         try:
             self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            sys.exit(f"error: {file}: not a whole ONNX file ({' '.join(str(error).split())[:100]})")
+            sys.exit(f"error: {file}: {why_not_opened(error)}")
         metadata = self._session.get_modelmeta().custom_metadata_map
         inputs = [tensor.name for tensor in self._session.get_inputs()]
         if inputs != ["images"] or "score_quantiles" not in metadata:
@@ -50,6 +51,15 @@ class Scorer:
     def strangeness(self, score: float) -> float:
         """The percentage of the validation images that score lower."""
         return 100 * float(np.interp(score, self._quantiles["scores"], self._quantiles["levels"]))
+
+
+def why_not_opened(error: Exception) -> str:
+    """What is wrong with a file that onnxruntime refuses, or with onnxruntime."""
+    said, version = " ".join(str(error).split())[:100], onnxruntime.__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_ONNXRUNTIME:
+        oldest = ".".join(map(str, OLDEST_ONNXRUNTIME))
+        return f"onnxruntime is {version}; expected {oldest} or newer ({said})"
+    return f"not a whole ONNX file ({said})"
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from pipeline.runtime.images import decode_image
 PYTHON = Path(__file__).parents[2] / "examples" / "python"
 
 
-def run(script, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def run(script, *arguments, **environment):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command(script, *arguments), capture_output=True, text=True, timeout=60, env=environment)
 
 
@@ -78,6 +78,18 @@ def test_python_examples_say_what_is_wrong_with_a_file(mlp, tmp_path, script, ch
     file = choose(tmp_path, mlp)
     done = run(script, file, tmp_path / "grid.png" if script == "sample.py" else tmp_path)
     assert_one_line(done, f"error: {file}: {reason}")
+
+
+@pytest.mark.parametrize(("script", "graph"), [("sample.py", "sampler"), ("watch.py", "scorer")])
+def test_python_examples_say_that_an_onnxruntime_is_too_old_before_what_it_says(mlp, tmp_path, script, graph):
+    (tmp_path / "onnxruntime.py").write_text("""
+__version__ = "1.20.1"
+class SessionOptions: pass
+def InferenceSession(*_, **__): raise RuntimeError("Could not find an implementation for Mul(14)")
+""")
+    file = mlp.folder / f"{graph}.onnx"
+    done = run(script, file, tmp_path / "grid.png" if graph == "sampler" else tmp_path, PYTHONPATH=str(tmp_path))
+    assert_one_line(done, f"error: {file}: onnxruntime is 1.20.1; expected 1.21 or newer (Could not find")
 
 
 def test_python_example_says_where_it_cannot_write(mlp, tmp_path):
