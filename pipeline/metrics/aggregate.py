@@ -75,7 +75,7 @@ def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tenso
 def fitted_marginal_kl_of_classes(
     fitted_to: Codes, fitted_labels: Tensor, measured_on: Codes, labels: Tensor, seed: int
 ) -> Tensor:
-    """`fitted_marginal_kl` with a fit for each class, where each class has a prior of its own: [m], in nats.
+    """`fitted_marginal_kl` with a fit for each class of a conditional model: [m], in nats.
 
     Its mean is at most that of KL(q(z|y) || p(z|y)) over the codes' classes; a code whose class has not two codes to
     fit to is left out. The labels are int64 [n], of the codes beside them.
@@ -96,8 +96,7 @@ def _fit(z: NDArray[np.float64], seed: int) -> GaussianMixture:
 
     A covariance of d dimensions has d^2 / 2 numbers, of which a few thousand codes say little where d is large.
     """
-    held = np.arange(len(z)) % 3 == 2
-    known, others = z[~held], z[held]
+    others, known = np.split(np.random.default_rng(seed).permutation(z), [len(z) // 3])  # images may lie in an order
     plain = GaussianMixture(1, covariance_type="diag", reg_covar=_LEAST_VARIANCE).fit(known)
     components = min(_COMPONENTS, len(known) // (2 * z.shape[1]))
     if not components or not len(others):

@@ -82,15 +82,16 @@ def information_metrics(model: VAE, test: Encoded, train: Encoded, kl: float, se
     """What z says of x, and how far the aggregate posterior is from the prior; `kl` is test/kl.
 
     Mutual information takes the density of every code under every posterior, and one prior for all, so it is told of
-    Gaussian posteriors under such a prior alone, beside the value that its estimate cannot exceed. A prior for each
-    class is held against the codes of that class.
+    Gaussian posteriors under such a prior alone, beside the value that its estimate cannot exceed. Of a conditional
+    model the codes of each class are held against the prior on their own: z is drawn beside a class, not of all.
     """
     codes, others = draw_codes(model, test, seed), draw_codes(model, train, stream_key(seed, _TRAIN_NOISE))
-    if isinstance(model.prior, PerClass) and train.labels is not None and test.labels is not None:
+    if train.labels is not None and test.labels is not None:
         gap = fitted_marginal_kl_of_classes(others, train.labels, codes, test.labels, seed)
-        return with_stderr("test/marginal_kl_fitted", gap) if len(gap) > 1 else {}
-    found = with_stderr("test/marginal_kl_fitted", fitted_marginal_kl(others, codes, seed))
-    if has_gaussian_posteriors(model, test):
+    else:
+        gap = fitted_marginal_kl(others, codes, seed)
+    found = with_stderr("test/marginal_kl_fitted", gap) if len(gap) > 1 else {}
+    if not isinstance(model.prior, PerClass) and has_gaussian_posteriors(model, test):
         information, _ = mean_and_stderr(mutual_information(codes, test.mu, test.logvar))
         found |= {
             "test/mutual_information_nce": information,
