@@ -6,13 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors import Normal, Prior
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3
 
 
 class LatentUse(NamedTuple):
-    """Of each dimension, [latent_dim]: mean KL in nats, and the variance of the posterior mean over the images."""
+    """Of each dimension, [latent_dim]: mean KL in nats, and the variance of the posterior mean over the images.
+
+    Under a prior for each class, of how far the posterior mean is from the mean of the class.
+    """
 
     kl: Tensor
     variance: Tensor
@@ -30,7 +33,8 @@ class LatentUse(NamedTuple):
 
 def latent_use(mu: Tensor, logvar: Tensor, prior: Prior) -> LatentUse:
     """Measure the posteriors of a split, both [n, latent_dim]; the KL is `prior.kl_per_dimension`."""
-    return LatentUse(prior.kl_per_dimension(mu, logvar).mean(0), mu.var(0))
+    shift = mu - prior.mu if isinstance(prior, Normal) else mu  # classes whose priors lie apart are no information
+    return LatentUse(prior.kl_per_dimension(mu, logvar).mean(0), shift.var(0))
 
 
 def prior_quantiles(columns: int) -> Tensor:
