@@ -175,10 +175,9 @@ def _images_of(data: PreparedData, model: VAE) -> tuple[Tensor, Tensor]:
             f"{data.folder}: images are {list(data.image_shape)}; expected {list(model.config.image_shape)}, "
             "the shape that the checkpoint was trained on"
         )
-    if len(data.test.images) < 2:
-        raise UserError(
-            f"{data.folder}: holds 1 test image; expected at least 2 (prepare.test_fraction): one has no spread"
-        )
+    for split, images in (("test", data.test.images), ("training", data.train.images)):
+        if len(images) < 2:
+            raise UserError(f"{data.folder}: holds 1 {split} image; expected at least 2: one has no spread")
     some = evenly(len(data.train.images), MOST_TRAINING_IMAGES)
     return mapped_images(data.train.images)[some], mapped_images(data.test.images)
 

@@ -275,9 +275,11 @@ def test_a_checkpoint_of_another_image_shape_is_refused(trained):
     assert_nothing_was_written(trained, expected)
 
 
-def test_one_test_image_is_too_few(trained):
-    trained.prepare({"train": 9, "val": 9, "test": 1})
-    assert_nothing_was_written(trained, r"^data/other: holds 1 test image; expected at least 2 ")
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_one_image_is_too_few(trained, split):
+    trained.prepare({"train": 9, "val": 9, "test": 9, split: 1})
+    name = {"train": "training"}.get(split, split)
+    assert_nothing_was_written(trained, rf"^data/other: holds 1 {name} image; expected at least 2: one has no spread$")
 
 
 def test_a_missing_checkpoint_is_named(workplace):
