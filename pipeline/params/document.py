@@ -76,7 +76,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML 1.2 mapping, as DVC reads it (`1e-3` is a number, a repeated key is an error).
 
     Raises:
-        UserError: the file is missing, is not YAML, or is not a mapping.
+        UserError: the file is missing, is not YAML, or is not a mapping of names.
     """
     path = Path(path)
     try:
@@ -94,4 +94,13 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise UserError(f"{path}: YAML error: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}; expected sections such as 'train:'")
+    _check_names(content, path)
     return content
+
+
+def _check_names(content: dict[Any, Any], path: Path) -> None:
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path}: {name!r} stands before a colon; expected a name")
+        if isinstance(value, dict):
+            _check_names(value, path)

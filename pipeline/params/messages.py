@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 def describe(errors: Sequence[ErrorDetails], document: type[BaseModel]) -> str:
     """The first of the errors that `document` met, as 'train.beta is -1.0; expected a number >= 0'."""
-    error = errors[0]
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    error = errors[0] if errors[0]["type"] != "missing" or not unknown else unknown[0]  # misspelled is missing as well
     name = _name(error)
     if error["type"] == "extra_forbidden":
         return f"{name} is not a known param; {_suggestion(name, document)}"
@@ -40,7 +41,7 @@ def _nearest(errors: Sequence[ErrorDetails], name: str) -> str:
         if _name(error) == name and isinstance(error["input"], str)
         for choice in re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
     ]
-    near = difflib.get_close_matches(str(errors[0]["input"]), choices, n=1)
+    near = difflib.get_close_matches(str(errors[0]["input"]).lower(), choices, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -72,6 +73,7 @@ def _expectation(error: ErrorDetails) -> str:
         "string_pattern_mismatch": "a name of letters, digits, . _ and -",
         "tuple_type": "a list",
         "too_long": "fewer entries",
+        "too_short": "at least one entry",
         "model_type": "a section of named params",
     }
     return expectations.get(error["type"], error["msg"])

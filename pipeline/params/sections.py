@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda"]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Units = Annotated[int, Field(ge=1, le=2**16)]
 ImageSide = Annotated[int, Field(ge=1, le=16384)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -63,7 +64,7 @@ class ModelParams(Section):
     network: Literal["mlp", "conv", "ladder"]
     """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back. `ladder`: fully connected,
     with z in groups, each drawn under those before it, in the prior as in the posterior."""
-    hidden: Annotated[tuple[Positive, ...], Field(strict=False)]
+    hidden: Annotated[tuple[Units, ...], Field(strict=False)]
     """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image. ladder: units of the
     layers between image and groups, and again between one group and the next."""
     activation: Literal["tanh", "relu", "silu", "gated"]
@@ -73,9 +74,9 @@ class ModelParams(Section):
     """`layer`: each example's units (channels and pixels of a stage) are normalised before the non-linearity."""
     residual_blocks: Annotated[int, Field(ge=0, le=100)]
     """Of conv: at each stage, so many blocks of two convolutions beside which the input passes unchanged."""
-    latent_dim: Positive
+    latent_dim: Units
     """Dimensions of z; of a ladder, those of all groups together."""
-    latent_groups: Positive
+    latent_groups: Units
     """Of a ladder: into how many groups, all of one size, z is split."""
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]
     """p(x|z) of a pixel: binary, real in [0, 1], real, or one of 256 levels (the last two)."""
@@ -95,7 +96,7 @@ class ModelParams(Section):
     et al. 2016), or coupling layers."""
     flow_layers: Annotated[int, Field(ge=1, le=100)]
     """Layers of each flow there is, in the prior and in the posterior."""
-    flow_hidden: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    flow_hidden: Annotated[tuple[Units, ...], Field(strict=False, min_length=1)]
     """Units of each hidden layer of a flow layer's network; a posterior's flow hears so many numbers from the encoder
     as the first has units."""
     condition: Literal["none", "label"]
@@ -133,7 +134,7 @@ class TrainParams(Section):
     """Of elbo: nats that each latent dimension may carry, on average over the batch, without being pushed to less."""
     sampled_kl: bool
     """Of elbo: the KL is log q - log p of the z that recon is taken at, also where it has a closed form."""
-    beta: Annotated[float, Field(ge=0)]
+    beta: Annotated[float, Field(ge=0, le=1e6)]
     """Weight of the KL in the objective, or of tc's total correlation. What is reported always has beta = 1."""
     warmup_epochs: Annotated[int, Field(ge=0)]
     """Epochs over which beta rises linearly from 0."""
@@ -177,7 +178,7 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """What is measured on the test split."""
 
-    importance_samples: Positive
+    importance_samples: Annotated[int, Field(ge=1, le=10**6)]
     """K of the importance-weighted bound."""
     batch_log_weights: Positive
     """How many log-weights are held at once; bounds the memory, does not change the result."""

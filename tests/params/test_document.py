@@ -54,6 +54,11 @@ def test_a_yaml_error_is_told_with_its_line_and_column(file, text, expected):
         (b"a: 1\n---\nb: 2\n", "YAML syntax error at line 2, column 1: "),
         (b"beta: \xff\n", "not UTF-8 text (invalid start byte at byte 6)"),
         (b"beta: \x00\n", "YAML error: "),
+        (b"1: 2\n", "1 stands before a colon; expected a name"),
+        (b"train:\n  3: 1\n", "3 stands before a colon; expected a name"),
+        (b"train:\n  ~: 1\n", "None stands before a colon; expected a name"),
+        (b"train:\n  [a]: 1\n", "('a',) stands before a colon; expected a name"),
+        (b"target:\n  test/elbo: {b: 1, 3: 2}\n", "3 stands before a colon; expected a name"),
     ],
 )
 def test_a_file_of_something_else_is_refused(file, content, expected):

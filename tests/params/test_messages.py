@@ -39,6 +39,15 @@ from changed_params import REAL, changed, message
             "export.registered_model is 'vae/1'; expected a name of letters, digits, . _ and -, or null",
         ),
         ({"evaluate.importance_samples": 0}, "evaluate.importance_samples is 0; expected a number >= 1"),
+        (
+            {"evaluate.importance_samples": 10**20},
+            f"evaluate.importance_samples is {10**20}; expected a number <= 1000000",
+        ),
+        ({"model.latent_dim": 10**11}, "model.latent_dim is 100000000000; expected a number <= 65536"),
+        ({"model.hidden": [10**11]}, "model.hidden.0 is 100000000000; expected a number <= 65536"),
+        ({"train.beta": 1e308}, "train.beta is 1e+308; expected a number <= 1000000"),
+        ({"train.epochs": 10**20}, f"train.epochs is {10**20}; expected a number <= 1000000000"),
+        ({"model.flow_hidden": []}, "model.flow_hidden is []; expected at least one entry"),
     ],
 )
 def test_a_value_out_of_range_is_named(changes, expected):
@@ -66,6 +75,10 @@ def test_a_value_out_of_range_is_named(changes, expected):
             {"model.likelihood": "continous_bernoulli"},
             "model.likelihood is 'continous_bernoulli'; expected one of bernoulli, continuous_bernoulli, gaussian, "
             "discretized_logistic or logistic_mixture; did you mean continuous_bernoulli?",
+        ),
+        (
+            {"model.posterior": "IAF"},
+            "model.posterior is 'IAF'; expected one of diagonal, iaf or coupling; did you mean iaf?",
         ),
         ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp, conv or ladder"),
         (
@@ -127,6 +140,11 @@ def test_an_unknown_param_that_is_near_to_none_is_answered_with_all():
 )
 def test_an_unknown_section_is_answered_with_the_nearest(name, expected):
     assert message({**REAL, name: {}}) == f"params.yaml: {expected}"
+
+
+def test_a_misspelled_section_is_told_before_the_one_that_is_missing_for_it():
+    misspelled = {"evaluat" if name == "evaluate" else name: section for name, section in REAL.items()}
+    assert message(misspelled) == "params.yaml: evaluat is not a known param; did you mean evaluate?"
 
 
 def test_a_missing_section_and_a_missing_param_are_named():
