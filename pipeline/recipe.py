@@ -7,6 +7,7 @@ same MLflow store, its results in `dvc exp show`.
 """
 
 import argparse
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,25 @@ from typing import Any
 from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
+
+MEASURED = (
+    "test/elbo",
+    "test/recon",
+    "test/kl",
+    "test/bits_per_dim",
+    "test/active_units",
+    "test/failed_checks",
+    "test/train_test_gap",
+    "test/marginal_kl_fitted",
+    "test/amortisation_gap",
+    "test/probe_accuracy",
+    "test/sample_label_accuracy",
+    "test/fid_classifier",
+    "test/kid_classifier",
+    "export/auroc_held_out",
+    "export/auroc_defects",
+)
+"""What a recipe may be held to, beside the importance bound of all samples, `test/nll_iwK`."""
 
 _SIGNS = {"at_least": ">=", "at_most": "<="}
 
@@ -55,7 +75,7 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     if set(content) != {"params", "target"} or not isinstance(params, dict) or not isinstance(target, dict):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected the mappings params and target")
     for name, limits in target.items():
-        if not isinstance(limits, dict) or not limits.keys() <= _SIGNS.keys() or not _all_numbers(limits):
+        if not _are_limits(limits):
             raise UserError(f"{path}: target.{name} is {limits!r}; expected at_least or at_most with a number")
     for name, section in params.items():
         if not isinstance(section, dict):
@@ -63,7 +83,7 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     if unknown := params.keys() - base.keys():
         raise UserError(f"{path}: params.{min(unknown)} is not a section; expected one of {', '.join(base)}")
     recipe = Recipe(params, target)
-    check_params(recipe.applied_to(base), path)
+    _check_target(target, check_params(recipe.applied_to(base), path).evaluate.importance_samples, path)
     return recipe
 
 
@@ -82,7 +102,20 @@ def main() -> None:
     print(f"recipe {arguments.recipe.stem}: target reached, {reached}")
 
 
-def _all_numbers(limits: dict[str, Any]) -> bool:
+def _check_target(target: dict[str, Any], importance_samples: int, path: Path) -> None:
+    if not target:
+        raise UserError(f"{path}: target is empty; expected at least one metric with its limit")
+    known = [*MEASURED, f"test/nll_iw{importance_samples}"]
+    for name in target:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            expected = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise UserError(f"{path}: target.{name} is not measured; {expected}")
+
+
+def _are_limits(limits: Any) -> bool:
+    if not isinstance(limits, dict) or not limits or not limits.keys() <= _SIGNS.keys():
+        return False
     return all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in limits.values())
 
 

@@ -62,11 +62,22 @@ def test_targets_that_are_missed_are_told():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("params: {train: {3: 1}}\ntarget: {}", "3 stands before a colon; expected a name"),
         ("params: {train: {bata: 1}}\ntarget: {}", "train.bata is not a known param; did you mean train.beta?"),
         ("params: {trian: {}}\ntarget: {}", "params.trian is not a section"),
         ("params: {train: 3}\ntarget: {}", "params.train is 3; expected a section of named params"),
         ("params: {}\ntarget: {test/elbo: {at_least: abc}}", "expected at_least or at_most with a number"),
         ("params: {}", "expected the mappings params and target"),
+        ("params: {}\ntarget: {}", "target is empty; expected at least one metric with its limit"),
+        ("params: {}\ntarget: {test/elbo: {}}", "target.test/elbo is {}; expected at_least or at_most with a number"),
+        (
+            "params: {}\ntarget: {test/elboo: {at_least: 1}}",
+            "target.test/elboo is not measured; did you mean test/elbo?",
+        ),
+        (
+            "params: {evaluate: {importance_samples: 500}}\ntarget: {test/nll_iw5000: {at_most: 1}}",
+            "target.test/nll_iw5000 is not measured; did you mean test/nll_iw500?",
+        ),
         ("params: {}\ntarget: {test/elbo: -100}", "target.test/elbo is -100; expected at_least or at_most"),
     ],
 )
