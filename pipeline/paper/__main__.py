@@ -4,7 +4,7 @@ Reads    the recipes named; params.yaml for what they leave open; the images, by
 Writes   in the first folder, a folder for each run (the trained model, curve.csv); in the second, for each recipe a
          table of its curves, and its figures
 
-A run that is there, under the same params and data, is not repeated: what was stopped goes on with the next one.
+A run that is there, under the same params, data and code, is not repeated: what was stopped goes on with the next one.
 
     python -m pipeline.paper models/paper reports/paper recipes/paper/*.yaml [--set section.param=value ...] [--draw]
 """
@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, read_csv, write_csv, write_json
+from pipeline.files import atomic_directory, read_csv, sha256_of_files, write_csv, write_json
 from pipeline.metrics.figures import save_figure
 from pipeline.paper import figures
 from pipeline.paper.plan import Plan, Run, load_plan
@@ -33,6 +33,8 @@ from pipeline.paper.training import train_and_measure
 from pipeline.params import PARAMS_FILE, Params, read_yaml
 
 CURVE = "curve.csv"
+PACKAGE = Path(__file__).parents[1]
+CODE = ("paper/training.py", "training/*.py", "vae/**/*.py", "dataset/*.py", "metrics/likelihood.py")
 
 
 def prepared(params: Params, folder: Path) -> PreparedData:
@@ -53,8 +55,10 @@ def prepared(params: Params, folder: Path) -> PreparedData:
 
 
 def folder_of(run: Run, data: PreparedData, folder: Path) -> Path:
-    """Where a run lies: named by all that shapes it, so that recipes share what they have in common."""
-    return folder / f"run-{_digest([data.sha256, run.params.digest(), run.params.evaluate.seed, vars(run.measure)])}"
+    """Where a run lies: named by all that shapes it, this code too, so that recipes share what they have in common."""
+    code = sha256_of_files(path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
+    shaping = [data.sha256, code, run.params.digest(), run.params.evaluate.seed, vars(run.measure)]
+    return folder / f"run-{_digest(shaping)}"
 
 
 def run_plan(plan: Plan, folder: Path, train: bool = True) -> dict[Path, Run]:

@@ -92,7 +92,7 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
     content = read_yaml(path)
     if set(content) != _KEYS.keys() or not all(isinstance(content[key], kind) for key, kind in _KEYS.items()):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected {_EXPECTED}")
-    if unknown := [name for name in content["figures"] if name not in FIGURES]:
+    if unknown := [name for name in content["figures"] if not isinstance(name, str) or name not in FIGURES]:
         raise UserError(f"{path}: figures has {unknown[0]!r}; expected some of {', '.join(FIGURES)}")
     if lacking := [name for name in content["figures"] if FIGURES[name] not in content["grid"]]:
         raise UserError(f"{path}: figures has {lacking[0]!r}; expected {FIGURES[lacking[0]]} in grid")
@@ -110,9 +110,23 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
         Run(_name(path.stem, point), point, check_params(applied(shared | point, base, path), path), measure)
         for point in points
     ]
+    for run in runs:
+        _check_effect(run.params, path)
     if "manifold" in content["figures"] and all(run.params.model.latent_dim != 2 for run in runs):
         raise UserError(f"{path}: figures has 'manifold', and no run a model.latent_dim of 2; expected one")
     return Plan(path.stem, content["figures"], runs)
+
+
+def _check_effect(params: Params, path: Path) -> None:
+    """Refuse what has no effect here: a run is measured on its way, by the weights as they are, and not as it ends."""
+    without = {
+        "model.sigma": (params.model.sigma, params.model.sigma == "optimal", "learned"),
+        "model.prior": (params.model.prior, params.model.prior == "vamp", "another"),
+        "train.ema_decay": (params.train.ema_decay, params.train.ema_decay > 0, "0"),
+    }
+    for name, (value, is_without, expected) in without.items():
+        if is_without:
+            raise UserError(f"{path}: {name} is {value!r}, which has no effect on these runs; expected {expected}")
 
 
 def _name(recipe: str, point: Mapping[str, Value]) -> str:

@@ -108,6 +108,14 @@ def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, 
     assert ran == ["small-latent_dim-2-train_images-100-objective-elbo"]
 
 
+def test_a_run_of_other_code_is_another_run(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(module, "sha256_of_files", lambda files: str(len(list(files))))
+    run_main(monkeypatch, place, "--draw")
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 2 runs -> report"
+    assert all(list(module.PACKAGE.glob(pattern)) for pattern in module.CODE)
+
+
 def test_images_are_spread_over_the_split():
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
     assert training.spread(images, 5).flatten().tolist() == [0, 25, 50, 74, 99]

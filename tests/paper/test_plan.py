@@ -11,7 +11,7 @@ RECIPES = sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
 BASE = read_yaml(ROOT / "params.yaml")
 HOW = "measure: {first: 100, last: 1000, per_decade: 2, images: 5, importance_samples: 1}\n"
 GRID = "grid: {model.latent_dim: [2, 5], train.objective: [elbo, wake_sleep]}\n"
-PARAMS = "params: {train.warmup_epochs: 0}\n"
+PARAMS = "params: {train.warmup_epochs: 0, train.ema_decay: 0.0}\n"
 WHOLE = f"figures: [bound]\n{PARAMS}{GRID}{HOW}"
 
 
@@ -63,6 +63,22 @@ def test_milestones_lie_at_equal_ratios_and_end_the_run():
     [
         (PARAMS + GRID + HOW, "holds params, grid, measure; expected the list figures, and the mappings params, grid"),
         (WHOLE.replace("bound", "bounds"), "figures has 'bounds'; expected some of bound, likelihood, manifold"),
+        (WHOLE.replace("[bound]", "[[1]]"), "figures has .1.; expected some of bound, likelihood, manifold"),
+        (
+            WHOLE.replace("ema_decay: 0.0", "ema_decay: 0.9"),
+            "train.ema_decay is 0.9, which has no effect on these runs",
+        ),
+        (
+            WHOLE.replace(
+                "ema_decay: 0.0",
+                "ema_decay: 0.0, model.likelihood: gaussian, train.binarize: none, model.sigma: optimal",
+            ),
+            "model.sigma is 'optimal', which has no effect on these runs; expected learned",
+        ),
+        (
+            WHOLE.replace("ema_decay: 0.0", "ema_decay: 0.0, model.prior: vamp").replace(", wake_sleep", ""),
+            "model.prior is 'vamp', which has no effect on these runs; expected another",
+        ),
         (WHOLE.replace("bound", "likelihood"), "figures has 'likelihood'; expected prepare.train_images in grid"),
         (WHOLE.replace("[2, 5]", "2"), "grid.model.latent_dim is 2; expected a list of values"),
         (WHOLE.replace("[2, 5]", "[0]"), "model.latent_dim is 0; expected a number >= 1"),
