@@ -96,7 +96,8 @@ def test_a_nan_on_one_rank_sends_both_back_and_a_kill_after_it_changes_nothing(t
 
 
 def test_a_nan_on_one_rank_stops_both_and_is_told_once(tmp_path, capfd):
-    with pytest.raises(UserError, match=r"^train: rank 0 ended with exit code 1, and the others with it$"):
+    # Both end at the same moment, and either may be seen first.
+    with pytest.raises(UserError, match=r"^train: rank [01] ended with exit code 1, and the others with it$"):
         train(tmp_path, 2, poison=[17, 1])
     assert capfd.readouterr().err.count("the loss is not finite at epoch 1") == 1
 
