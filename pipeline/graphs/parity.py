@@ -12,7 +12,7 @@ from pipeline.graphs.labels import Labels, in_turn, label_input
 from pipeline.graphs.modules import Decoder, Encoder, Scorer, score_noise, unit_pixels
 from pipeline.graphs.prior import prior_z
 from pipeline.runtime.noise import standard_normal
-from pipeline.runtime.pixels import to_pixels
+from pipeline.runtime.pixels import to_levels
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session, read_metadata
@@ -95,7 +95,7 @@ def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[s
     rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
     labels = in_turn(len(vae.config.classes), most)
     reference_z = prior_z(density, *rows, labels)
-    reference = to_pixels(_numpy(Decoder(vae), reference_z, *label_input(labels).values()))
+    reference = to_levels(_numpy(Decoder(vae), reference_z, *label_input(labels).values()))
     calls = [_draw(run, np.arange(size), labels) for size in BATCH_SIZES]
     whole, _ = calls[-1]
     shuffled = np.random.default_rng(SEED).permutation(most)

@@ -12,16 +12,20 @@ GREY_LEVEL = np.float32(1 / 255)
 Images = NDArray[np.uint8]
 
 
+def to_levels(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, float32 [n, H, W, C]; NaN stays NaN."""
+    return np.rint(x / GREY_LEVEL).transpose(0, 2, 3, 1)
+
+
 def to_pixels(x: NDArray[np.float32]) -> Images:
-    """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, uint8 [n, H, W, C].
+    """As `to_levels`, uint8.
 
     Raises:
         UserError: a mean is not finite; cast to uint8, it would be some level or other.
     """
     if not np.isfinite(x.sum()):  # the sum of what lies in [0, 1] is finite, and an infinity or a NaN stays in it
         raise UserError("z lies where the decoder overflows: a pixel is not finite; expected z nearer to 0")
-    pixels: Images = np.rint(x / GREY_LEVEL).astype(np.uint8).transpose(0, 2, 3, 1)
-    return pixels
+    return to_levels(x).astype(np.uint8)
 
 
 def gather(parts: Iterable[Images], n: int, shape: tuple[int, ...]) -> Images:

@@ -41,12 +41,12 @@ def test_files_of_another_model_are_found_out(mlp):
         check_parity(errors, 1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # of casting the NaN to a pixel
 def test_one_nan_fails_the_whole(mlp):
     broken = VAE(mlp.vae.config).eval()
     torch.nn.init.constant_(broken.decoder[0].bias, math.nan)
     errors = measure_parity(mlp.files, broken, images_for(mlp))
     assert math.isnan(errors["decoder_max_abs_error"])
+    assert math.isnan(errors["sampler_max_grey_levels"])
     with pytest.raises(UserError, match="decoder_max_abs_error is nan"):
         check_parity(errors, 1.0)
 

@@ -142,22 +142,18 @@ def test_a_failing_request_fails_alone():
     serving(test, run)
 
 
-class Recording:
-    """A session that notes how many rows its last run had."""
-
-    def __init__(self, session, name, sizes):
-        self._session, self._name, self._sizes = session, name, sizes
-
-    def __getattr__(self, name):
-        return getattr(self._session, name)
-
-    def run(self, names, rows):
-        self._sizes[self._name] = len(next(iter(rows.values())))
-        return self._session.run(names, rows)
-
-
 def test_every_graph_has_run_its_largest_batch_before_the_first_request(start, sampler, monkeypatch):
-    sizes, opened = {}, sampler.session
-    monkeypatch.setattr(sampler, "session", lambda name: Recording(opened(name), name, sizes))
+    sizes, opened = {}, sampler.runner
+
+    def recording(name):
+        run = opened(name)
+
+        def recorded(names, rows):
+            sizes[name] = len(next(iter(rows.values())))
+            return run(names, rows)
+
+        return recorded
+
+    monkeypatch.setattr(sampler, "runner", recording)
     start()
     assert sizes == {"sampler.onnx": 16, "decoder.onnx": 16, "encoder.onnx": 16, "scorer.onnx": 4}
