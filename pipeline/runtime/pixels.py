@@ -14,7 +14,8 @@ Images = NDArray[np.uint8]
 
 def to_levels(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Pixel means in [0, 1], [n, C, H, W] -> the nearest of 256 levels, float32 [n, H, W, C]; NaN stays NaN."""
-    return np.rint(x / GREY_LEVEL).transpose(0, 2, 3, 1)
+    levels: NDArray[np.float32] = np.rint(x / GREY_LEVEL).transpose(0, 2, 3, 1)
+    return levels
 
 
 def to_pixels(x: NDArray[np.float32]) -> Images:
