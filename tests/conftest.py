@@ -51,8 +51,6 @@ def pytest_collection_modifyitems(items):
     """Files with tests that take minutes come first, or one worker would be left with them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    # The file that takes longest comes first: at the end one worker would run it while the others have nothing to do.
-    items.sort(key=lambda item: item.path.name != "test_ranks.py")
 
 
 @pytest.fixture(autouse=True)

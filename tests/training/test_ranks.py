@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.training.launch import is_launched, launch, threads_per_rank
 from pipeline.training.ranks import Ranks, ranks_of_environment
 
+pytestmark = pytest.mark.slow  # all together
 PROGRAM = str(Path(__file__).with_name("train_on_ranks.py"))
 
 
