@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +27,8 @@ def compiled(function: Callable[P, R], device: torch.device, required: bool = Fa
         device: a GPU captures CUDA graphs.
         required: whether the caller has asked for it.
     """
+    from torch._dynamo.exc import TorchDynamoException  # two seconds of imports, for those alone who compile
+
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # there, with captured CUDA graphs
     fast = torch.compile(function, dynamic=False, mode=mode)

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.models import inception_v3
 
 from pipeline.errors import UserError
 from pipeline.quality.inputs import in_batches
@@ -28,6 +27,8 @@ class Inception:
     """
 
     def __init__(self, weights: Path) -> None:
+        from torchvision.models import inception_v3  # seconds of imports, for those alone who have its weights
+
         network = inception_v3(weights=None, init_weights=False, transform_input=False)
         try:
             network.load_state_dict(_read(weights))
