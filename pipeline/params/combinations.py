@@ -163,7 +163,6 @@ def _check_ladder(model: ModelParams, train: TrainParams) -> None:
     expected = {
         "model.prior": (model.prior, ("standard",)),
         "model.posterior": (model.posterior, ("diagonal",)),
-        "model.condition": (model.condition, ("none",)),
         "train.objective": (train.objective, ("elbo", "iwae", "autoencoder")),
         "train.free_bits": (train.free_bits, (0.0,)),
     }

@@ -28,9 +28,12 @@ class LadderEncoder(nn.Module):
         layout: `hidden` are the units of the layers below the bottom group, and again between two groups.
         latent_dim: of all groups together, a multiple of `groups`.
         groups: how many.
+        classes: of a conditional model; each has features of its own, added to the first.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int, classes: int = 0
+    ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         width = layout.hidden[-1]
@@ -42,10 +45,11 @@ class LadderEncoder(nn.Module):
         self.of_state = nn.ModuleList(nn.Linear(width, given, bias=False) for _ in range(groups))
         heads = [_head(width, latent_dim // groups) for _ in range(groups)]
         self.heads = nn.ModuleList(nn.Sequential(*activated(width, layout, nn.LayerNorm), head) for head in heads)
+        self.class_bias = nn.Embedding(classes, width) if classes else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
         """Images [batch, C, H, W] in [0, 1] -> the features of each group, the top one's first, [batch, features]."""
-        levels = [self.first(x)]
+        levels = [_with_class(self.first(x), self.class_bias, label)]
         for layers in self.up:
             levels.append(layers(levels[-1]))
         return tuple(layer(level) for layer, level in zip(self.of_image, reversed(levels), strict=True))
@@ -65,9 +69,12 @@ class LadderDecoder(nn.Module):
         layout: `hidden` are the units of the layers between two groups.
         latent_dim: of all groups together, a multiple of `groups`.
         groups: how many.
+        classes: of a conditional model; each has a start of its own, added to that of all.
     """
 
-    def __init__(self, output_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int) -> None:
+    def __init__(
+        self, output_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int, classes: int = 0
+    ) -> None:
         super().__init__()
         width, size = layout.hidden[-1], latent_dim // groups
         self.start = nn.Parameter(torch.zeros(width))
@@ -78,17 +85,19 @@ class LadderDecoder(nn.Module):
         self.of_z = nn.ModuleList(nn.Linear(size, given, bias=False) for _ in range(groups))
         self.down = nn.ModuleList(nn.Sequential(*_after_first_product(layout)) for _ in range(groups))
         self.last = nn.Sequential(nn.Linear(width, math.prod(output_shape)), nn.Unflatten(1, output_shape))
+        self.class_bias = nn.Embedding(classes, width) if classes else None
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Tensor, label: Tensor | None = None) -> Tensor:
         """[batch, latent_dim] -> the likelihood's parameters, [batch, *output_shape]."""
-        state = self.begin(u)
+        state = self.begin(u, label)
         for place, part in enumerate(u.chunk(len(self.down), dim=1)):
             state = self.group(place, part, state)
         return self.end(state)
 
-    def begin(self, like: Tensor) -> Tensor:
+    def begin(self, like: Tensor, label: Tensor | None = None) -> Tensor:
         """The state above the top group, [batch, features], for as many examples as `like` has."""
-        return self.start.to(like.dtype).expand(like.shape[0], -1)
+        start = self.start.to(like.dtype).expand(like.shape[0], -1)
+        return _with_class(start, self.class_bias, label)
 
     def group(self, place: int, u: Tensor, state: Tensor) -> Tensor:
         """The state below a group whose whitened latents are u, [batch, group]."""
@@ -117,6 +126,14 @@ def _after_first_product(layout: Layout) -> list[nn.Module]:
     return [*activated(layout.hidden[0], layout, nn.LayerNorm), *dense(layout.hidden, layout)]
 
 
+def _with_class(features: Tensor, class_bias: nn.Embedding | None, label: Tensor | None) -> Tensor:
+    """Features [batch, features], moved by those of each example's class, int64 [batch]."""
+    if class_bias is None or label is None:
+        return features
+    moved: Tensor = features + class_bias(label).to(features.dtype)
+    return moved
+
+
 class _Descent(NamedTuple):
     """One way through all groups: u, m and log s^2, each [batch, latent_dim], and the state at its end."""
 
@@ -134,12 +151,19 @@ class LadderPosterior(Posterior):
         decoder: the model's, which carries the state down.
         features: of each group, the top one's first.
         dtype: of u and of the densities; the features may be of less precision.
+        label: of a conditional model, int64 [batch].
     """
 
     def __init__(
-        self, encoder: LadderEncoder, decoder: LadderDecoder, features: tuple[Tensor, ...], dtype: torch.dtype
+        self,
+        encoder: LadderEncoder,
+        decoder: LadderDecoder,
+        features: tuple[Tensor, ...],
+        dtype: torch.dtype,
+        label: Tensor | None = None,
     ) -> None:
         self._encoder, self._decoder, self._features, self._dtype = encoder, decoder, features, dtype
+        self._label = label
         self._mean: _Descent | None = None
 
     @property
@@ -176,7 +200,8 @@ class LadderPosterior(Posterior):
     def repeat(self, times: int) -> Self:
         """Each example so many times in a row."""
         features = tuple(repeat(value, times) for value in self._features)
-        return type(self)(self._encoder, self._decoder, features, self._dtype)
+        label = None if self._label is None else repeat(self._label, times)
+        return type(self)(self._encoder, self._decoder, features, self._dtype, label)
 
     def _mean_path(self) -> _Descent:
         if self._mean is None:
@@ -187,7 +212,7 @@ class LadderPosterior(Posterior):
 
     def _descend(self, given: Tensor, is_noise: bool) -> _Descent:
         """Through all groups, `given` [batch, latent_dim] being eps, or u itself."""
-        state = self._decoder.begin(given)
+        state = self._decoder.begin(given, self._label)
         groups = []
         parts = given.chunk(len(self._features), dim=1)
         for place, (part, features) in enumerate(zip(parts, self._features, strict=True)):

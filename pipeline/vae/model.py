@@ -85,7 +85,7 @@ class VAEConfig:
         if self.latent_dim % self.latent_groups:
             expected = f"a multiple of model.latent_groups: {self.latent_groups}"
             raise UserError(f"model.latent_dim is {self.latent_dim}; expected {expected}")
-        for name, expected in {"prior": "standard", "posterior": "diagonal", "condition": "none"}.items():
+        for name, expected in {"prior": "standard", "posterior": "diagonal"}.items():
             if getattr(self, name) != expected:
                 raise UserError(
                     f"model.{name} is {getattr(self, name)!r} while model.network is 'ladder'; expected {expected}"
@@ -171,8 +171,8 @@ class VAE(nn.Module):
     def posterior(self, x: Tensor, label: Tensor | None = None) -> Posterior:
         """q(z|x) of images [batch, C, H, W]."""
         if isinstance(self.encoder, LadderEncoder) and isinstance(self.decoder, LadderDecoder):
-            check_label(label, 0)
-            return LadderPosterior(self.encoder, self.decoder, self.encoder(x), x.dtype)
+            check_label(label, len(self.config.classes))
+            return LadderPosterior(self.encoder, self.decoder, self.encoder(x, label), x.dtype, label)
         mu, logvar, context = self._encode(x, label)
         gaussian = DiagonalGaussian(mu, logvar)
         return gaussian if self.flow is None else FlowPosterior(gaussian, self.flow, context)
@@ -211,7 +211,7 @@ def _networks(
     pixels = PixelScale(config.pixel_mean, config.pixel_standard_deviation)
     layout = Layout(config.hidden, config.activation, config.normalization, config.residual_blocks, pixels)
     if config.network == "ladder":
-        sizes = (config.latent_dim, config.latent_groups)
+        sizes = (config.latent_dim, config.latent_groups, len(config.classes))
         return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)
     encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim + context_dim)
     decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from pipeline.export import build_files
 from pipeline.graphs import parity
@@ -26,7 +27,8 @@ from pipeline.vae.model import VAE, VAEConfig
 NAMES = ("ant", "bee", "cat")
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
 LABELS = np.arange(60) % 3
-KINDS = [("mlp", (16, 12), "standard"), ("conv", (6, 4), "per_class")]
+DIGITS = load_digits(n_class=3)
+KINDS = [("mlp", (16, 12), "standard"), ("conv", (6, 4), "per_class"), ("ladder", (16, 12), "standard")]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[2]}")
@@ -34,12 +36,13 @@ def made(request):
     network, hidden, prior = request.param
     torch.manual_seed(0)
     config = VAEConfig(
-        (1, 8, 8), network, hidden, "silu", 3, "bernoulli", "learned", 1, prior, 4, condition="label", classes=NAMES
+        (1, 8, 8), network, hidden, "silu", 3, "bernoulli", "learned", 1, prior, 4, "label", NAMES, latent_groups=3
     )
     vae = VAE(config).eval()
+    factor = 1 if network == "ladder" else 2  # doubled, three groups in a row give logits of 350
     with torch.no_grad():
         for parameter in (*vae.decoder.parameters(), *vae.prior.parameters(), vae.encoder.class_bias.weight):
-            parameter.mul_(2).add_(0.3 * torch.randn_like(parameter))
+            parameter.mul_(factor).add_(0.3 * torch.randn_like(parameter))
     metadata = Metadata("", 3, (1, 8, 8), "bernoulli", prior, "elbo", "da7a" * 16, "9a3a" * 16, "0fb6cfb", "8f14e45f")
     return vae, build_files(vae, metadata, 2, IMAGES, labels=LABELS)
 
@@ -57,6 +60,8 @@ def test_every_file_computes_what_torch_does_of_every_class(made, monkeypatch):
     images = np.moveaxis(IMAGES, 1, -1)
     errors = measure_parity(files, vae, images, labels=LABELS)
     check_parity(errors, 1e-4)
+    digits = (DIGITS.images[:60, ..., None] * 255 / 16).round().astype(np.uint8)
+    check_parity(measure_parity(files, vae, digits, labels=DIGITS.target[:60]), 1e-4)
     monkeypatch.setattr(parity, "in_turn", lambda classes, count: np.zeros(count, np.int64))
     with torch.no_grad():
         vae.decoder.class_bias.weight[2] += 1  # a fault that one class alone has is seen

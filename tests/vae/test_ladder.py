@@ -1,5 +1,7 @@
 """The hierarchical model against brute force: two binary pixels, two groups of one latent."""
 
+import dataclasses
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -126,7 +128,6 @@ def test_the_prior_is_standard_in_whitened_latents(vae):
         ({"hidden": ()}, r"model.hidden is \[\]; expected at least one layer"),
         ({"prior": "mixture"}, "model.prior is 'mixture' while model.network is 'ladder'; expected standard"),
         ({"posterior": "iaf"}, "model.posterior is 'iaf' while model.network is 'ladder'; expected diagonal"),
-        ({"condition": "label", "classes": ("a", "b")}, "model.condition is 'label' while model.network is 'ladder'"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(changes, message):
@@ -137,6 +138,21 @@ def test_what_does_not_fit_is_refused_by_name(changes, message):
 def test_a_label_is_refused(vae):
     with pytest.raises(UserError, match="label is given; expected none"):
         vae.posterior(IMAGES, torch.zeros(4, dtype=torch.int64))
+
+
+def test_of_a_conditional_ladder_prior_and_posterior_know_the_class():
+    torch.manual_seed(0)
+    vae = VAE(dataclasses.replace(CONFIG, condition="label", classes=("a", "b"))).requires_grad_(requires_grad=False)
+    x, eps = torch.rand(2, 1, 1, 2), torch.randn(2, vae.config.latent_dim)
+    a, b = torch.tensor([0, 0]), torch.tensor([0, 1])
+    of_a, of_b = vae.posterior(x, a).draw(eps), vae.posterior(x, b).draw(eps)
+    torch.testing.assert_close(of_a.z[0], of_b.z[0])
+    assert (of_a.z[1] - of_b.z[1]).abs().max() > 0.01
+    torch.testing.assert_close(vae.decode(of_b.z, b), of_b.parameters)
+    assert (vae.decode(of_b.z, a) - of_b.parameters).abs().max() > 0.01
+    torch.testing.assert_close(vae.posterior(x, b).repeat(2).draw(repeat(eps, 2)).z, repeat(of_b.z, 2))
+    with pytest.raises(UserError, match="label is missing; expected one of 2 classes"):
+        vae.posterior(x)
 
 
 def test_all_groups_are_used_after_a_few_steps():
