@@ -21,7 +21,7 @@ TINY = {
     "train": {"objective": "elbo", "binarize": "dynamic", "epochs": 2, "device": "cpu"},
     "evaluate": {"importance_samples": 5, "amortisation_images": 2},
     "health": dict.fromkeys(HealthParams.model_fields),
-    "export": {"max_parity_error": 0.001, "max_latency_ms": None},
+    "export": {"max_parity_error": 0.001, "max_latency_ms": None, "min_speedup": None},
 }
 LONGEST_QUEUE_SECONDS = 300
 pytestmark = pytest.mark.slow

@@ -96,7 +96,7 @@ def test_the_stages_train_the_paper_s_network_on_all_of_mnist(tmp_path):
     params = recipe.applied_to(BASE)
     params["prepare"]["root"] = str(MNIST.resolve())
     params["train"]["epochs"] = 1
-    params["evaluate"]["importance_samples"] = 1
+    params["evaluate"] |= {"importance_samples": 1, "amortisation_images": 0, "quality_images": 0}
     (tmp_path / "params.yaml").write_text(json.dumps(params))
     environment = os.environ | {"DVC_ROOT": str(tmp_path)}
     for stage in ("prepare prepared", "train prepared checkpoint .training", "evaluate prepared checkpoint report"):

@@ -1,13 +1,14 @@
 """A small model on 600 real digits, and its training in a process of its own that may be killed."""
 
+import importlib.util
 import math
 import multiprocessing
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from pipeline.params import load_params
 from pipeline.training import scratch as scratch_module
@@ -19,14 +20,18 @@ from pipeline.vae.model import VAE, VAEConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIG = VAEConfig((1, 8, 8), "mlp", (32,), "relu", 4, "bernoulli", "learned")
-DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:, None]
+# By their file, since to import scikit-learn takes each rank as long as to train.
+_ROWS = np.loadtxt(
+    Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=","
+)
+DIGITS = torch.from_numpy((_ROWS[:, :-1].reshape(-1, 1, 8, 8) * 255 / 16).astype("uint8"))
 PARAMS = load_params(ROOT / "params.yaml").train.model_copy(
     update={"epochs": 3, "global_batch_size": 64, "warmup_epochs": 0, "device": "cpu", "precision": "fp32"}
 )
 
 # A fork of a process in which autograd has started threads cannot train; one of the fork server can.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sklearn.datasets", "pipeline.training.fit", "pytest"])
+PROCESSES.set_forkserver_preload(["pipeline.training.fit", "pytest"])
 
 
 def make_trainer(config=CONFIG, device="cpu", **changes):
