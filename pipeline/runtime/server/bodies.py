@@ -50,16 +50,16 @@ def read_array(content: bytes, kind: str, name: str, dtype: str, others: Iterabl
     raise HTTPException(415, f"Content-Type is {kind!r:.80}; expected {expected} or {NPY}")
 
 
-def read_json_object(content: bytes) -> dict[str, Any]:
+def read_json_object(content: bytes, not_json: str = NOT_JSON) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        UserError: the bytes are not JSON, or hold something else.
+        UserError: the bytes are not JSON, which `not_json` says, or hold something else.
     """
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        raise UserError(NOT_JSON) from None
+        raise UserError(not_json) from None
     if not isinstance(body, dict):
         raise UserError(f"the body is a JSON {type(body).__name__}; expected an object")
     return body

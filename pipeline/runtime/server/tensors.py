@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.batching import Arrays
-from pipeline.runtime.server.bodies import read_json_object
+from pipeline.runtime.server.bodies import NOT_JSON, read_json_object
 from pipeline.runtime.server.formats import to_json
 from pipeline.runtime.server.graphs import Graph, Tensor, as_array
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_NOT_JSON_ALONE = f"{NOT_JSON}, and the header {HEADER_LENGTH} if binary tensors follow it"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 
 
@@ -36,7 +37,7 @@ def unpack_request(content: bytes, header_length: str | None, graph: Graph) -> I
     """
     length = _header_length(header_length, len(content))
     try:
-        body = read_json_object(content[:length])
+        body = read_json_object(content[:length], NOT_JSON if header_length else _NOT_JSON_ALONE)
         _expect(_is_text(body.get("id", "")), "id is not a string, or holds half of a surrogate pair")
         rows = _unpack_inputs(body.get("inputs"), content[length:], graph)
         return InferRequest(rows, _wanted(body, graph), body.get("id"))
@@ -99,8 +100,10 @@ def _unpack(entry: dict[str, Any], behind: bytes, tensor: Tensor) -> tuple[NDArr
     else:
         dtype = np.dtype(tensor.dtype).newbyteorder("<")
         needed = math.prod(shape) * dtype.itemsize
+        _expect(type(size) is int and size == needed, f"{name} has {size!r:.40} bytes; expected {needed}")
         _expect(
-            type(size) is int and size == needed <= len(behind), f"{name} has {size!r:.40} bytes; expected {needed}"
+            needed <= len(behind),
+            f"{name} has {len(behind)} bytes behind the JSON; expected {needed} ({HEADER_LENGTH} says where it ends)",
         )
         array, behind = np.frombuffer(behind[:needed], dtype), behind[needed:]
     _expect(array.size == math.prod(shape), f"{name} has {array.size} values; expected {list(shape)}")

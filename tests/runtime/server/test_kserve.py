@@ -106,7 +106,7 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"data": [2**63]})}, 400, "seed holds a number outside"),
         ({"inputs": rows([1], seed={"data": None})}, 400, "seed does not hold"),
         ({"inputs": rows([1], seed={"parameters": 3})}, 400, "parameters is not an object"),
-        ({"inputs": rows([1], seed={"parameters": {"binary_data_size": 8}})}, 400, "seed has 8 bytes; expected 8"),
+        ({"inputs": rows([1], seed={"parameters": {"binary_data_size": 4}})}, 400, "seed has 4 bytes; expected 8"),
         ({"inputs": rows([1]), "outputs": [{"name": "none"}]}, 400, "outputs: expected"),
         ({"inputs": rows([1]), "id": 3}, 400, "id is not a string"),
         ({"inputs": rows([1]), "id": "\ud800"}, 400, "id is not a string, or holds half of a surrogate pair"),
@@ -138,6 +138,21 @@ def test_a_header_length_that_is_none_is_refused(client, length):
     response = client.post("/v2/models/sampler/infer", content=b"{}", headers={HEADER: length.encode()})
     assert response.status_code == 400
     assert "expected 0 to 2" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("behind", "reason"),
+    [
+        (b"\x07" + bytes(7), f"the body is not JSON; expected an object, and the header {HEADER} if binary"),
+        (b"", f"seed has 0 bytes behind the JSON; expected 8 ({HEADER} says where it ends)"),
+    ],
+)
+def test_a_binary_tensor_without_the_header_that_ends_the_json_is_answered_with_its_name(client, behind, reason):
+    seed = {"data": None, "parameters": {"binary_data_size": 8}}
+    head = json.dumps({"inputs": rows([1], seed=seed)}).encode()
+    response = client.post("/v2/models/sampler/infer", content=head + behind)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(reason)
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(client):
