@@ -18,6 +18,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _NOT_JSON_ALONE = f"{NOT_JSON}, and the header {HEADER_LENGTH} if binary tensors follow it"
 DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 
+_NOT_SERVED = ("classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
+"""With these of Triton's parameters a tensor would be another, or elsewhere. What is unknown is ignored, as there."""
+
 
 @dataclass(frozen=True)
 class InferRequest:
@@ -122,16 +125,24 @@ def _row_count_and_shape(shape: Any, tensor: Tensor) -> tuple[int, ...]:
 
 def _wanted(body: dict[str, Any], graph: Graph) -> dict[str, bool]:
     names = [tensor.name for tensor in graph.outputs]
-    otherwise = _parameters(body).get("binary_data_output", False) is True
+    otherwise = _flag(body, "binary_data_output", otherwise=False)
     entries = body.get("outputs") or [{"name": name} for name in names]
     wellformed = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     _expect(wellformed and all(entry.get("name") in names for entry in entries), f"outputs: expected {names}")
-    return {entry["name"]: _parameters(entry).get("binary_data", otherwise) is True for entry in entries}
+    return {entry["name"]: _flag(entry, "binary_data", otherwise) for entry in entries}
+
+
+def _flag(entry: dict[str, Any], name: str, otherwise: bool) -> bool:
+    value = _parameters(entry).get(name, otherwise)
+    _expect(isinstance(value, bool), f"{name} is {value!r:.40}; expected true or false")
+    return bool(value)
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
     parameters = entry.get("parameters", {})
     _expect(isinstance(parameters, dict), "parameters is not an object")
+    for name in _NOT_SERVED:
+        _expect(name not in parameters, f"{name} is an extension that is not served; expected JSON or binary tensors")
     return dict(parameters)
 
 

@@ -7,6 +7,8 @@ from answers import loop_thread, noting_threads
 from pipeline.runtime.server import formats, kserve
 
 HEADER = "Inference-Header-Content-Length"
+IN_SHARED_MEMORY = {"shared_memory_region": "ours", "shared_memory_byte_size": 8}
+NOT_SERVED = "shared_memory_region is an extension that is not served; expected JSON or binary tensors"
 
 
 def tensor(name, datatype, values):
@@ -108,6 +110,15 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"parameters": 3})}, 400, "parameters is not an object"),
         ({"inputs": rows([1], seed={"parameters": {"binary_data_size": 4}})}, 400, "seed has 4 bytes; expected 8"),
         ({"inputs": rows([1]), "outputs": [{"name": "none"}]}, 400, "outputs: expected"),
+        (
+            {"inputs": rows([1]), "outputs": [{"name": "z", "parameters": {"classification": 2}}]},
+            400,
+            "classification is",
+        ),
+        ({"inputs": rows([1]), "outputs": [{"name": "z", "parameters": IN_SHARED_MEMORY}]}, 400, NOT_SERVED),
+        ({"inputs": rows([1], seed={"parameters": IN_SHARED_MEMORY})}, 400, NOT_SERVED),
+        ({"inputs": rows([1]), "outputs": [{"name": "z", "parameters": {"binary_data": 1}}]}, 400, "binary_data is 1"),
+        ({"inputs": rows([1]), "parameters": {"binary_data_output": "no"}}, 400, "binary_data_output is 'no'"),
         ({"inputs": rows([1]), "id": 3}, 400, "id is not a string"),
         ({"inputs": rows([1]), "id": "\ud800"}, 400, "id is not a string, or holds half of a surrogate pair"),
         ({"inputs": rows([1, 2], seed={"shape": [1], "data": [1]})}, 400, "differ in their number of rows"),
@@ -122,6 +133,16 @@ def test_a_request_that_does_not_fit_is_refused(client, body, status, reason):
     response = client.post("/v2/models/sampler/infer", content=json.dumps(body), headers=headers)
     assert response.status_code == status, response.text
     assert reason in response.json()["error"]
+
+
+def test_parameters_that_nobody_knows_are_ignored_as_by_triton(client):
+    hint = {"parameters": {"content_type": "np"}}
+    outputs = [{"name": "z"} | hint]
+    body = {"inputs": [entry | hint for entry in rows([1])], "outputs": outputs, "parameters": {"priority": 1}}
+    assert (
+        infer(client, "sampler", body).json()
+        == infer(client, "sampler", {"inputs": rows([1]), "outputs": outputs}).json()
+    )
 
 
 def test_large_tensors_are_read_and_written_beside_the_event_loop(client, monkeypatch):
