@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,22 @@ def as_array(values: Any, dtype: str, name: str) -> NDArray[Any]:
     except (ValueError, OverflowError):
         raise UserError(f"{name} is ragged; expected lists of equal length") from None
     wanted = np.dtype(dtype)
-    if array.dtype.kind not in ("iuf" if wanted.kind == "f" else "iu"):
+    if array.dtype.kind not in ("iuf" if wanted.kind == "f" else "iu") or _holds_booleans(values, array.ndim):
         raise UserError(f"{name} does not hold {dtype} numbers alone; expected lists of them")
     with np.errstate(over="ignore"):  # an infinity is refused by check_rows
         converted = array.astype(wanted)
     if wanted.kind != "f" and not np.array_equal(converted, array):
         raise UserError(f"{name} holds a number outside the range of {dtype}")
     return converted
+
+
+def _holds_booleans(values: Any, depth: int) -> bool:
+    """Whether lists of `depth` levels hold a boolean, which among numbers numpy takes for one of them."""
+    if not isinstance(values, list):
+        return False
+    for _ in range(depth - 1):
+        values = chain.from_iterable(values)
+    return bool in map(type, values)
 
 
 def _graph(name: str, sampler: Sampler) -> Graph:

@@ -105,6 +105,8 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"shape": "x"})}, 400, "seed has shape"),
         ({"inputs": rows([1], seed={"shape": []})}, 400, "seed has shape"),
         ({"inputs": rows([1], seed={"data": [0.5]})}, 400, "seed does not hold int64"),
+        ({"inputs": rows([True])}, 400, "seed does not hold int64 numbers alone"),
+        ({"inputs": rows([1, True])}, 400, "seed does not hold int64 numbers alone"),
         ({"inputs": rows([1], seed={"data": [2**63]})}, 400, "seed holds a number outside"),
         ({"inputs": rows([1], seed={"data": None})}, 400, "seed does not hold"),
         ({"inputs": rows([1], seed={"parameters": 3})}, 400, "parameters is not an object"),
