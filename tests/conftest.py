@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import hashlib
 import os
 import shutil
@@ -139,12 +140,22 @@ def workplace(digits, store, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def mlp(tmp_path_factory):
+def quick_export():
+    """torch lists what ONNX has for its operators anew at each export, which takes half of a small model's time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # seconds of imports, for those who export
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mlp(tmp_path_factory, quick_export):
     return export(MLP, tmp_path_factory.mktemp("mlp"))
 
 
 @pytest.fixture(scope="session")
-def conv(tmp_path_factory):
+def conv(tmp_path_factory, quick_export):
     return export(CONV, tmp_path_factory.mktemp("conv"))
 
 
@@ -154,7 +165,7 @@ def exported(request):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, quick_export):
     """A small model that was trained, if briefly, on the first 1,000 of scikit-learn's digits."""
     config = dataclasses.replace(MLP, hidden=(64,), latent_dim=8)
     return export(config, tmp_path_factory.mktemp("trained"), trained_vae(config, steps=200))
