@@ -18,7 +18,7 @@ STAGES = ("prepare", "train", "evaluate", "export")
 
 SCRATCH = {".training"}  # holds what no stage declares
 
-LEAVES = {"errors", "files"}
+LEAVES = {"errors", "files", "scans"}
 ROOMS = {
     "aggregate",
     "champion",
@@ -41,6 +41,7 @@ ROOMS = {
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "scans": set(),
     "params": LEAVES,
     "device": LEAVES,
     "compiler": set(),

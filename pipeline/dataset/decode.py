@@ -1,7 +1,8 @@
 """Image files -> pixels: many at a time, bounded in memory, in the order of their names.
 
-Files are hostile input: only four decoders are reachable, an image too large to decode safely is refused before
-its pixels are allocated, and whatever a decoder raises becomes a reason, not a traceback.
+Files are hostile input: only four decoders are reachable, an image too large to decode safely, or a JPEG of more scans
+than any camera writes, is refused before its pixels are allocated, and whatever a decoder raises becomes a reason, not
+a traceback.
 """
 
 import os
@@ -16,10 +17,12 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.dataset.chunks import Chunk, Skipped
 from pipeline.dataset.pixels import Conversion
 from pipeline.errors import UserError
+from pipeline.scans import refuse_many_scans
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 FILES_PER_CHUNK = 32
@@ -86,6 +89,8 @@ def shown(path: str) -> str:
 def _read(path: str, conversion: Conversion) -> Image.Image:
     """The decoded image, upright, in mode L or RGB."""
     with Image.open(path, formats=FORMATS) as image:
+        if isinstance(image, JpegImageFile) and image.fp is not None:
+            refuse_many_scans(image.fp)
         if conversion.image_size is not None:
             side = 2 * max(conversion.image_size)  # a JPEG may come at a fraction of its size: still twice the target
             image.draft(None, (side, side))

@@ -16,17 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.scans import refuse_many_scans
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MODES = {1: "L", 3: "RGB"}
 MOST_IMAGES_TOGETHER = 256
 MOST_BYTES_TOGETHER = 2**25
-MOST_SCANS = 100
-"""Of a progressive JPEG: libjpeg writes 10, and each costs as much time as the first, however few its bytes are."""
 
 Images = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -131,13 +129,13 @@ def load_upright(opened: "Image.Image", mode: str, size: tuple[int, int] | None 
     """What Pillow has opened, decoded, upright, opaque, in mode L or RGB, and stretched to (H, W) if given.
 
     Raises:
-        ValueError: it is a JPEG of more than MOST_SCANS scans; whatever Pillow raises of a broken file.
+        ValueError: it is a JPEG of more scans than any camera writes; whatever Pillow raises of a broken file.
     """
     from PIL import Image, ImageOps
     from PIL.JpegImagePlugin import JpegImageFile
 
-    if isinstance(opened, JpegImageFile):
-        _refuse_many_scans(opened)
+    if isinstance(opened, JpegImageFile) and opened.fp is not None:
+        refuse_many_scans(opened.fp)
     if size is not None:
         side = 2 * max(size)  # a JPEG may come at a fraction of its size: still twice the target
         opened.draft(None, (side, side))
@@ -162,18 +160,6 @@ def _another_size(file: str, found: tuple[int, int], expected: tuple[int, int]) 
         f"{shown(file)}: is {found[1]}x{found[0]} (height x width); "
         f"expected {expected[0]}x{expected[1]}, which the model takes (--resize stretches images to it)"
     )
-
-
-def _refuse_many_scans(opened: "JpegImageFile") -> None:
-    file = opened.fp
-    if file is None:
-        return
-    start = file.tell()
-    file.seek(0)
-    scans = file.read().count(b"\xff\xda")  # within a scan's own data no other byte than 0 follows ff, or a restart
-    file.seek(start)
-    if scans > MOST_SCANS:
-        raise ValueError(f"a JPEG of {scans} scans, expected at most {MOST_SCANS}")
 
 
 def _files_below(folder: Path) -> list[str]:

@@ -1,9 +1,11 @@
+import re
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from answers import many_scans
+from PIL import Image, JpegImagePlugin
 
 from pipeline.dataset import decode as decode_module
 from pipeline.dataset.decode import ImageFile, decode, decode_files
@@ -235,3 +237,15 @@ def test_grey_among_colour_needs_color(tmp_path):
         list(decode_files(listed(tmp_path), AS_FOUND, "stop"))
     (chunk,) = decode_files(listed(tmp_path), Conversion("grey", None), "stop")
     assert chunk.images.shape == (2, 1, 10, 6)
+
+
+@pytest.mark.parametrize("conversion", [AS_FOUND, Conversion("grey", (4, 4))])
+def test_a_jpeg_of_more_scans_than_any_camera_writes_is_refused_before_it_is_decoded(tmp_path, monkeypatch, conversion):
+    path = tmp_path / "slow.jpg"
+    path.write_bytes(many_scans(100))
+    assert decode(str(path), conversion).shape[0] == 1
+    path.write_bytes(many_scans(101))
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", None)
+    reason = re.escape(f"{path}: cannot be decoded (a JPEG of 101 scans, expected at most 100); expected an image")
+    with pytest.raises(UserError, match=reason):
+        list(decode_files([ImageFile(str(path), None, ("train",))], conversion, "stop"))
