@@ -16,6 +16,7 @@ from pipeline.runtime.server.body import LimitBody
 from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
 from pipeline.runtime.server.guards import Guard, error_response
+from pipeline.runtime.server.head import AnswerHead
 from pipeline.runtime.server.kserve import build_kserve_routes
 from pipeline.runtime.server.metrics import MeasureRequests, Metrics
 from pipeline.runtime.server.page import build_page_routes
@@ -40,7 +41,7 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
         service.close()
 
     # The interactive pages of FastAPI load their scripts from another host, so there are none.
-    app = FastAPI(title="vae serve", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="vae serve", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = service
     app.include_router(build_drawing_routes(service))
     app.include_router(build_reading_routes(service))
@@ -53,6 +54,7 @@ def create_app(sampler: Sampler, settings: Settings | None = None) -> FastAPI:
     app.add_middleware(LimitBody, settings=settings)  # the last one added is the first to see a request
     app.add_middleware(Guard, service=service)
     app.add_middleware(MeasureRequests, metrics=service.metrics)
+    app.add_middleware(AnswerHead)
     return app
 
 
@@ -61,14 +63,18 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
     if refused.status_code == 400 and refused.__cause__ is not None:  # FastAPI's word for what json cannot follow
         return error_response(422, NOT_JSON)
     headers = dict(refused.headers or {})
-    if refused.status_code == 405:  # it names the methods of the path's first route alone
-        headers |= _allowed(request)
+    if refused.status_code == 404 and "route" not in request.scope:
+        return error_response(404, f"{request.scope['path']!r:.80} is no path; expected one that /openapi.json lists")
+    if refused.status_code == 405:
+        headers["Allow"] = _allowed(request, headers.get("Allow", ""))
     return error_response(refused.status_code, str(refused.detail), headers)
 
 
-def _allowed(request: Request) -> dict[str, str]:
-    methods = request.app.openapi()["paths"].get(request.url.path)
-    return {"Allow": ", ".join(sorted(map(str.upper, methods)))} if methods else {}
+def _allowed(request: Request, of_first_route: str) -> str:
+    """All methods of the path; the error names those of its first route alone."""
+    described = request.app.openapi()["paths"].get(request.url.path)
+    methods = {name.upper() for name in described or of_first_route.split(", ")}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 async def _mistaken(_: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,12 @@ def test_a_path_that_climbs_finds_nothing(client, path):
     assert client.get(path).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/health/", "/v2/", "/sample/", "/nothing"])
+def test_a_path_that_is_none_is_answered_with_one_line_and_no_redirect(client, path):
+    response = client.get(path, follow_redirects=False)
+    refused(response, 404, f"'{path}' is no path; expected one that /openapi.json lists")
+
+
 def test_another_method_is_refused(client):
     refused(client.delete("/sample"), 405, "Method Not Allowed")
 

@@ -45,6 +45,6 @@ def test_every_error_that_a_route_may_answer_is_described_in_its_own_form(client
 
 
 def test_another_method_is_told_all_that_the_path_takes(client):
-    assert client.delete("/sample").headers["allow"] == "GET, POST"
+    assert client.delete("/sample").headers["allow"] == "GET, HEAD, POST"
     assert client.get("/decode").headers["allow"] == "POST"
-    assert client.post("/v2/models/sampler").headers["allow"] == "GET"
+    assert client.post("/v2/models/sampler").headers["allow"] == "GET, HEAD"
