@@ -35,6 +35,13 @@ def test_the_card_says_what_the_files_take_where_they_came_from_and_what_was_mea
     assert "An empty one" not in text
 
 
+def test_the_card_claims_no_more_than_is_in_the_folder_and_was_measured(mlp):
+    text = card(mlp)
+    assert "`triton/` holds the float32 ones once more" in text
+    assert "on a GPU it was not measured" in text
+    assert "runtime and device" not in text
+
+
 def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):
     assert "samples need not look like data" in card(mlp, objective="autoencoder")
     assert "need not look like data" not in card(mlp)
