@@ -9,6 +9,8 @@ import tritonclient.http as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+SEED_LIMIT = 2**63
+
 
 def infer(client: triton.InferenceServerClient, model: str, **rows: np.ndarray) -> dict[str, np.ndarray]:
     """Run sampler, decoder, encoder or scorer on n rows; each array, in and out, has them as its first dimension."""
@@ -48,13 +50,18 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The command line, each value within what a model takes: Triton itself computes with any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("server", help="HOST:PORT")
     parser.add_argument("out", help="the PNG to write")
     parser.add_argument("--seed", type=int, default=0, help="0 to 2^63 - 1")
     parser.add_argument("--count", type=int, default=8, help="images")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 0 <= arguments.seed < SEED_LIMIT:
+        parser.error(f"--seed is {arguments.seed}; expected 0 to {SEED_LIMIT - 1}")
+    if arguments.count < 1:
+        parser.error(f"--count is {arguments.count}; expected at least 1")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -208,6 +208,20 @@ def test_the_client_says_in_one_line_what_a_server_lacks_or_that_there_is_none(m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (("--count", "-1"), "--count is -1; expected at least 1"),
+        (("--count", "0"), "--count is 0; expected at least 1"),
+        (("--seed", "-1"), "--seed is -1; expected 0 to 9223372036854775807"),
+        (("--seed", str(2**63)), "--seed is 9223372036854775808; expected 0 to 9223372036854775807"),
+    ],
+)
+def test_the_client_refuses_a_seed_or_a_count_that_is_none(triton_environment, tmp_path, wrong, expected):
+    ended = run_client(triton_environment, "127.0.0.1:1", tmp_path / "strip.png", *wrong)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, f"client.py: error: {expected}")
+
+
 def run_client(python, *arguments, **environment):
     command = [python, "-I", CLIENT, *arguments]
     return subprocess.run(
