@@ -30,6 +30,7 @@ from pipeline.commands.serve import serve
 from pipeline.errors import run_stage
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
     from rich.table import Table
 
     from pipeline.runtime.metadata import Metadata
@@ -108,7 +109,11 @@ def info(
     if not path.is_dir():
         verdict = f"sha256 {hashlib.sha256(files[str(path)]).hexdigest()}"
     console = Console(highlight=False)
-    tables = [_named(_origin(origin)), _files(described, files), *([_named(variants)] if variants else [])]
+    tables = [
+        _named(_origin(origin) | _meanings(sessions)),
+        _files(described, files),
+        *([_named(variants)] if variants else []),
+    ]
     for part in (Text(str(path), style="bold"), *tables):
         console.print(part)
         console.print()
@@ -135,12 +140,28 @@ def _folders(paths: list[str]) -> str:
     return " and ".join(sorted({f"{path.split('/')[0]}/" for path in paths}))
 
 
-def _origin(metadata: "Metadata") -> Mapping[str, str]:
+def _origin(metadata: "Metadata") -> dict[str, str]:
     """Every entry; of the list of each dimension's KL, what a line tells."""
     from pipeline.runtime.describe import kl_as_text
 
     kl = {} if metadata.latent_kl is None else {"latent_kl": kl_as_text(metadata.latent_kl)}
     return {**metadata.to_strings(), **kl}
+
+
+def _meanings(sessions: Mapping[str, "InferenceSession"]) -> dict[str, str]:
+    """What the values of `label` and the scores mean, where files take or give any."""
+    from pipeline.runtime.describe import labels_as_text, scores_as_text
+    from pipeline.runtime.labels import read_labels
+    from pipeline.runtime.scores import ScoreScale
+
+    found = {}
+    for name, session in sessions.items():
+        if labels := read_labels(session, name):
+            found["labels"] = labels_as_text(labels)
+        strings = session.get_modelmeta().custom_metadata_map
+        if "score_quantiles" in strings:
+            found["scores"] = scores_as_text(ScoreScale.from_strings(strings, name))
+    return found
 
 
 def _named(entries: Mapping[str, str]) -> "Table":

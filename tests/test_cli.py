@@ -182,6 +182,22 @@ def test_a_variant_is_drawn_from_where_it_is_asked_for(mlp, tmp_path, capsys):
     assert "lists no sampler.fp16.onnx" in err
 
 
+def test_info_names_the_classes_of_a_conditional_model(mlp, tmp_path, capsys):
+    write_model(tmp_path, mlp.metadata, ["night", "dusk", "day"])
+    code, out, err = vae(capsys, "info", tmp_path)
+    assert (code, err) == (0, "")
+    assert re.search(r"^labels +0 night, 1 dusk, 2 day *$", out, re.MULTILINE)
+
+
+def test_info_says_how_the_scores_of_the_validation_images_lie(mlp, capsys):
+    scale = Sampler(mlp.folder, "cpu").score_scale
+    for path in (mlp.folder, mlp.folder / "scorer.onnx"):
+        said = " ".join(vae(capsys, "info", path)[1].split())
+        assert f" {scale.scores[5]:.1f} at 50 %, " in said
+        assert f" {scale.scores[-1]:.1f} at 100 % of the validation images (nats, 4 samples of z) " in said
+    assert "validation images" not in vae(capsys, "info", mlp.folder / "decoder.onnx")[1]
+
+
 def test_info_on_a_file_shows_its_sha256(mlp, capsys):
     code, out, _ = vae(capsys, "info", mlp.folder / "encoder.onnx")
     assert code == 0

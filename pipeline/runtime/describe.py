@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.runtime.scores import ScoreScale
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
@@ -24,6 +26,20 @@ def kl_as_text(latent_kl: Sequence[float]) -> str:
     """`26.22 nats, 11 of 12 dimensions >= 0.01`: what a list of each dimension's KL comes to."""
     active = sum(kl >= ACTIVE_NATS for kl in latent_kl)
     return f"{sum(latent_kl):.4g} nats, {active} of {len(latent_kl)} dimensions >= {ACTIVE_NATS}"
+
+
+def labels_as_text(labels: Sequence[str]) -> str:
+    """`0 ant, 1 bee`: which value of a graph's input `label` is which class."""
+    names = (name if name.isprintable() else ascii(name) for name in labels)
+    return ", ".join(f"{index} {name}" for index, name in enumerate(names))
+
+
+def scores_as_text(scale: ScoreScale) -> str:
+    """The quantiles of the validation scores, and over how many samples of z each score was averaged."""
+    quantiles = ", ".join(
+        f"{score:.1f} at {100 * level:g} %" for level, score in zip(scale.levels, scale.scores, strict=True)
+    )
+    return f"{quantiles} of the validation images (nats, {scale.samples} samples of z)"
 
 
 def _tensors(nodes: Any) -> list[dict[str, Any]]:
