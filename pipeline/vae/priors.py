@@ -139,11 +139,7 @@ class MixturePrior(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) in nats; [batch, latent_dim] -> [batch]."""
-        mixture = self.mixture()
-        if torch.is_autocast_enabled(z.device.type):  # densities want all digits of their products
-            with torch.autocast(z.device.type, enabled=False):
-                return mixture_log_prob(z, mixture)
-        return mixture_log_prob(z, mixture)
+        return mixture_log_prob(z, self.mixture())
 
     def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """KL of q to the Gaussian with p's mean and variance in each dimension, in nats, [batch, latent_dim]."""
@@ -254,13 +250,16 @@ def _kl_to_gaussian(mu: Tensor, logvar: Tensor, mean: Tensor, variance: Tensor) 
 def mixture_log_prob(z: Tensor, mixture: Mixture) -> Tensor:
     """log of the mixture's density in nats; [batch, latent_dim] -> [batch].
 
-    The squares are expanded into matrix products, so that memory grows with batch * K alone.
+    The squares are expanded into matrix products, so that memory grows with batch * K alone, and these are of float64:
+    near a narrow component z^2 - 2 z mu + mu^2 is a small difference of large terms.
     """
-    log_weights, mu, logvar = mixture
-    precision = torch.exp(-logvar)
-    squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)  # (batch, K)
+    log_weights, mu, logvar = (value.double() for value in mixture)
+    precision, wide = torch.exp(-logvar), z.double()
+    squares = (
+        (mu.square() * precision).sum(1) + wide.square() @ precision.T - 2 * wide @ (mu * precision).T
+    )  # (batch, K)
     constants = log_weights - 0.5 * (LOG_2PI + logvar).sum(1)
-    return (constants - 0.5 * squares).logsumexp(1)
+    return (constants - 0.5 * squares).to(z.dtype).logsumexp(1)
 
 
 def make_prior(

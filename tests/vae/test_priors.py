@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples
 from pipeline.vae.flows import FlowSize
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import PRIORS, FixedMixture, FlowPrior, LearnedMixture, StandardNormal, VampPrior, make_prior
+from pipeline.vae.priors import (
+    PRIORS,
+    FixedMixture,
+    FlowPrior,
+    LearnedMixture,
+    Mixture,
+    StandardNormal,
+    VampPrior,
+    make_prior,
+    mixture_log_prob,
+)
 
 SIZES = (1, 4, 4)
 FLOW = FlowSize(4, (8, 8))
@@ -148,6 +159,17 @@ def test_under_autocast_the_density_keeps_its_digits(mixture):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = prior.log_prob(z)
     torch.testing.assert_close(rounded, prior.log_prob(z))
+
+
+@torch.no_grad()
+def test_in_float32_the_density_of_narrow_components_keeps_its_digits():
+    """At sigma 0.02 the terms of a square are thousands, and their difference is a few nats."""
+    sigma, count, latent_dim = 0.02, 500, 40
+    logvar = torch.full((count, latent_dim), 2 * math.log(sigma))
+    mixture = Mixture(torch.full((count,), -math.log(count)), noise(count, latent_dim).float(), logvar)
+    z = mixture.mu + sigma * noise(count, latent_dim, seed=1).float()
+    exact = reference(FixedMixture(Mixture(*(value.double() for value in mixture)))).log_prob(z.double())
+    torch.testing.assert_close(mixture_log_prob(z, mixture).double(), exact, rtol=0, atol=5e-5)
 
 
 @torch.no_grad()
