@@ -1,13 +1,20 @@
-"""What is told of a conditional model: its z is drawn beside a class."""
+"""What is told of a model as a density, against what can be reckoned by hand."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from linear import LATENTS, conditional_linear_vae, images, split
+from linear import LATENTS, SIGMA, conditional_linear_vae, images, linear_vae, split
+from scipy.stats import norm
 
 from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl
-from pipeline.metrics.report import information_metrics
+from pipeline.metrics.likelihood import Estimates, estimate
+from pipeline.metrics.report import information_metrics, train_test_gap
+from pipeline.params import load_params
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate
 
 
 def test_the_prior_of_all_classes_is_held_against_the_codes_of_each():
@@ -19,3 +26,32 @@ def test_the_prior_of_all_classes_is_held_against_the_codes_of_each():
     found = information_metrics(vae, test, train, 1.0, 0)
     together = fitted_marginal_kl(draw_codes(vae, train, 5), draw_codes(vae, test, 0), 0).mean().item()
     assert found["test/marginal_kl_fitted"] - together == pytest.approx(math.log(3), abs=0.1)
+
+
+def test_the_gap_is_that_of_two_elbos_with_the_standard_error_of_their_difference():
+    """Ten z for each training image, and the closed form of the KL, as scipy and numpy reckon it."""
+    vae, decoded = linear_vae(), []
+    vae.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
+    train = split(vae, images(4))
+    of_test = torch.tensor([-3.0, -4.5, -2.0], dtype=torch.float64)
+    nothing = torch.zeros(3)
+    test = Estimates(of_test, nothing, nothing, nothing, nothing, nothing[:, None])
+    found = train_test_gap(vae, test, train, PARAMS)
+
+    z = torch.cat(decoded).view(4, 10, LATENTS).numpy()
+    weight, bias = (value.detach().numpy() for value in (vae.decoder[0].weight, vae.decoder[0].bias))
+    recon = norm.logpdf(train.pixels.flatten(1).numpy()[:, None], z @ weight.T + bias, SIGMA).sum(2).mean(1)
+    mu, logvar = train.mu.numpy(), train.logvar.numpy()
+    elbo = recon - 0.5 * (mu**2 + np.exp(logvar) - logvar - 1).sum(1)
+    assert found["test/train_test_gap"] == pytest.approx(elbo.mean() - (-9.5 / 3))
+    of_train = elbo.var(ddof=1) / 4
+    assert found["test/train_test_gap_stderr"] == pytest.approx(math.sqrt(of_train + 19 / 12 / 3))
+
+
+def test_the_noise_of_training_images_is_not_that_of_test_images():
+    vae, decoded = linear_vae(), []
+    vae.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
+    given = split(vae, images(4))
+    test = estimate(vae, given, 10, PARAMS.seed, PARAMS.batch_log_weights)
+    train_test_gap(vae, test, given, PARAMS)
+    assert (decoded[0] - decoded[1]).abs().min() > 1e-6
