@@ -55,11 +55,13 @@ def draw_codes(model: VAE, given: Encoded, seed: int) -> Codes:
 def mutual_information(codes: Codes, mu: Tensor, logvar: Tensor) -> Tensor:
     """log q(z|x) - log (1/N) sum_j q(z|x_j) of each code, [n], in nats: its mean is at most I(x; z), and at most log N.
 
-    `mu` and `logvar` are those of the codes' own posteriors, diagonal Gaussians, each [n, latent_dim].
+    `mu` and `logvar` are those of the codes' own posteriors, diagonal Gaussians, each [n, latent_dim]. The result is
+    float64: in float32 log N itself may be rounded up.
     """
-    shares = torch.full_like(codes.log_q, -math.log(len(codes.z)))
-    q = Mixture(shares, mu, logvar)
-    return codes.log_q - torch.cat([mixture_log_prob(z, q) for z in torch.split(codes.z, _TOGETHER)])
+    most = math.log(len(codes.z))
+    q = Mixture(torch.full_like(codes.log_q, -most), mu, logvar)
+    log_aggregate = torch.cat([mixture_log_prob(z, q) for z in torch.split(codes.z, _TOGETHER)])
+    return (codes.log_q.double() - log_aggregate).clamp_max(most)  # only rounding goes beyond: its own q is one of N
 
 
 def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tensor:

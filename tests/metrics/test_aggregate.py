@@ -63,11 +63,20 @@ def test_mutual_information_never_exceeds_the_logarithm_of_the_number_of_images(
     assert mutual_information(codes, mu, logvar).mean().item() == pytest.approx(math.log(50))
 
 
+@pytest.mark.parametrize("count", range(50, 60))
+def test_not_by_rounding_either(count):
+    mu, logvar = 10 * noise(count, 12).float(), noise(count, 12, seed=2).float() - 6
+    z = mu + torch.exp(0.5 * logvar) * noise(count, 12, seed=3).float()
+    found = mutual_information(Codes(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
+    assert (found <= math.log(count)).all()
+    assert found.mean().item() == pytest.approx(math.log(count), abs=1e-5)
+
+
 def test_a_posterior_that_ignores_the_image_carries_no_information():
     mu, logvar = torch.zeros(50, 2), torch.zeros(50, 2)
     z = noise(50, 2).float()
     found = mutual_information(Codes(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
-    torch.testing.assert_close(found, torch.zeros(50), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-5)
 
 
 def test_the_fit_finds_how_far_a_normal_is_from_the_prior():
