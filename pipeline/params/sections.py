@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda"]
 Positive = Annotated[int, Field(ge=1, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
 Units = Annotated[int, Field(ge=1, le=2**16)]
 ImageSide = Annotated[int, Field(ge=1, le=16384)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -130,13 +131,13 @@ class TrainParams(Section):
     (Hinton et al. 1995). `autoencoder`: no noise and no KL, to see what the variational part changes."""
     importance_samples: Annotated[int, Field(ge=1, le=1000)]
     """k of iwae and dreg; each costs as much as an image more in the batch."""
-    free_bits: Annotated[float, Field(ge=0)]
+    free_bits: Annotated[float, Field(ge=0, le=1000)]
     """Of elbo: nats that each latent dimension may carry, on average over the batch, without being pushed to less."""
     sampled_kl: bool
     """Of elbo: the KL is log q - log p of the z that recon is taken at, also where it has a closed form."""
     beta: Annotated[float, Field(ge=0, le=1e6)]
     """Weight of the KL in the objective, or of tc's total correlation. What is reported always has beta = 1."""
-    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: Count
     """Epochs over which beta rises linearly from 0."""
     binarize: Literal["none", "static", "dynamic"]
     """Pixels as they are; drawn once as 0 or 1 with the grey value as probability; or drawn at every step."""
@@ -144,7 +145,7 @@ class TrainParams(Section):
     """Passes over the training split, at most: see early_stopping_epochs."""
     global_batch_size: Positive
     """Images per gradient step, over all devices together."""
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=1e9)]
     """Adam's step size, at the first step."""
     schedule: Literal["constant", "cosine"]
     """The learning rate over the run; `cosine` falls to 0 at the last step."""
@@ -182,17 +183,17 @@ class EvaluateParams(Section):
     """K of the importance-weighted bound."""
     batch_log_weights: Positive
     """How many log-weights are held at once; bounds the memory, does not change the result."""
-    amortisation_images: Annotated[int, Field(ge=0)]
+    amortisation_images: Count
     """Test images for which the best Gaussian q is looked for, to see what the encoder loses; 0 leaves it out."""
-    ais_images: Annotated[int, Field(ge=0)]
+    ais_images: Count
     """Test images whose likelihood is estimated by annealed importance sampling too; 0 leaves it out."""
-    ais_steps: Positive
+    ais_steps: Annotated[int, Field(ge=1, le=10**6)]
     """Densities through which a chain passes from the prior to the posterior; each costs ten passes, there and back."""
-    ais_chains: Positive
+    ais_chains: Annotated[int, Field(ge=1, le=10**6)]
     """Chains for each of those images."""
     ais_schedule: Literal["linear", "sigmoid"]
     """How these densities follow one another: in equal steps, or in small ones at both ends."""
-    quality_images: Annotated[int, Field(ge=0)]
+    quality_images: Count
     """How many test images, at most, as many samples are held against: KID, FID, precision, recall, density, coverage,
     memorisation. 0 judges no samples."""
     inception_weights: Annotated[str, Field(min_length=1)] | None
