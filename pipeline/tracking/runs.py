@@ -36,9 +36,7 @@ def join_run(before: Sequence[Record], record: Record) -> Record:
     """
     client = connect()
     with store_errors(), alone_with_store("rows"):
-        run_id = _run_to_join(client, before, record)
-        log_params(client, run_id, record.params)
-    return dataclasses.replace(record, run_id=run_id)
+        return _join(client, before, record)
 
 
 def log_record(record: Record) -> None:
@@ -55,11 +53,16 @@ def log_record(record: Record) -> None:
 def log_stage(before: Sequence[Record], record: Record) -> Record:
     """Join the run as `join_run` does and put the finished stage into it; its record, with the run's id.
 
+    No other process joins a run meanwhile: of two that end with the same params at once, the second finds the stage
+    finished, and opens a row of its own.
+
     Raises:
         UserError: the store refuses it.
     """
-    joined = join_run(before, record)
-    log_record(joined)
+    client = connect()
+    with store_errors(), alone_with_store("rows"):
+        joined = _join(client, before, record)
+        lay(client, joined.run_id, joined)
     return joined
 
 
@@ -138,6 +141,12 @@ def as_metrics(rows: Sequence[Metrics]) -> list[Metric]:
         for name, value in row.items()
         if name != "epoch"
     ]
+
+
+def _join(client: MlflowClient, before: Sequence[Record], record: Record) -> Record:
+    run_id = _run_to_join(client, before, record)
+    log_params(client, run_id, record.params)
+    return dataclasses.replace(record, run_id=run_id)
 
 
 def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record) -> str:

@@ -1,8 +1,10 @@
 import dataclasses
+import threading
 
 import pytest
 
 from pipeline.record import Record
+from pipeline.tracking import runs
 from pipeline.tracking.runs import join_run, log_stage
 
 
@@ -57,6 +59,32 @@ def test_two_settings_that_join_the_same_training_at_once_share_no_row(store, tr
     assert first.run_id == third.run_id == trained.run_id
     assert second.run_id != first.run_id
     assert store.get_run(second.run_id).data.tags["continues"] == trained.run_id
+
+
+def test_one_setting_that_is_measured_twice_at_once_shares_no_row(store, trained, monkeypatch, curve):
+    """The second begins to join while the first one writes; it waits, and finds the stage finished."""
+    lay, joined, first_writes, second_writes = runs.lay, {}, threading.Event(), threading.Event()
+
+    def work(name):
+        joined[name] = log_stage([trained], evaluation(0))
+
+    def slow(client, run_id, record):
+        if threading.current_thread() is threading.main_thread():
+            first_writes.set()
+            second_writes.wait(2)  # for nothing, where it may not join yet
+        else:
+            second_writes.set()
+        lay(client, run_id, record)
+
+    monkeypatch.setattr(runs, "lay", slow)
+    second = threading.Thread(target=lambda: first_writes.wait(60) and work("second"))
+    second.start()
+    work("first")
+    second.join()
+    assert joined["first"].run_id == trained.run_id
+    assert store.get_run(joined["second"].run_id).data.tags["continues"] == trained.run_id
+    for record in joined.values():
+        assert curve(record.run_id, "test/elbo") == [(0, -25.0)]
 
 
 def test_the_last_stage_follows_the_one_before_it(store, trained, rows):
