@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.paper.__main__ import CODE
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "pipeline"
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
@@ -229,6 +231,36 @@ def test_a_superfluous_dep_is_noticed():
 def test_a_changed_server_never_retrains_and_a_changed_density_always_does():
     assert not any("runtime" in dep for dep in DVC["stages"]["train"]["deps"])
     assert "pipeline.vae.densities" in reached_from("pipeline.train")
+
+
+def faults_of_paper_code(patterns):
+    """What the training of a paper's run reaches beyond CODE, and the patterns of CODE that it does not reach.
+
+    Left out are docstrings alone, and what reads and checks recipes: the answers stand in a run's name themselves.
+    """
+    asked = {"errors", "files", "params", "sweep"}
+    reached = {
+        MODULES[name].relative_to(ROOT / PACKAGE)
+        for name in reached_from(f"{PACKAGE}.paper.training") - {f"{PACKAGE}.paper.plan"}
+        if room_of(name) not in asked and len(ast.parse(MODULES[name].read_text()).body) > 1
+    }
+    covered = {
+        pattern: {file.relative_to(ROOT / PACKAGE) for file in (ROOT / PACKAGE).glob(pattern)} for pattern in patterns
+    }
+    return {
+        "missing": sorted(map(str, reached.difference(*covered.values()))),
+        "superfluous": sorted(pattern for pattern, files in covered.items() if not files & reached),
+    }
+
+
+def test_the_code_in_the_name_of_a_paper_s_run_is_what_its_training_reaches():
+    assert faults_of_paper_code(CODE) == {"missing": [], "superfluous": []}
+
+
+@pytest.mark.parametrize("pattern", CODE)
+def test_code_that_is_missing_there_is_noticed(pattern):
+    assert faults_of_paper_code([other for other in CODE if other != pattern])["missing"]
+    assert faults_of_paper_code([*CODE, "runtime/*.py"])["superfluous"] == ["runtime/*.py"]
 
 
 def test_the_stages_are_those_of_dvc_yaml():

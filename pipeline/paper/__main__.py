@@ -34,7 +34,17 @@ from pipeline.params import PARAMS_FILE, Params, read_yaml
 
 CURVE = "curve.csv"
 PACKAGE = Path(__file__).parents[1]
-CODE = ("paper/training.py", "training/*.py", "vae/**/*.py", "dataset/*.py", "metrics/likelihood.py")
+CODE = (
+    "paper/training.py",
+    "training/*.py",
+    "vae/**/*.py",
+    "dataset/*.py",
+    "metrics/likelihood.py",
+    "checkpoint.py",
+    "compiler.py",
+    "device.py",
+)
+"""What shapes a run, held by tests/test_architecture.py to be all that its training reaches."""
 
 
 def prepared(params: Params, folder: Path) -> PreparedData:
