@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 from pipeline.params import read_yaml
+from pipeline.recipe import MEASURED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -46,6 +48,14 @@ def assert_in_order_over_the_same_samples(found):
     assert found["test/elbo"] < -found["test/nll_iw5"]
 
 
+def assert_recipes_are_held_to_what_is_measured(found, *lacking):
+    """And to all of it that says how good a model is; `lacking` are parts of the names that this one has not."""
+    of_test = {name for name in MEASURED if name.startswith("test/")}
+    assert {name for name in of_test - found.keys() if not any(part in name for part in lacking)} == set()
+    beside = r"_stderr$|/yardstick_|/nll_iw\d+$|_nce$|_ceiling$|/classifier_accuracy$|_test_copies$"
+    assert [name for name in found.keys() - of_test if not re.search(beside, name)] == []
+
+
 def assert_nothing_was_written(workplace, expected):
     with pytest.raises(UserError, match=expected) as error:
         workplace.evaluate()
@@ -70,7 +80,7 @@ def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace)
         "train__learning_rate": 0.01,
     }
     workplace.train(**changes)
-    folder = workplace.evaluate(**changes, evaluate__importance_samples=200)
+    folder = workplace.evaluate(**changes, evaluate__importance_samples=200, evaluate__amortisation_images=4)
     found = metrics(folder)
     assert found["test/sample_label_accuracy"] > 0.3  # by chance: 0.11
     assert found["test/elbo"] < -found["test/nll_iw200"]
@@ -79,6 +89,7 @@ def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace)
     assert "prior_hole" in read_json(folder / "health.json")["checks"]
     assert "test/mutual_information_nce" not in found
     assert "samples" in figures(folder)
+    assert_recipes_are_held_to_what_is_measured(found, "random_conv")
 
 
 def test_metrics_carry_their_protocol_in_their_names(trained):
@@ -103,6 +114,9 @@ def test_metrics_carry_their_protocol_in_their_names(trained):
         "test/failed_checks",
         *OF_SAMPLES,
     }
+    assert_recipes_are_held_to_what_is_measured(
+        metrics(folder), "classifier", "amortisation_gap", "probe_accuracy", "sample_label_accuracy"
+    )
     written = ["aggregate.safetensors", "figures", "health.json", "latents.csv", "metrics.json", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == written
 

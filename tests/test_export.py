@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
 from pipeline.graphs.modules import DecoderAndParameters
 from pipeline.health import Check, verdict
+from pipeline.recipe import MEASURED
 from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
@@ -146,6 +147,8 @@ def test_the_scorer_is_measured_as_a_detector(stage, tmp_path):
     export.main()
     metrics = read_json(tmp_path / "reports" / "export" / "metrics.json")
     assert {"export/auroc_defects", "export/auroc_defects_error_map", "export/defects_located"} < metrics.keys()
+    of_export = {name for name in MEASURED if name.startswith("export/")}
+    assert of_export - metrics.keys() == {"export/auroc_held_out"}
     assert "export/auroc_held_out" not in metrics
     assert "held-out labels" not in (tmp_path / "models" / "export" / "card.md").read_text()
 

@@ -101,9 +101,13 @@ def test_a_recipe_runs_beside_the_workspace_and_is_held_to_its_target(repository
     before = (repository.folder / "params.yaml").read_text()
     printed = repository.run("python", "-m", "pipeline.recipe", "tiny.yaml", "train.epochs=1")
     assert re.search(r"recipe tiny: target reached, test/elbo -\d+\.\d\d", printed)
+    *_, last = printed.splitlines()
     assert (repository.folder / "params.yaml").read_text() == before
     [row] = [row for row in repository.rows() if row.info.run_name == "tiny"]
     assert (row.data.params["model.latent_dim"], row.data.params["train.epochs"]) == ("4", "1")
+    assert re.search(r"^\| \[tiny\]\(.*\) \| .* \| test/elbo ≥ -1e\+06 \| −\d+\.\d\d \| \d+\.\d\d ± ", last)
+    assert re.search(r" of 4 \| 1 epochs in .* minutes at .* images a second \| ", last)
+    assert last.endswith(f" | {row.data.tags['git_revision'][:7]}, {row.data.tags['params_hash'][:8]} |")
 
 
 def test_a_sweep_goes_on_with_what_is_lacking_and_draws_all_of_it(repository):

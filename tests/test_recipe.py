@@ -1,8 +1,10 @@
+import dataclasses
 import importlib
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 from cifar import put_cifar
 from sklearn.datasets import load_sample_images
 
+from pipeline import results_row
 from pipeline.errors import UserError
 from pipeline.params import read_yaml
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.results_row import as_table_row
 from pipeline.runtime import Sampler
+from pipeline.tracking.rows import Epoch, Row
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -86,6 +91,51 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
         load_recipe(write(tmp_path, text), BASE)
     assert str(caught.value).startswith(str(tmp_path / "recipe.yaml"))
     assert "\n" not in str(caught.value)
+
+
+ROW = Row(
+    "8f14e45f",
+    "small",
+    "finished",
+    datetime(2026, 1, 1, 12, 0, tzinfo=UTC),
+    {
+        "prepare.source": "mnist-5k",
+        "train.binarize": "dynamic",
+        "model.latent_dim": "12",
+        "evaluate.importance_samples": "500",
+    },
+    {"test/elbo": -106.014, "test/nll_iw500": 101.706, "test/nll_iw500_stderr": 1.254, "test/active_units": 11.0},
+    {"git_revision": "0fb6cfb123", "params_hash": "9a3a" * 16},
+)
+
+
+def test_a_run_is_told_as_a_row_of_the_table():
+    epochs = [Epoch(speed, ROW.started + timedelta(minutes=end)) for speed, end in ((900, 1), (1100, 2), (1000, 2.5))]
+    assert as_table_row("small", "test/elbo ≥ -110", ROW, epochs) == (
+        "| [small](../recipes/small.yaml) | mnist-5k, binarisation: dynamic | test/elbo ≥ -110 | −106.01 "
+        "| 101.71 ± 1.25 (K = 500) | 11 of 12 | 3 epochs in 2.5 minutes at 1,000 images a second | 0fb6cfb, 9a3a9a3a |"
+    )
+
+
+def test_what_a_run_has_not_is_left_open_in_its_row():
+    row = as_table_row("small", "", dataclasses.replace(ROW, metrics={"test/active_units": 2.0}, tags={}), [])
+    assert row.endswith("| – | – (K = 500) | 2 of 12 | unknown | unknown, unknown |")
+
+
+def test_the_row_is_that_of_the_newest_run_of_the_recipe_s_name(monkeypatch):
+    other, older = dataclasses.replace(ROW, name="big"), dataclasses.replace(ROW, run_id="older")
+    monkeypatch.setattr(results_row, "read_rows", lambda: [other, ROW, older])
+    asked = []
+    monkeypatch.setattr(results_row, "read_epochs", lambda row: asked.append(row.run_id) or [])
+    assert "| 101.71 ± 1.25 (K = 500) |" in results_row.results_row("small", "")
+    assert asked == [ROW.run_id]
+    with pytest.raises(UserError, match="no run is named huge"):
+        results_row.results_row("huge", "")
+
+
+def test_a_target_is_told_in_words():
+    recipe = Recipe({}, {"test/elbo": {"at_least": -100.0}, "test/kl": {"at_least": 1, "at_most": 30.5}})
+    assert recipe.target_in_words == "test/elbo ≥ -100, test/kl ≥ 1, test/kl ≤ 30.5"
 
 
 @pytest.mark.slow

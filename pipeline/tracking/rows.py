@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -49,6 +50,26 @@ def read_rows() -> list[Row]:
             f"MLflow store {store_uri()}: holds no run of experiment {experiment_name()}; {HOW_TO_GET_RUNS}"
         )
     return rows
+
+
+class Epoch(NamedTuple):
+    """How fast an epoch of training went, and when it was over, in UTC."""
+
+    images_per_second: float
+    ended: datetime
+
+
+def read_epochs(row: Row) -> list[Epoch]:
+    """The epochs of a run's training, in their order.
+
+    Raises:
+        UserError: the store refuses.
+    """
+    client = connect()
+    with store_errors():
+        points = client.get_metric_history(row.run_id, "images_per_second")
+    in_order = sorted(points, key=lambda point: int(point.step))
+    return [Epoch(point.value, datetime.fromtimestamp(point.timestamp / 1000, UTC)) for point in in_order]
 
 
 def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:

@@ -4,7 +4,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.errors import UserError
 from pipeline.record import Record
 from pipeline.tracking import rows as module
-from pipeline.tracking.rows import read_rows
+from pipeline.tracking.rows import read_epochs, read_rows
 from pipeline.tracking.runs import log_stage
 from pipeline.tracking.training import training_run
 
@@ -69,3 +69,15 @@ def test_an_experiment_without_a_run_is_named(store, monkeypatch, made):
         store.create_experiment("faces")
     with pytest.raises(UserError, match="holds no run of experiment faces; " + module.HOW_TO_GET_RUNS):
         read_rows()
+
+
+def test_the_epochs_of_a_training_have_their_speed_and_their_end(store, tmp_path):
+    with training_run({}, {}) as run:
+        for epoch, speed in ((1, 500.0), (2, 700.0)):
+            run.log_epoch({"epoch": epoch, "images_per_second": speed})
+            run.wait()
+        run.finish(Record("train", run.id, {}))
+    [row] = read_rows()
+    first, second = read_epochs(row)
+    assert (first.images_per_second, second.images_per_second) == (500.0, 700.0)
+    assert row.started <= first.ended <= second.ended
