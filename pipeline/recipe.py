@@ -84,8 +84,11 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     """Read a recipe and check it as applied to `base`.
 
     Raises:
-        UserError: it is not a recipe, or a param is unknown or out of range.
+        UserError: it is not there, it is not a recipe, or a param is unknown or out of range.
     """
+    if not path.is_file():
+        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"{path}: no such recipe; in {path.parent} there are: {others}")
     content = read_yaml(path)
     params, target = content.get("params"), content.get("target")
     if set(content) != {"params", "target"} or not isinstance(params, dict) or not isinstance(target, dict):

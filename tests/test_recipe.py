@@ -48,6 +48,12 @@ def test_every_recipe_is_valid_and_has_a_target(path):
     assert load_recipe(path, BASE).target
 
 
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    write(tmp_path, "params: {}")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/nope.yaml: no such recipe; in {tmp_path} there are: recipe$"):
+        load_recipe(tmp_path / "nope.yaml", BASE)
+
+
 def test_a_recipe_replaces_its_own_values_alone():
     recipe = Recipe({"train": {"beta": 4.0}}, {})
     applied = recipe.applied_to(BASE)

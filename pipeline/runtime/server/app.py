@@ -67,6 +67,7 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
         return error_response(404, f"{request.scope['path']!r:.80} is no path; expected one that /openapi.json lists")
     if refused.status_code == 405:
         headers["Allow"] = _allowed(request, headers.get("Allow", ""))
+        return error_response(405, f"{request.method:.20} does not work here; expected {headers['Allow']}", headers)
     return error_response(refused.status_code, str(refused.detail), headers)
 
 

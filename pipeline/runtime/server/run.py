@@ -1,6 +1,7 @@
 """The process: a socket, the address on one line, and a stop that lets accepted requests finish."""
 
 import gc
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pipeline.runtime.server.guards import error_response
 from pipeline.runtime.server.metrics import MeasureRequests
 from pipeline.runtime.server.protocol import impatient_protocol
 from pipeline.runtime.server.service import Service
+
+MOST_PORT = 2**16 - 1
 
 
 def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None]) -> None:
@@ -74,14 +77,16 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; its connections send what is written without waiting for more.
 
     Raises:
-        UserError: the address cannot be bound.
+        UserError: the port is none, or the address cannot be bound.
     """
+    if not 0 <= port <= MOST_PORT:
+        raise UserError(f"port is {port}; expected a whole number from 0 to {MOST_PORT}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"{host}:{port}: cannot be listened on ({reason}); expected a free address") from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # of a name: below 0
+        raise UserError(f"{host}:{port}: cannot be listened on ({reason}); expected a free address or port") from None
     # Connections inherit it. asyncio sets it only where a socket names its protocol, which this one does not. Without
     # it, the end of an answer waits up to 40 ms for the client to acknowledge its beginning.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -29,7 +29,7 @@ def test_a_path_that_is_none_is_answered_with_one_line_and_no_redirect(client, p
 
 
 def test_another_method_is_refused(client):
-    refused(client.delete("/sample"), 405, "Method Not Allowed")
+    refused(client.delete("/sample"), 405, "DELETE does not work here; expected GET, HEAD, POST")
 
 
 def test_a_failure_of_the_server_is_one_line_without_its_reason(client, monkeypatch):

@@ -91,8 +91,14 @@ def test_collections_of_garbage_leave_the_code_of_the_server_alone(server):
 def test_an_address_in_use_is_one_line(sampler):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"127.0.0.1:{port}: cannot be listened on"):
+        with pytest.raises(UserError, match=rf"^127.0.0.1:{port}: cannot be listened on \(Address already in use\); "):
             serve(create_app(sampler), "127.0.0.1", port, print)
+
+
+@pytest.mark.parametrize("port", [-1, 2**16])
+def test_a_port_that_is_none_is_one_line(port):
+    with pytest.raises(UserError, match=f"^port is {port}; expected a whole number from 0 to 65535$"):
+        listen("127.0.0.1", port)
 
 
 def vae(*arguments, **environment):
