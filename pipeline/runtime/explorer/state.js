@@ -6,7 +6,7 @@ export const LARGEST_SEED = Number.MAX_SAFE_INTEGER; // up to here a number fiel
 export const LARGEST_FIRST = 2 ** 48 - SAMPLES; // a seed has 2^48 images
 
 /** `open` is the sample that is opened, unless `z` holds a code as text. */
-export const state = { seed: 2, first: 0, temperature: 1, label: 0, from: 37, to: 7, open: 0, z: null };
+export const state = { seed: 22, first: 0, temperature: 1, label: 0, from: 59, to: 22, open: 0, z: null };
 
 /** Take over what the address says. What it does not say stays, and so does what it says wrongly: an error names that. */
 export function readLink({ largestTemperature, labels }) {
