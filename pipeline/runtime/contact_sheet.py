@@ -18,9 +18,14 @@ GAP = 4
 TEXT_HEIGHT = 13
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 
-# Colours of the error, dark to light, evenly spaced; in between they are mixed. Light grows along the way, so the map
-# also reads in grey and to the colour-blind.
-_HEAT = np.array([(9, 9, 28), (84, 19, 97), (176, 45, 84), (238, 108, 50), (252, 196, 65), (252, 250, 214)])
+# Colours of the error, as in the explorer: eleven points of viridis, in between mixed. Light grows along the way, so
+# the map also reads in grey and to the colour-blind.
+_VIRIDIS = np.array(
+    [
+        (68, 1, 84), (72, 36, 117), (65, 68, 135), (53, 95, 141), (42, 120, 142), (33, 145, 140),
+        (34, 168, 132), (68, 191, 112), (122, 209, 81), (189, 223, 38), (253, 231, 37),
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def contact_sheet(scored: list[Scored]) -> "Image.Image":
     for number, (item, tile) in enumerate(zip(scored, tiles, strict=True)):
         left, upper = MARGIN + number % columns * width, top + number // columns * height
         sheet.paste(tile, (left, upper))
-        score, file = f"{in_nats(item.score)}, stranger than {100 * item.stranger_than:.3g} %", item.file
+        score, file = f"{in_nats(item.score)}, stranger than {100 * item.stranger_than:.1f} %", item.file
         draw.text((left, upper + tile.height + 2), _fitting(file, font, tile.width), INK, font)
         draw.text((left, upper + tile.height + 2 + TEXT_HEIGHT), _fitting(score, font, tile.width), FAINT, font)
     return sheet
@@ -71,8 +76,8 @@ def error_range(errors: list[NDArray[np.float32]]) -> tuple[float, float]:
 
 def colour_errors(error: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
     """An error map [H, W] as colours uint8 [H, W, 3], dark where the error is low, light where it is high."""
-    share = np.clip((error.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1) * (len(_HEAT) - 1)
-    channels = [np.interp(share, np.arange(len(_HEAT)), _HEAT[:, channel]) for channel in range(3)]
+    share = np.clip((error.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1) * (len(_VIRIDIS) - 1)
+    channels = [np.interp(share, np.arange(len(_VIRIDIS)), _VIRIDIS[:, channel]) for channel in range(3)]
     colours: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     return colours
 
@@ -102,7 +107,7 @@ def _legend(
 ) -> None:
     from PIL import Image
 
-    before, after = f"error of a pixel (nats)   {low:.1f} ", f" {high:.1f}"
+    before, after = f"error of a pixel (nats), one scale for all   {low:.1f} ", f" {high:.1f} and more"
     bar = colour_errors(np.linspace(low, high, 80, dtype=np.float32)[None].repeat(TEXT_HEIGHT - 3, 0), low, high)
     left = MARGIN + round(draw.textlength(before, font)) + 2
     draw.text((MARGIN, MARGIN), before, FAINT, font)

@@ -10,7 +10,7 @@ export function drawComparison(own, shape) {
   $("mapped").hidden = $("scored").hidden = !scored;
   if (!own) return;
   $("caption").textContent = "Reconstruction";
-  $("origin").textContent = own.stretched ? `Yours, stretched from ${own.stretched.join(" × ")}` : "Yours";
+  $("origin").textContent = own.stretched ? `Yours, was ${own.stretched.join(" × ")}` : "Yours";
   paint($("original"), own.pixels, shape);
   if (!scored) return;
   const range = paintMap($("error"), own.error, shape);

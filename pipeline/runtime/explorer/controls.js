@@ -30,7 +30,7 @@ function buildLabels() {
 function setSeed(name, text) {
   const seed = Number(text);
   if (text === "" || !Number.isSafeInteger(seed) || seed < 0) {
-    say(new Error(`the seed is ${text || "empty"}; expected a whole number from 0 to ${LARGEST_SEED}`), "input");
+    say(new Error(`the seed is '${text}'; expected a whole number from 0 to ${LARGEST_SEED}`), "input");
     return;
   }
   change(name === "seed" ? { seed, first: 0 } : { [name]: seed });

@@ -31,9 +31,9 @@ function buildRow(dimension, kl, move) {
   const input = Object.assign(document.createElement("input"), { type: "range", step: 0.05, min: -REACH, max: REACH });
   const output = document.createElement("output");
   input.dataset.dimension = dimension;
-  input.ariaLabel = kl ? `z${dimension + 1}, KL ${kl[dimension].toFixed(2)} nats` : `z${dimension + 1}`;
+  input.ariaLabel = kl ? `z${dimension}, KL ${kl[dimension].toFixed(2)} nats` : `z${dimension}`;
   input.addEventListener("input", () => move(dimension, input.valueAsNumber));
-  element.append(`z${dimension + 1}`, input, output);
+  element.append(`z${dimension}`, input, output);
   if (kl) element.append(buildKl(kl[dimension], Math.max(...kl)));
   return { dimension, input, output, element };
 }

@@ -21,7 +21,7 @@ export function readLink({ largestTemperature, labels }) {
     if (text === null) continue;
     const number = text.trim() ? Number(text) : NaN;
     if (number >= 0 && number <= most && (Number.isInteger(number) || name === "temperature")) state[name] = number;
-    else wrong.push(`${name} is ${text.slice(0, 20) || "empty"}; expected 0 to ${most}`);
+    else wrong.push(`${name} is '${text.slice(0, 20)}'; expected 0 to ${most}`);
   }
   state.z = link.get("z");
   return wrong.length ? new Error(`the link's ${wrong.join(", its ")}`) : null;

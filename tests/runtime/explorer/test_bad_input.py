@@ -15,10 +15,13 @@ def test_a_broken_link_says_so_and_shows_a_sample(visit, site):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("seed=x1&temperature=0.5", "the link's seed is x1; expected 0 to 9007199254740991"),
-        ("first=281474976710650", "the link's first is 281474976710650; expected 0 to 281474976710632"),
-        ("temperature=-1&open=24", "the link's open is 24; expected 0 to 23, its temperature is -1; expected 0 to 2"),
-        ("from=&label=1", "the link's from is empty; expected 0 to 9007199254740991, its label is 1; expected 0 to 0"),
+        ("seed=x1&temperature=0.5", "the link's seed is 'x1'; expected 0 to 9007199254740991"),
+        ("first=281474976710650", "the link's first is '281474976710650'; expected 0 to 281474976710632"),
+        (
+            "temperature=-1&open=24",
+            "the link's open is '24'; expected 0 to 23, its temperature is '-1'; expected 0 to 2",
+        ),
+        ("from=&label=1", "the link's from is ''; expected 0 to 9007199254740991, its label is '1'; expected 0 to 0"),
     ],
 )
 def test_what_a_link_says_wrongly_is_named_and_the_rest_is_shown(visit, site, said, message):
@@ -48,7 +51,7 @@ def test_what_is_wrong_is_said_in_one_line(visit, site, tmp_path):
     page.settle()
     assert page.text("#status") == ""
     page.enter("#seed", -3)
-    assert page.text("#status").startswith("the seed is -3; expected a whole number from 0 to")
+    assert page.text("#status").startswith("the seed is '-3'; expected a whole number from 0 to")
     page.enter("#seed", 3)
     page.settle()
     assert page.text("#status") == ""
@@ -86,5 +89,5 @@ def test_an_image_of_another_size_is_stretched_and_the_page_says_so(visit, site,
     Image.new("RGB", (40, 30), "white").save(tmp_path / "wide.png")
     drop(page, tmp_path / "wide.png")
     page.settle()
-    assert page.text("#origin") == "Yours, stretched from 40 × 30"
+    assert page.text("#origin") == "Yours, was 40 × 30"
     np.testing.assert_array_equal(page.pixels("original", own.shape[2]), np.full_like(own, 255))

@@ -74,7 +74,7 @@ def test_of_many_dimensions_the_most_active_are_shown(page):
     page.click("#all")
     assert page.tab.run(shown) == 24
     following = page.tab.run("document.getElementById('inactive').nextSibling.firstChild.textContent")
-    assert following == "z21"
+    assert following == "z20"
 
 
 def test_a_model_without_classes_offers_none(tab, sampler):
