@@ -43,6 +43,18 @@ def visit(tab, site):
     return lambda fragment="": Explorer(tab, site.address, fragment).wait()
 
 
+@pytest.fixture(params=["server", "folder"])
+def page(request, tab, model, tmp_path):
+    """The page of a `model` with classes, the module's own, at its class 1: over the server and as a static folder."""
+    if request.param == "server":
+        serving = serve_model(Sampler(model, "cpu", threads=1))
+    else:
+        write_explorer(tmp_path / "site", model, request.getfixturevalue("dist"))
+        serving = serve_folder(tmp_path / "site")
+    with serving as address:
+        yield Explorer(tab, address, "#seed=3&label=1").wait()
+
+
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory):
     """onnxruntime-web as npm installs it for the web example."""

@@ -6,13 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from explorer import Explorer, assert_same, serve_folder, serve_model, shown
+from explorer import assert_same, shown
 from sklearn.datasets import load_digits
 
 from pipeline.export import build_files
 from pipeline.graphs.manifest import build_manifest
 from pipeline.runtime import Sampler
-from pipeline.runtime.explorer.folder import write_explorer
 from pipeline.runtime.metadata import Metadata
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
@@ -43,17 +42,6 @@ def trained_vae(steps):
         (-elbo(vae, x, torch.randn(len(x), CONFIG.latent_dim), label).elbo.mean()).backward()
         optimizer.step()
     return vae.eval()
-
-
-@pytest.fixture(params=["server", "folder"])
-def page(request, tab, model, tmp_path):
-    if request.param == "server":
-        serving = serve_model(Sampler(model, "cpu", threads=1))
-    else:
-        write_explorer(tmp_path / "site", model, request.getfixturevalue("dist"))
-        serving = serve_folder(tmp_path / "site")
-    with serving as address:
-        yield Explorer(tab, address, "#seed=3&label=1").wait()
 
 
 def test_each_class_of_a_code_is_the_picture_that_python_gives_of_it(page, model):

@@ -5,10 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conditional import write_model
-from explorer import Explorer, serve_folder, serve_model
-
-from pipeline.runtime import Sampler
-from pipeline.runtime.explorer.folder import write_explorer
+from explorer import Explorer, serve_model
 
 NAMES = ["night", "dusk", "day"]
 LEVELS = np.array([0.2, 0.5, 0.8])
@@ -20,17 +17,6 @@ def model(mlp, tmp_path_factory):
     metadata = replace(mlp.metadata, aggregate_components=4)
     write_model(folder, metadata, NAMES, latent_dim=24, latent_kl=(1.0,) * 20 + (0.0,) * 4)
     return folder
-
-
-@pytest.fixture(params=["server", "folder"])
-def page(request, tab, model, tmp_path):
-    if request.param == "server":
-        serving = serve_model(Sampler(model, "cpu", threads=1))
-    else:
-        write_explorer(tmp_path / "site", model, request.getfixturevalue("dist"))
-        serving = serve_folder(tmp_path / "site")
-    with serving as address:
-        yield Explorer(tab, address, "#seed=3&label=1").wait()
 
 
 def shown_class(page, canvas="picture"):
