@@ -1,6 +1,7 @@
 """How fast `Sampler` is beside a bare onnxruntime session and torch eager, all of it in one run, interleaved.
 
     python bench/sample.py [--rounds 25] [--parts warm one cold]
+    python bench/sample.py --parts cuda
 
 The models are the default network of params.yaml and the paper's (recipes/paper-mnist.yaml), exported here with random
 weights: speed does not depend on what they are.
@@ -13,6 +14,8 @@ one: `Sampler.sample(1, seed)` against torch eager in inference mode, from a see
     two; the faster counts. `run` is a bare session of the whole sampler.onnx that is handed its rows ready. `floor` is
     what no seeded sampler on onnxruntime can be faster than: sampler.onnx cut at z, with input and output bound.
 cold: from the start of a process to its first image, as a script and as `vae sample`; files in the page cache.
+cuda: `Sampler.sample(n, seed)` on a GPU, where its runs are captured CUDA graphs, against the same session uncaptured,
+    the Sampler on this machine's CPU, and torch eager on the GPU; each from a seed to uint8 pixels in numpy.
 
 A block of calls of one contender is timed call by call and gives a median; contenders take turns, block by block, in an
 order that changes, and a ratio is the median of the rounds' ratios, beside its quartiles. With two cores any other work
@@ -20,6 +23,7 @@ shows: run it on an idle machine, or as `chrt -r 1 python bench/sample.py`.
 """
 
 import argparse
+import copy
 import os
 import random
 import statistics
@@ -170,6 +174,27 @@ def one(folder: Path, vae: VAE, rounds: int) -> str:
     return f"{times} | " + " | ".join(ratios(*pair) for pair in over) + " |"
 
 
+def on_cuda(folder: Path, vae: VAE, n: int, rounds: int) -> str:
+    sampler, on_cpu = (Sampler(folder, device, batch_size=max(BATCHES)) for device in ("cuda", "cpu"))
+    plain, row, generator = sampler.session("sampler.onnx"), rows(n, 7, 0, 1.0), torch.Generator("cuda")
+    model = copy.deepcopy(vae).to("cuda")
+
+    @torch.inference_mode()
+    def eager() -> object:
+        z = torch.randn(n, vae.config.latent_dim, generator=generator.manual_seed(7), device="cuda")
+        return (model.mean(z) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    contenders = {
+        "ours": lambda: sampler.sample(n, seed=7),
+        "uncaptured": lambda: plain.run(["images"], row),
+        "cpu": lambda: on_cpu.sample(n, seed=7),
+        "eager": eager,
+    }
+    found = medians(contenders, rounds)
+    times = " | ".join(micros(durations) for durations in found.values())
+    return f"{n} | {times} | " + " | ".join(ratios(found[name], found["ours"]) for name in list(found)[1:]) + " |"
+
+
 def cold(folder: Path, rounds: int) -> str:
     draw = f"from pipeline.runtime import Sampler; print(Sampler({str(folder)!r}, 'cpu').sample(1).shape, flush=True)"
     vae = ["sample", "-n", "1", "--model", str(folder), "--device", "cpu", "-o", str(folder / "one.png")]
@@ -199,7 +224,7 @@ def _until_first_line(arguments: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--parts", nargs="+", choices=("warm", "one", "cold"), default=["warm", "one", "cold"])
+    parser.add_argument("--parts", nargs="+", choices=("warm", "one", "cold", "cuda"), default=["warm", "one", "cold"])
     asked = parser.parse_args()
     print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as place:
@@ -215,6 +240,12 @@ def main() -> None:
             )
             for name, (folder, vae) in models.items():
                 print(f"| {name} | {one(folder, vae, asked.rounds)}", flush=True)
+        if "cuda" in asked.parts:
+            print(f"\n{torch.cuda.get_device_name()}\n\n| network | batch | ours, µs | uncaptured | CPU | torch eager |"
+                  " uncaptured/ours | CPU/ours | eager/ours |")  # fmt: skip
+            for n in (1, *BATCHES):
+                for name, (folder, vae) in models.items():
+                    print(f"| {name} | {on_cuda(folder, vae, n, asked.rounds)}", flush=True)
         if "cold" in asked.parts:
             print(f"\n| first image of a process | median of {asked.rounds} | range |")
             print(cold(models["default"][0], asked.rounds))

@@ -31,6 +31,8 @@ def compiled(function: Callable[P, R], device: torch.device, required: bool = Fa
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no CUDA
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # there, with captured CUDA graphs
+    # Else the gradient's half is compiled where autograd first asks for it, and fails out of our reach.
+    torch._functorch.config.force_non_lazy_backward_lowering = True
     fast = torch.compile(function, dynamic=False, mode=mode)
 
     def run(*arguments: P.args, **named: P.kwargs) -> R:

@@ -9,10 +9,16 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     """`auto` is CUDA where there is a device, else the CPU; of several devices, that with this index.
 
     Raises:
-        UserError: `cuda` was asked for and there is no such device.
+        UserError: `cuda` was asked for and there is no such device, or fewer than there are processes for them.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("params.yaml: train.device is 'cuda' but no CUDA device is available; expected auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name, index) if name == "cuda" else torch.device(name)
+    if name == "cpu":
+        return torch.device(name)
+    if index >= (found := torch.cuda.device_count()):
+        raise UserError(f"params.yaml: train.devices asks for more than this machine has; expected at most {found}")
+    # cuDNN would round what a convolution multiplies to 10 bits: what is measured is to be what a CPU measures.
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name, index)

@@ -1,5 +1,6 @@
 """One run: the engine of the train stage, measured on its way by what the evaluate stage measures with."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.paper.plan import Measure, Run
 from pipeline.params import Params
+from pipeline.training.flat import named_weights
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.trainer import Position, Trainer
 from pipeline.vae.model import VAE, VAEConfig
@@ -36,8 +38,10 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[Checkpoint, list[Ro
     params = run.params
     torch.manual_seed(params.train.seed)
     model = VAE(VAEConfig(image_shape=data.image_shape, **params.model.model_dump()))
+    exact = copy.deepcopy(model)  # the trained one may compute in bf16
     train = mapped_images(data.train.images)
     trainer = Trainer(model, train, train[:1], params.train, choose_device(params.train.device))
+    exact.to(trainer.device)
     shown = {
         "train": spread(data.train.images, run.measure.images),
         "test": spread(data.test.images, run.measure.images),
@@ -47,12 +51,13 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[Checkpoint, list[Ro
     try:
         for seen in samples_seen(trainer):
             if seen >= due[len(rows)]:
-                rows.append({"samples": float(seen), **measure(model, shown, params, run.measure)})
+                exact.load_state_dict(named_weights(model, trainer.flat.weights))
+                rows.append({"samples": float(seen), **measure(exact, shown, params, run.measure)})
             if len(rows) == len(due):
                 break
     except NonFiniteError as error:
         raise UserError(f"{run.name}: {error}; expected finite terms: try a lower train.learning_rate") from None
-    return Checkpoint(model.cpu().eval(), params.train.objective, params.train.binarize), rows
+    return Checkpoint(exact.cpu().eval(), params.train.objective, params.train.binarize), rows
 
 
 def samples_seen(trainer: Trainer) -> Iterator[int]:

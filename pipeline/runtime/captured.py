@@ -44,9 +44,11 @@ class _Bucket:
 class CapturedGraph:
     """`run` as a session has it, from any thread.
 
-    Neither a binding nor a capture may be shared by threads, and onnxruntime keeps captures by thread: so one thread
-    of our own does all runs, one after the other.
+    Neither a binding nor a capture may be shared by threads, onnxruntime keeps captures by thread, and while one is
+    made no other thread may call CUDA: so one thread of our own does all runs of all graphs, one after the other.
     """
+
+    _THREAD = ThreadPoolExecutor(1, "cuda-graph")
 
     def __init__(self, session: "InferenceSession", device: str = "cuda") -> None:
         """Take a session that was opened with `enable_cuda_graph`, and that nothing else runs."""
@@ -54,11 +56,10 @@ class CapturedGraph:
         described = describe(session)
         self._inputs, self._outputs = ({t["name"]: t for t in described[side]} for side in ("inputs", "outputs"))
         self._buckets: dict[int, _Bucket] = {}
-        self._thread = ThreadPoolExecutor(1, "cuda-graph")
 
     def run(self, outputs: Sequence[str], rows: Mapping[str, Array]) -> list[Array]:
         """The named outputs of n rows, each [n, ...]."""
-        return self._thread.submit(self._replay, outputs, rows).result()
+        return self._THREAD.submit(self._replay, outputs, rows).result()
 
     def _replay(self, outputs: Sequence[str], rows: Mapping[str, Array]) -> list[Array]:
         count = len(next(iter(rows.values())))

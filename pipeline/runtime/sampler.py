@@ -219,13 +219,13 @@ class Sampler:
         self, name: str, outputs: list[str], input_: str, values: NDArray[Any], label: Label | None, together: int
     ) -> Iterator[list[Floats]]:
         """A graph's outputs for `values`, part by part."""
-        session = self.session(name)
-        index = label_index(label, read_labels(session, str(self._export.where(name))), name)
+        index = label_index(label, read_labels(self.session(name), str(self._export.where(name))), name)
+        run = self.runner(name)
         for start in range(0, len(values), together):
             part = {input_: values[start : start + together]}
             if index is not None:
                 part[LABEL] = np.full(len(part[input_]), index, np.int64)
-            yield session.run(outputs, part)
+            yield run(outputs, part)
 
     def _check(
         self, n: int, seed: int, first: int, temperature: float, label: Label | None

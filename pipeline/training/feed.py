@@ -19,7 +19,10 @@ from pipeline.vae.objectives import noise_shape
 
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
 _BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
-_BLOCK_VALUES = 2**20  # pixels that are made ready at once: enough that no step waits for many small operations
+_BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**24}
+"""Pixels that are made ready at once: enough that no step waits for many small operations, which on a GPU cost the same
+however large they are."""
+
 _KEPT_VALUES = 2**24  # pixels of a validation split that is small enough to stay ready, 64 MiB of float32
 
 
@@ -59,6 +62,7 @@ class Feed:
         self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
         self.train, self.val = (_resident(images, device) for images in (train, val))
         self.labels = labels
+        self._block = _BLOCK_VALUES[device.type]
         self.steps_per_epoch = -(-len(train) // params.global_batch_size)
         self._kept: list[Batch] | None = None
 
@@ -76,7 +80,7 @@ class Feed:
     def steps(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This rank's batches from step `first` of an epoch to its end."""
         size = self._params.global_batch_size
-        together = max(1, _BLOCK_VALUES // (self.train[0].numel() * -(-size // self._ranks.world_size)))
+        together = max(1, self._block // (self.train[0].numel() * -(-size // self._ranks.world_size)))
         for start in range(first, self.steps_per_epoch, together):
             steps = range(start, min(start + together, self.steps_per_epoch))
             shares = [self._ranks.share(step * size, self.global_batch(step)) for step in steps]
@@ -89,7 +93,7 @@ class Feed:
 
     def batches_of(self, epoch: int, examples: Tensor) -> Iterator[Batch]:
         """The given examples as an epoch shows them, a few at a time."""
-        for some in torch.split(examples, max(1, _BLOCK_VALUES // self.train[0].numel())):
+        for some in torch.split(examples, max(1, self._block // self.train[0].numel())):
             made = self._ready(self.train, some, _TRAIN_NOISE, epoch)
             yield Batch(some, *made, self._label(self.labels.train, some))
 
@@ -102,7 +106,7 @@ class Feed:
         return self._kept
 
     def _validation(self) -> Iterator[Batch]:
-        images = max(1, _BLOCK_VALUES // self.val[0].numel()) * self._ranks.world_size
+        images = max(1, self._block // self.val[0].numel()) * self._ranks.world_size
         size = max(images, self._params.global_batch_size)  # without gradients there is room for more at once
         for start in range(0, len(self.val), size):
             examples = self._ranks.share(start, min(size, len(self.val) - start))
@@ -113,20 +117,26 @@ class Feed:
 
     def _label(self, labels: Tensor | None, examples: Tensor) -> Tensor | None:
         """The classes of these examples, on the device."""
-        return None if labels is None else labels.index_select(0, examples).to(self._device, non_blocking=True)
+        return None if labels is None else self._sent(labels.index_select(0, examples))
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """Values on the device; a GPU fetches them by itself, and nothing waits for it."""
+        if self._device.type == "cuda" and values.device.type == "cpu":
+            values = values.pin_memory()
+        return values.to(self._device, non_blocking=True)
 
     def _ready(self, images: Tensor, examples: Tensor, split: int, *epoch: int) -> tuple[Tensor, Tensor]:
         """x and eps of these examples; without an epoch, the noise is that of a measurement."""
         key = stream_key(self._params.seed, split)
-        pixels = images.index_select(0, examples.to(images.device)).to(self._device, non_blocking=True)
-        examples = examples.to(self._device, non_blocking=True)
-        x = model_input(pixels, examples, self._params.binarize, stream_key(key, _BINARIZATION), *epoch)
+        sent = self._sent(examples)
+        pixels = self._sent(images.index_select(0, sent if images.is_cuda else examples))
+        x = model_input(pixels, sent, self._params.binarize, stream_key(key, _BINARIZATION), *epoch)
         if self._params.objective == "autoencoder":
-            return x, torch.zeros(len(examples), self._latent_dim, device=self._device)
+            return x, torch.zeros(len(sent), self._latent_dim, device=self._device)
         # Validation reports the ELBO, of one sample.
         name = self._params.objective if epoch else "elbo"
         shape = noise_shape(name, self._params.importance_samples, self._latent_dim, images[0].numel())
-        eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), examples, math.prod(shape))
+        eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), sent, math.prod(shape))
         return x, eps.view(-1, *shape)
 
 

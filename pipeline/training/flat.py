@@ -51,11 +51,11 @@ class FlatParameters:
         Not by `backward`, which would leave them at the parameters first: torch.compile joins this with the loss.
         """
         found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        for slot, gradient in zip(self._slots, found, strict=True):
-            if gradient is None:
-                slot.zero_()
-            else:
-                slot.copy_(gradient)
+        pairs = list(zip(self._slots, found, strict=True))
+        for slot in (slot for slot, gradient in pairs if gradient is None):
+            slot.zero_()
+        given = [(slot, gradient) for slot, gradient in pairs if gradient is not None]
+        torch._foreach_copy_([slot for slot, _ in given], [gradient for _, gradient in given])
 
 
 def named_weights(model: nn.Module, weights: Tensor) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class StepGuard:
             if value > self._largest:
                 self._largest.fill_(value)
             return True
-        self._halted = torch.maximum(self._halted, (~norm.isfinite()).to(torch.float32))
+        self._halted = torch.maximum(self._halted, (~(norm < math.inf)).to(torch.float32))
         self._largest = torch.where(self._halted > 0, self._largest, self._largest.maximum(norm))
         self._taken += (1 - self._halted).to(torch.int64)
         return True

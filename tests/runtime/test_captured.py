@@ -12,6 +12,7 @@ from pipeline.runtime import sampler as sampler_module
 from pipeline.runtime.captured import CapturedGraph, bucket_size, fill_up
 from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.draws import rows
+from pipeline.runtime.providers import tensorrt_version
 from pipeline.runtime.server.graphs import open_graphs, warm_up, warm_up_sizes
 
 
@@ -119,7 +120,15 @@ def test_a_sampler_on_tensorrt_has_engines_built_for_all_sizes_when_it_opens(mlp
 @pytest.mark.gpu
 @pytest.mark.skipif(cuda_device_count() == 0, reason="needs a CUDA device")
 @pytest.mark.filterwarnings("error::RuntimeWarning")  # that runs are not captured
-@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cuda",
+        pytest.param(
+            "tensorrt", marks=pytest.mark.skipif(tensorrt_version() == "unknown", reason="needs TensorRT's libraries")
+        ),
+    ],
+)
 def test_a_gpu_gives_the_images_of_the_cpu(exported, device, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     on_gpu, on_cpu = Sampler(exported.folder, device), Sampler(exported.folder, "cpu")
