@@ -1,15 +1,25 @@
 """Whether the steps of a training are compiled."""
 
+import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from pipeline.compiler import compiled, has_compiler
+from pipeline.errors import UserError
 from pipeline.params import TrainParams
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Step = Callable[..., tuple[Tensor, Tensor]]
+"""A batch and more -> the loss and the terms; what the loss wants of the weights is left in a flat buffer."""
+
+_TOLERANCE = 0.05
+"""Of the gradient's norm: a compiled step may differ by so much from the plain one. In bf16 the two round at other
+places, by some hundredths; in float32 they agree to millionths. A gradient that is lost is far more."""
 
 _WORTH_IT = 8e12
 """Floating-point operations of a training from which on the compiler's 5 to 25 seconds are won back: on two cores a
@@ -39,6 +49,53 @@ def compiled_step(
         return None
     torch._dynamo.config.trace_autograd_ops = True  # a function with torch.autograd.grad is one graph, not two
     return compiled(function, device, required=params.compile == "always")
+
+
+class TriedStep:
+    """A compiled step that is held to the plain one at its first batch, since a compiler may err and say nothing.
+
+    Under torch 2.11 a compiled step lost the gradient of the decoder, on the CPU and on a GPU: training went on, to a
+    model that was several nats worse or had collapsed.
+
+    Args:
+        plain: the step as it stands.
+        fast: the same, compiled.
+        gradients: where either leaves its gradient, float32 [number of weights].
+        required: whether a step that errs is an error; else a line says so and the plain one goes on.
+    """
+
+    def __init__(self, plain: Step, fast: Step, gradients: Tensor, required: bool) -> None:
+        self._plain, self._fast, self._gradients, self._required = plain, fast, gradients, required
+        self._is_tried = False
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Take the step.
+
+        Raises:
+            UserError: the compiled step gives other gradients, and is required.
+        """
+        return self._fast(*arguments) if self._is_tried else self._try(*arguments)
+
+    def _try(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        result = self._plain(*arguments)
+        expected = self._gradients.clone()
+        fast_result = self._fast(*arguments)
+        if not bool(expected.isfinite().all()):
+            return fast_result  # nothing can be held to that; the step will be held back, and the next one tried
+        self._is_tried = True
+        difference, norm = ((self._gradients - expected).norm().item(), expected.norm().item())
+        if difference <= _TOLERANCE * norm:
+            return fast_result
+        share = f"{difference / norm:.0%}"
+        found = f"torch.compile of torch {torch.__version__} gives other gradients, by {share} of their norm"
+        if self._required:
+            raise UserError(
+                f"params.yaml: train.compile is 'always' but {found}; expected auto, never or another torch"
+            )
+        print(f"warning: {found}; going on without it", file=sys.stderr)
+        self._fast = self._plain
+        self._gradients.copy_(expected)
+        return result
 
 
 def _is_worth_it(params: TrainParams, weights: int, examples: int, device: torch.device) -> bool:

@@ -12,7 +12,7 @@ from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
-from pipeline.training.compilation import compiled_step
+from pipeline.training.compilation import TriedStep, compiled_step
 from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.guard import StepGuard
@@ -69,10 +69,7 @@ class Trainer:
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
         self._shared = sharing_batches(self.model.likelihood, ranks)
-        # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
-        function = self._eager_gradients if device.type == "cpu" else self._objective
-        size = (self.flat.weights.numel(), len(train))
-        self._compiled = None if self._shared else compiled_step(function, params, *size, device)
+        self._compiled = None if self._shared else self._compile(len(train))
         self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
@@ -216,14 +213,29 @@ class Trainer:
         self.flat.differentiate(loss)
         return loss.detach(), sums
 
+    def _compile(self, examples: int) -> TriedStep | None:
+        """`_eager_gradients` compiled, or None where that is not worth its while."""
+        # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
+        function = self._eager_gradients if self.device.type == "cpu" else self._objective
+        fast = compiled_step(function, self.params, self.flat.weights.numel(), examples, self.device)
+        if fast is None:
+            return None
+
+        def gradients(batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+            loss, sums = fast(batch, beta)
+            if self.device.type != "cpu":
+                self.flat.differentiate(loss)
+            return loss.detach(), sums
+
+        return TriedStep(
+            self._eager_gradients, gradients, self.flat.gradients, required=self.params.compile == "always"
+        )
+
     def _gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
         """As `_eager_gradients`; compiled where that is worth its while, for batches of the usual size."""
         if self._compiled is None or len(batch.examples) != self._compiled_size:
             return self._eager_gradients(batch, beta)
-        loss, sums = self._compiled(batch, beta)
-        if self.device.type != "cpu":
-            self.flat.differentiate(loss)
-        return loss.detach(), sums
+        return self._compiled(batch, beta)
 
     def _learning_rate(self, step: int) -> float:
         steps = self.feed.steps_per_epoch * self.params.epochs

@@ -1,6 +1,10 @@
+import itertools
+import math
+
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.training.compilation import compiled_step
 from pipeline.training.fit import Fit
@@ -54,6 +58,59 @@ def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer):
         next(trainer.steps())
     assert plain.flat.gradients.count_nonzero() > 0
     torch.testing.assert_close(fast.flat.gradients, plain.flat.gradients, rtol=1e-4, atol=1e-5)
+
+
+def losing_half_of_the_gradient(trainer, monkeypatch):
+    whole = trainer._compiled._fast
+
+    def step(*arguments):
+        result = whole(*arguments)
+        trainer.flat.gradients[: len(trainer.flat.gradients) // 2] = 0
+        return result
+
+    monkeypatch.setattr(trainer._compiled, "_fast", step)
+    return trainer
+
+
+@pytest.fixture
+def without_a_compiler(monkeypatch):
+    """What is compiled is the function itself."""
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
+    monkeypatch.setattr("shutil.which", lambda _: "compiler")
+    monkeypatch.setattr("pipeline.training.compilation._WORTH_IT", 0)
+
+
+def test_a_compiled_step_that_loses_gradients_is_told_of_and_not_used(
+    make_trainer, without_a_compiler, monkeypatch, capsys
+):
+    plain, trainer = (
+        make_trainer(compile="never"),
+        losing_half_of_the_gradient(make_trainer(compile="auto"), monkeypatch),
+    )
+    expected, found = (Fit(one).run()[0] for one in (plain, trainer))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert capsys.readouterr().err.count("gives other gradients, by ") == 1
+
+
+def test_a_compiled_step_that_loses_gradients_is_refused_where_it_is_required(
+    make_trainer, without_a_compiler, monkeypatch
+):
+    trainer = losing_half_of_the_gradient(make_trainer(compile="always"), monkeypatch)
+    with pytest.raises(
+        UserError, match=r"train.compile is 'always' but torch.compile of torch .* gives other gradients"
+    ):
+        next(trainer.steps())
+
+
+def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_trainer, without_a_compiler):
+    trainer, calls = make_trainer(compile="auto"), []
+    plain = trainer._compiled._plain
+    trainer._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
+    batches = list(itertools.islice(trainer.feed.steps(1), 4))
+    poisoned = batches[0]._replace(eps=torch.full_like(batches[0].eps, math.nan))
+    for batch in (poisoned, *batches):
+        trainer._gradients(batch, trainer._beta)
+    assert [arguments[0] for arguments in calls] == [poisoned, batches[0]]
 
 
 def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):
