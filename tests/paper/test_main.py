@@ -15,6 +15,8 @@ from pipeline.errors import UserError
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.paper import __main__ as module
 from pipeline.paper import training
+from pipeline.paper.plan import Measure, Run
+from pipeline.params import load_params
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -84,6 +86,16 @@ def test_the_saved_model_is_the_one_that_was_measured_last(place):
     last = table(place)[-1]
     assert found.elbo.mean().item() == pytest.approx(float(last["test_elbo"]), abs=1e-3)
     assert -found.iw_bound.mean().item() == pytest.approx(float(last["test_nll"]), abs=1e-3)
+
+
+def test_a_run_in_bf16_is_measured_and_kept_in_float32(place):
+    [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
+    params = load_params(place / "params.yaml")
+    changed = params.train.model_copy(update={"precision": "bf16", "device": "cpu", "compile": "never"})
+    run = Run("bf16", {}, params.model_copy(update={"train": changed}), Measure(100, 200, 1, 20, 2))
+    checkpoint, rows = training.train_and_measure(run, data)
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert {value.dtype for value in checkpoint.model.state_dict().values()} == {torch.float32}
 
 
 def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, capsys):

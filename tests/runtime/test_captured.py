@@ -1,5 +1,6 @@
 """Captured graphs on the CPU, where nothing is captured but all else is the same; the capture itself needs a GPU."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,6 +13,7 @@ from pipeline.runtime import sampler as sampler_module
 from pipeline.runtime.captured import CapturedGraph, bucket_size, fill_up
 from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.draws import rows
+from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.providers import tensorrt_version
 from pipeline.runtime.server.graphs import open_graphs, warm_up, warm_up_sizes
 
@@ -82,6 +84,23 @@ def test_a_server_on_cuda_runs_every_graph_captured_and_captures_each_once(mlp, 
         assert captured is sampler.runner(f"{name}.onnx").__self__
         assert set(captured._buckets) >= {bucket_size(size) for size in range(1, graph.batch_size + 1)}
     assert sampler.runner("sampler.onnx") == sampler._run
+
+
+def test_a_sampler_on_cuda_captures_all_its_graphs_in_one_thread(mlp, as_if_on_cuda, monkeypatch):
+    sampler, ran = Sampler(mlp.folder, "cpu"), {}
+    replay = CapturedGraph._replay
+
+    def replay_and_tell(graph, *asked):
+        ran[graph] = threading.get_ident()
+        return replay(graph, *asked)
+
+    monkeypatch.setattr(CapturedGraph, "_replay", replay_and_tell)
+    images = sampler.sample(3, seed=1)
+    mu, _ = sampler.encode(images)
+    (means,) = sampler.session("decoder.onnx").run(["x"], {"z": mu})
+    assert np.array_equal(sampler.decode(mu), to_pixels(means))
+    assert len(ran) == 3
+    assert len({threading.get_ident(), *ran.values()}) == 2
 
 
 @pytest.mark.parametrize(

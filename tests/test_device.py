@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from pipeline.device import choose_device
+from pipeline.errors import UserError
+
+
+@pytest.fixture
+def with_two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+
+def test_auto_is_a_gpu_where_one_is_and_that_of_the_rank(with_two_gpus):
+    assert choose_device("auto", 1) == choose_device("cuda", 1) == torch.device("cuda", 1)
+    assert choose_device("cpu", 1) == torch.device("cpu")
+
+
+def test_a_gpu_multiplies_as_the_cpu_does(with_two_gpus):
+    choose_device("auto")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_refused(with_two_gpus):
+    with pytest.raises(UserError, match=r"params.yaml: train.devices asks for more .*; expected at most 2"):
+        choose_device("auto", 2)
+
+
+def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="train.device is 'cuda' but no CUDA device is available"):
+        choose_device("cuda")
