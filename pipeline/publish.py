@@ -32,8 +32,16 @@ def publish(
     Raises:
         UserError: the store refuses it, or a record lacks what its stage writes.
     """
-    artifacts = [models / MANIFEST, models / CARD, *shown]
-    record = join_run(before, Record("export", "", flatten(params, "export"), metrics=metrics, artifacts=artifacts))
+    # Alone: an export that ends meanwhile would share the row, or be judged by a champion of the past.
+    with alone_with_store("registry"):
+        return _publish(before, params, metrics, models, [models / MANIFEST, models / CARD, *shown])
+
+
+def _publish(
+    before: Sequence[Record], params: ExportParams, metrics: Metrics, models: Path, artifacts: Sequence[Path]
+) -> str:
+    asked = Record("export", "", flatten(params, "export"), metrics=metrics, artifacts=artifacts)
+    record = join_run(before, asked)
     model_id = log_sampler(record.run_id, models / SAMPLER)
     if params.registered_model is None:
         log_record(record)
@@ -42,8 +50,7 @@ def publish(
     figure = figure_of(params.champion_metric, training, evaluation)
     record = dataclasses.replace(record, metrics={**metrics, LATENCY: sample_latency(models)})
     gates = gates_of(params, evaluation, record.metrics)
-    with alone_with_store("registry"):  # or an export that ends meanwhile would be judged by a champion of the past
-        registration = register(params.registered_model, record.run_id, model_id, figure, gates)
-        log_record(registration.in_record(record))
-        point_alias(registration)  # last: what fails before it leaves the champion as it was
+    registration = register(params.registered_model, record.run_id, model_id, figure, gates)
+    log_record(registration.in_record(record))
+    point_alias(registration)  # last: what fails before it leaves the champion as it was
     return f"; {registration}"

@@ -10,6 +10,7 @@ from pipeline.champion import PARITY_ERRORS
 from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.record import Record
+from pipeline.tracking.runs import log_stage
 
 TAGS = {"data_sha256": "da7a" * 16}
 TRAINED = Record("train", "0" * 32, {"train.binarize": "dynamic", "model.likelihood": "bernoulli"}, TAGS)
@@ -89,6 +90,26 @@ def test_an_export_that_fails_before_its_end_leaves_the_champion(store, register
     with pytest.raises(UserError, match="the store is gone"):
         register(better)
     assert str(store.get_model_version_by_alias("vae", "champion").version) == "1"
+
+
+def test_one_setting_that_is_exported_twice_at_once_shares_no_row(store, register, monkeypatch):
+    """The second begins while the first one writes; it waits, and finds the stage finished."""
+    evaluated, log_record, others = log_stage([TRAINED], EVALUATED), publish.log_record, []
+
+    def log_while_another_begins(record):
+        if not others:
+            others.append(workers.submit(register, evaluated))
+            wait(others, timeout=3)
+        log_record(record)
+
+    monkeypatch.setattr(publish, "log_record", log_while_another_begins)
+    with ThreadPoolExecutor(1) as workers:
+        register(evaluated)
+    others[0].result()
+    second, first = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
+    assert first.info.run_id == evaluated.run_id
+    assert second.data.tags["continues"] == evaluated.run_id
+    assert [run.data.tags["registry.version"] for run in (first, second)] == ["1", "2"]
 
 
 def test_of_two_exports_that_end_at_once_the_better_is_champion(store, register, monkeypatch):
