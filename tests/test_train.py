@@ -210,7 +210,7 @@ def test_cuda_without_a_device_is_refused(workplace):
 
 def test_conv_refuses_images_that_are_too_small(workplace):
     workplace.prepare({"train": 50, "val": 10, "test": 10}, size=6)
-    expected = r"images are 6x6; expected at least 8x8 for model.network: conv \(prepare.image_size resizes"
+    expected = r"images are 6x6; expected at least 8x8 for convolutions \(prepare.image_size resizes"
     assert_nothing_was_written(workplace, expected, model__network="conv", model__hidden=[4])
 
 

@@ -155,7 +155,13 @@ def _check_ladder(model: ModelParams, train: TrainParams) -> None:
     """Its posterior is no diagonal Gaussian, and its prior is standard normal in whitened latents."""
     if not model.hidden:
         raise ValueError("model.hidden is []; expected at least one layer of units for model.network: ladder")
-    if model.latent_dim % model.latent_groups:
+    stages = len(model.hidden)
+    if model.group_network == "conv" and model.latent_groups % stages:
+        raise ValueError(
+            f"model.latent_groups is {model.latent_groups} while model.hidden has {stages} stages; "
+            "expected as many groups at each, for model.group_network: conv"
+        )
+    if model.group_network == "dense" and model.latent_dim % model.latent_groups:
         raise ValueError(
             f"model.latent_dim is {model.latent_dim} while model.latent_groups is {model.latent_groups}; "
             "expected a multiple of it for model.network: ladder"

@@ -63,11 +63,12 @@ class ModelParams(Section):
     """What the model is."""
 
     network: Literal["mlp", "conv", "ladder"]
-    """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back. `ladder`: fully connected,
-    with z in groups, each drawn under those before it, in the prior as in the posterior."""
+    """`mlp`: fully connected. `conv`: strided convolutions, and resize + convolution back. `ladder`: z in
+    groups, each drawn under those before it, in the prior as in the posterior, with layers of `group_network`."""
     hidden: Annotated[tuple[Units, ...], Field(strict=False)]
     """mlp: units of each hidden layer. conv: channels of each stage; each stage halves the image. ladder: units of the
-    layers between image and groups, and again between one group and the next."""
+    layers between image and groups, and again between one group and the next; where these are convolutions, channels of
+    each stage."""
     activation: Literal["tanh", "relu", "silu", "gated"]
     """The non-linearity after each hidden layer or stage; `gated`: a * sigmoid(b), with a and b from twice the weights
     (Tomczak and Welling 2018)."""
@@ -78,7 +79,10 @@ class ModelParams(Section):
     latent_dim: Units
     """Dimensions of z; of a ladder, those of all groups together."""
     latent_groups: Units
-    """Of a ladder: into how many groups, all of one size, z is split."""
+    """Of a ladder: into how many groups z is split."""
+    group_network: Literal["dense", "conv"]
+    """Of a ladder: `dense`: groups of one size between fully connected layers; `conv`: between convolutions, as many
+    groups at each stage and as many latents at each place of a stage's planes, for larger images."""
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"]
     """p(x|z) of a pixel: binary, real in [0, 1], real, or one of 256 levels (the last two)."""
     sigma: Annotated[float, Field(ge=1e-3, le=1e3)] | Literal["learned", "optimal", "per_pixel"]

@@ -6,132 +6,73 @@ the posterior q(u_i | u_<i, x) = N(m_i, s_i^2), where m_i and s_i are what Vahda
 3.2) call the residual parametrisation, in units of the prior's sigma. A KL does not change with such a map.
 """
 
-import math
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.vae.densities import bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
-from pipeline.vae.networks import Layout, Standardize, activated, dense, features_given
+from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
 from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat
 from pipeline.vae.priors import Prior
 
 _SIGNAL = 4.0  # beside noise of 1 a smaller m is lost on the decoder, and the KL closes a group before it is of use
+Product = TypeVar("Product", nn.Linear, nn.Conv2d)
 
 
 class LadderEncoder(nn.Module):
-    """From images up: one vector of features for each group, and what the posterior makes of it on the way down.
-
-    Args:
-        image_shape: C, H, W.
-        layout: `hidden` are the units of the layers below the bottom group, and again between two groups.
-        latent_dim: of all groups together, a multiple of `groups`.
-        groups: how many.
-        classes: of a conditional model; each has features of its own, added to the first.
-    """
-
-    def __init__(
-        self, image_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int, classes: int = 0
-    ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        width = layout.hidden[-1]
-        given = features_given(width, layout)
-        below = dense([math.prod(image_shape), *layout.hidden], layout)
-        self.first = nn.Sequential(nn.Flatten(), Standardize(layout.pixels), *below)
-        self.up = nn.ModuleList(nn.Sequential(*dense([width, *layout.hidden], layout)) for _ in range(groups - 1))
-        self.of_image = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
-        self.of_state = nn.ModuleList(nn.Linear(width, given, bias=False) for _ in range(groups))
-        heads = [_head(width, latent_dim // groups) for _ in range(groups)]
-        self.heads = nn.ModuleList(nn.Sequential(*activated(width, layout, nn.LayerNorm), head) for head in heads)
-        self.class_bias = nn.Embedding(classes, width) if classes else None
+    """From images up: features for each group, and what the posterior makes of them on the way down."""
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Images [batch, C, H, W] in [0, 1] -> the features of each group, the top one's first, [batch, features]."""
-        levels = [_with_class(self.first(x), self.class_bias, label)]
-        for layers in self.up:
-            levels.append(layers(levels[-1]))
-        return tuple(layer(level) for layer, level in zip(self.of_image, reversed(levels), strict=True))
+        """Images [batch, C, H, W] in [0, 1] -> the features of each group, the top one's first, [batch, ...]."""
+        raise NotImplementedError
 
     def group(self, place: int, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """m and log s^2 of one group's u, [batch, group], under the state that the groups above it left."""
-        outputs = self.heads[place](features + self.of_state[place](state)).to(state.dtype)
-        mu, logvar = outputs.chunk(2, dim=1)
-        return mu, bounded_logvar(logvar)
+        raise NotImplementedError
 
 
 class LadderDecoder(nn.Module):
     """From u down to the likelihood's parameters: a state goes through the groups, and each z moves it.
 
-    Args:
-        output_shape: of the likelihood's parameters of one image.
-        layout: `hidden` are the units of the layers between two groups.
-        latent_dim: of all groups together, a multiple of `groups`.
-        groups: how many.
-        classes: of a conditional model; each has a start of its own, added to that of all.
+    Attributes:
+        sizes: how many latents each group has, the top one's first.
     """
 
-    def __init__(
-        self, output_shape: tuple[int, int, int], layout: Layout, latent_dim: int, groups: int, classes: int = 0
-    ) -> None:
-        super().__init__()
-        width, size = layout.hidden[-1], latent_dim // groups
-        self.start = nn.Parameter(torch.zeros(width))
-        self.priors = nn.ModuleList(nn.Linear(width, 2 * size) for _ in range(groups))
-        # z's weights start as those of so few inputs: among those of the state, z would drown and stay unused.
-        given = features_given(layout.hidden[0], layout)
-        self.of_state = nn.ModuleList(nn.Linear(width, given) for _ in range(groups))
-        self.of_z = nn.ModuleList(nn.Linear(size, given, bias=False) for _ in range(groups))
-        self.down = nn.ModuleList(nn.Sequential(*_after_first_product(layout)) for _ in range(groups))
-        self.last = nn.Sequential(nn.Linear(width, math.prod(output_shape)), nn.Unflatten(1, output_shape))
-        self.class_bias = nn.Embedding(classes, width) if classes else None
+    sizes: tuple[int, ...]
 
     def forward(self, u: Tensor, label: Tensor | None = None) -> Tensor:
         """[batch, latent_dim] -> the likelihood's parameters, [batch, *output_shape]."""
         state = self.begin(u, label)
-        for place, part in enumerate(u.chunk(len(self.down), dim=1)):
+        for place, part in enumerate(torch.split(u, list(self.sizes), dim=1)):
             state = self.group(place, part, state)
         return self.end(state)
 
     def begin(self, like: Tensor, label: Tensor | None = None) -> Tensor:
-        """The state above the top group, [batch, features], for as many examples as `like` has."""
-        start = self.start.to(like.dtype).expand(like.shape[0], -1)
-        return _with_class(start, self.class_bias, label)
+        """The state above the top group, [batch, ...], for as many examples as `like` has."""
+        raise NotImplementedError
 
     def group(self, place: int, u: Tensor, state: Tensor) -> Tensor:
         """The state below a group whose whitened latents are u, [batch, group]."""
-        mu, logvar = self.priors[place](state).to(u.dtype).chunk(2, dim=1)
-        z = reparameterize(mu, bounded_logvar(logvar), u)
-        product = self.of_state[place](state) + self.of_z[place](z)
-        moved: Tensor = state + self.down[place](product).to(u.dtype)
-        return moved
+        raise NotImplementedError
 
     def end(self, state: Tensor) -> Tensor:
         """The likelihood's parameters from the state below the bottom group."""
-        parameters: Tensor = self.last(state).to(state.dtype)
-        return parameters
+        raise NotImplementedError
 
 
-def _head(features: int, size: int) -> nn.Linear:
-    """Gives m and log s^2 of a group of so many latents; m starts with `_SIGNAL` times the usual weights."""
-    head = nn.Linear(features, 2 * size)
+def strong(head: Product) -> Product:
+    """A product that gives m and log s^2, whose m starts with `_SIGNAL` times the usual weights."""
     with torch.no_grad():
-        head.weight[:size].mul_(_SIGNAL)
+        head.weight[: len(head.weight) // 2].mul_(_SIGNAL)
     return head
 
 
-def _after_first_product(layout: Layout) -> list[nn.Module]:
-    """The hidden layers without the product that the first begins with."""
-    return [*activated(layout.hidden[0], layout, nn.LayerNorm), *dense(layout.hidden, layout)]
-
-
-def _with_class(features: Tensor, class_bias: nn.Embedding | None, label: Tensor | None) -> Tensor:
-    """Features [batch, features], moved by those of each example's class, int64 [batch]."""
+def with_class(features: Tensor, class_bias: nn.Embedding | None, label: Tensor | None) -> Tensor:
+    """Features [batch, width, ...], moved by those of each example's class, int64 [batch]."""
     if class_bias is None or label is None:
         return features
-    moved: Tensor = features + class_bias(label).to(features.dtype)
-    return moved
+    moved: Tensor = class_bias(label).to(features.dtype)
+    return features + moved.view(*moved.shape, *[1] * (features.ndim - 2))
 
 
 class _Descent(NamedTuple):
@@ -205,7 +146,7 @@ class LadderPosterior(Posterior):
 
     def _mean_path(self) -> _Descent:
         if self._mean is None:
-            size = self._features[0].shape[0], self._encoder.latent_dim
+            size = self._features[0].shape[0], sum(self._decoder.sizes)
             zeros = torch.zeros(size, dtype=self._dtype, device=self._features[0].device)
             self._mean = self._descend(zeros, is_noise=True)
         return self._mean
@@ -214,7 +155,7 @@ class LadderPosterior(Posterior):
         """Through all groups, `given` [batch, latent_dim] being eps, or u itself."""
         state = self._decoder.begin(given, self._label)
         groups = []
-        parts = given.chunk(len(self._features), dim=1)
+        parts = torch.split(given, list(self._decoder.sizes), dim=1)
         for place, (part, features) in enumerate(zip(parts, self._features, strict=True)):
             mu, logvar = self._encoder.group(place, features, state)
             u = reparameterize(mu, logvar, part) if is_noise else part

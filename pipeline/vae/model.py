@@ -12,13 +12,21 @@ from pipeline.vae.condition import CONDITIONS, Conditioned, check_label
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.flows import FlowSize, posterior_flow
 from pipeline.vae.ladder import LadderDecoder, LadderEncoder, LadderPosterior
+from pipeline.vae.ladder_conv import ConvLadderDecoder, ConvLadderEncoder
+from pipeline.vae.ladder_dense import DenseLadderDecoder, DenseLadderEncoder
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout, PixelScale
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, FlowPosterior, Posterior
 from pipeline.vae.priors import make_prior
 
+GROUP_NETWORKS = {
+    "dense": (DenseLadderEncoder, DenseLadderDecoder),
+    "conv": (ConvLadderEncoder, ConvLadderDecoder),
+}
+
 _CHOICES: dict[str, Collection[str]] = {
     "network": NETWORKS,
+    "group_network": GROUP_NETWORKS,
     "activation": ACTIVATIONS,
     "normalization": NORMALIZATIONS,
     "condition": CONDITIONS,
@@ -52,6 +60,8 @@ class VAEConfig:
     flow_layers: int = 1
     flow_hidden: tuple[int, ...] = (1,)
     residual_blocks: int = 0
+    group_network: str = "dense"
+    """Of a ladder."""
     pixel_mean: float = 0.5
     """This and the next: of the data, of pixels in [0, 1]; the encoder sees pixels standardised by them."""
     pixel_standard_deviation: float = 0.5
@@ -82,7 +92,7 @@ class VAEConfig:
     def _check_ladder(self) -> None:
         if not self.hidden:
             raise UserError("model.hidden is []; expected at least one layer of units for model.network: ladder")
-        if self.latent_dim % self.latent_groups:
+        if self.group_network == "dense" and self.latent_dim % self.latent_groups:
             expected = f"a multiple of model.latent_groups: {self.latent_groups}"
             raise UserError(f"model.latent_dim is {self.latent_dim}; expected {expected}")
         for name, expected in {"prior": "standard", "posterior": "diagonal"}.items():
@@ -212,7 +222,8 @@ def _networks(
     layout = Layout(config.hidden, config.activation, config.normalization, config.residual_blocks, pixels)
     if config.network == "ladder":
         sizes = (config.latent_dim, config.latent_groups, len(config.classes))
-        return LadderEncoder(config.image_shape, layout, *sizes), LadderDecoder(parameter_shape, layout, *sizes)
+        of_images, of_groups = GROUP_NETWORKS[config.group_network]
+        return of_images(config.image_shape, layout, *sizes), of_groups(parameter_shape, layout, *sizes)
     encoder = ENCODERS[config.network](config.image_shape, layout, 2 * config.latent_dim + context_dim)
     decoder = DECODERS[config.network](parameter_shape, layout, config.latent_dim)
     classes = len(config.classes)

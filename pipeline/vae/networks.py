@@ -104,22 +104,22 @@ def mlp_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: 
 
 def conv_encoder(image_shape: tuple[int, int, int], layout: Layout, outputs: int) -> nn.Sequential:
     """[batch, C, H, W] in [0, 1] -> [batch, outputs]; each stage halves the image, rounding up."""
-    sizes = _stage_sizes(image_shape, layout.hidden)
+    sizes = stage_sizes(image_shape, layout.hidden)
     layers: list[nn.Module] = [Standardize(layout.pixels)]
     for before, after in pairwise([image_shape[0], *layout.hidden]):
-        layers += _convolution(before, after, layout, stride=2)
+        layers += convolution(before, after, layout, stride=2)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(layout.hidden[-1] * math.prod(sizes[-1]), outputs))
 
 
 def conv_decoder(output_shape: tuple[int, int, int], layout: Layout, latent_dim: int) -> nn.Sequential:
     """[batch, latent_dim] -> [batch, *output_shape], back through the sizes of the encoder's stages."""
     hidden = layout.hidden
-    sizes = _stage_sizes(output_shape, hidden)
+    sizes = stage_sizes(output_shape, hidden)
     smallest = (hidden[-1], *sizes[-1])
     layers = [*dense([latent_dim, math.prod(smallest)], layout), nn.Unflatten(1, smallest)]
     channels = [*reversed(hidden), hidden[0]]
     for (before, after), size in zip(pairwise(channels), reversed(sizes[:-1]), strict=True):
-        layers += [Resize(size), *_convolution(before, after, layout)]
+        layers += [Resize(size), *convolution(before, after, layout)]
     return nn.Sequential(*layers, nn.Conv2d(hidden[0], output_shape[0], 3, padding=1))
 
 
@@ -137,7 +137,8 @@ def dense(widths: Sequence[int], layout: Layout) -> list[nn.Module]:
     ]
 
 
-def _convolution(before: int, after: int, layout: Layout, stride: int = 1) -> list[nn.Module]:
+def convolution(before: int, after: int, layout: Layout, stride: int = 1) -> list[nn.Module]:
+    """A stage: from so many channels to so many, with its residual blocks; a stride of 2 halves the image."""
     product = nn.Conv2d(before, features_given(after, layout), 3, stride=stride, padding=1)
     blocks = [ResidualBlock(after, layout) for _ in range(layout.residual_blocks)]
     return [product, *blocks, *activated(after, layout, layer_norm_2d)]
@@ -158,13 +159,17 @@ layer_norm_2d = partial(nn.GroupNorm, 1)
 """Over channels and pixels of each example: from a number of channels."""
 
 
-def _stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:
-    """Height and width before the first stage and after each: [(28, 28), (14, 14), (7, 7)]."""
+def stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:
+    """Height and width before the first stage and after each: [(28, 28), (14, 14), (7, 7)].
+
+    Raises:
+        UserError: the image is too small for convolutions, or for so many stages.
+    """
     _, height, width = image_shape
     if min(height, width) < SMALLEST_CONV_IMAGE:
         raise UserError(
             f"images are {height}x{width}; expected at least {SMALLEST_CONV_IMAGE}x{SMALLEST_CONV_IMAGE} "
-            "for model.network: conv (prepare.image_size resizes, model.network: mlp takes any size)"
+            "for convolutions (prepare.image_size resizes, model.network: mlp takes any size)"
         )
     most = int(math.log2(min(height, width)))
     if not 1 <= len(hidden) <= most:

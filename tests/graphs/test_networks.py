@@ -27,6 +27,9 @@ NETWORKS = {
 NETWORKS["ladder"] = dataclasses.replace(
     CONFIG, network="ladder", activation="silu", normalization="layer", latent_dim=4, latent_groups=2
 )
+NETWORKS["ladder of convolutions"] = dataclasses.replace(
+    NETWORKS["ladder"], hidden=(4, 6), latent_dim=40, latent_groups=4, group_network="conv"
+)
 DIGITS = (load_digits().images[:20] * 255 / 16).round().astype(np.uint8)
 
 

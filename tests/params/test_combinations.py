@@ -155,6 +155,11 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
             "for model.network: ladder",
         ),
         (
+            {"model.network": "ladder", "model.group_network": "conv", "model.hidden": [8, 8, 8]},
+            "model.latent_groups is 4 while model.hidden has 3 stages; expected as many groups at each, "
+            "for model.group_network: conv",
+        ),
+        (
             {"model.network": "ladder", "model.hidden": []},
             "model.hidden is []; expected at least one layer of units for model.network: ladder",
         ),

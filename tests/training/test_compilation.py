@@ -1,8 +1,10 @@
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
+from small_training import CONFIG
 
 from pipeline.errors import UserError
 from pipeline.params import load_params
@@ -11,6 +13,9 @@ from pipeline.training.fit import Fit
 
 PARAMS = load_params().train
 CPU = torch.device("cpu")
+CONV_LADDER = dataclasses.replace(
+    CONFIG, network="ladder", group_network="conv", hidden=(4, 6), latent_dim=40, latent_groups=4
+)
 
 
 def is_compiled(mode="auto", weights=1_000_000, examples=60_000, epochs=40):
@@ -52,8 +57,9 @@ def test_a_compiled_training_reaches_the_same_elbo_and_is_deterministic(make_tra
 
 
 @pytest.mark.slow
-def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer):
-    plain, fast = (make_trainer(compile=mode) for mode in ("never", "always"))
+@pytest.mark.parametrize("config", [CONFIG, CONV_LADDER], ids=["mlp", "conv-ladder"])
+def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer, config):
+    plain, fast = (make_trainer(config, compile=mode) for mode in ("never", "always"))
     for trainer in (plain, fast):
         next(trainer.steps())
     assert plain.flat.gradients.count_nonzero() > 0

@@ -45,6 +45,10 @@ VARIANTS = {
     "wake-sleep": ({}, {"objective": "wake_sleep"}),
     "conv": ({"network": "conv", "hidden": (4,)}, {}),
     "ladder": ({"network": "ladder", "hidden": (16,), "latent_groups": 2}, {}),
+    "conv-ladder": (
+        {"network": "ladder", "group_network": "conv", "hidden": (4,), "latent_dim": 32, "latent_groups": 2},
+        {},
+    ),
     "vamp": ({"prior": "vamp", "prior_components": 5}, {}),
     "flows": ({"prior": "flow", "posterior": "iaf", "flow_layers": 2, "flow_hidden": (8,)}, {}),
     "optimal-sigma": ({"likelihood": "gaussian", "sigma": "optimal"}, GREY),

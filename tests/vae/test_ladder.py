@@ -1,7 +1,5 @@
 """The hierarchical model against brute force: two binary pixels, two groups of one latent."""
 
-import dataclasses
-
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -140,10 +138,18 @@ def test_a_label_is_refused(vae):
         vae.posterior(IMAGES, torch.zeros(4, dtype=torch.int64))
 
 
-def test_of_a_conditional_ladder_prior_and_posterior_know_the_class():
+@pytest.mark.parametrize("group_network", ["dense", "conv"])
+def test_of_a_conditional_ladder_prior_and_posterior_know_the_class(group_network):
     torch.manual_seed(0)
-    vae = VAE(dataclasses.replace(CONFIG, condition="label", classes=("a", "b"))).requires_grad_(requires_grad=False)
-    x, eps = torch.rand(2, 1, 1, 2), torch.randn(2, vae.config.latent_dim)
+    shape, sizes = ((1, 8, 8), {"latent_dim": 16, "latent_groups": 1}) if group_network == "conv" else ((1, 1, 2), {})
+    changes = {
+        "image_shape": shape,
+        "group_network": group_network,
+        "condition": "label",
+        "classes": ("a", "b"),
+    } | sizes
+    vae = VAE(VAEConfig(**{**vars(CONFIG), **changes}))
+    x, eps = torch.rand(2, *shape), torch.randn(2, vae.config.latent_dim)
     a, b = torch.tensor([0, 0]), torch.tensor([0, 1])
     of_a, of_b = vae.posterior(x, a).draw(eps), vae.posterior(x, b).draw(eps)
     torch.testing.assert_close(of_a.z[0], of_b.z[0])

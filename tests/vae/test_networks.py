@@ -13,6 +13,9 @@ NETWORKS = {
     "normalised": dataclasses.replace(CONFIG, activation="silu", normalization="layer"),
     "gated and normalised": dataclasses.replace(CONFIG, normalization="layer"),
     "ladder": dataclasses.replace(CONFIG, network="ladder", latent_dim=4, latent_groups=2),
+    "ladder of convolutions": dataclasses.replace(
+        CONFIG, network="ladder", hidden=(4, 6), latent_dim=52, latent_groups=4, group_network="conv"
+    ),
     "residual": dataclasses.replace(
         CONFIG, network="conv", hidden=(4, 6), activation="silu", normalization="layer", residual_blocks=2
     ),
