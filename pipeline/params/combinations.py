@@ -170,7 +170,6 @@ def _check_ladder(model: ModelParams, train: TrainParams) -> None:
         "model.prior": (model.prior, ("standard",)),
         "model.posterior": (model.posterior, ("diagonal",)),
         "train.objective": (train.objective, ("elbo", "iwae", "autoencoder")),
-        "train.free_bits": (train.free_bits, (0.0,)),
     }
     for name, (found, allowed) in expected.items():
         if found not in allowed:

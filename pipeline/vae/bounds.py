@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import Posterior, repeat
+from pipeline.vae.posteriors import Draw, Posterior, repeat
 
 
 class Bound(NamedTuple):
@@ -25,7 +25,11 @@ def elbo(model: VAE, x: Tensor, eps: Tensor, label: Tensor | None = None) -> Bou
     are the classes, and the bound is one of log p(x|y).
     """
     q = model.posterior(x, label)
-    draw = q.draw(eps)
+    return elbo_of_draw(model, x, q, q.draw(eps), label)
+
+
+def elbo_of_draw(model: VAE, x: Tensor, q: Posterior, draw: Draw, label: Tensor | None = None) -> Bound:
+    """`elbo` of a draw that was made of the posterior `q` of x."""
     recon = model.likelihood.log_prob(x, model.parameters_of(draw, label))
     kl = q.kl(draw, model.prior.given(label))
     return Bound(recon - kl, recon, kl)

@@ -124,7 +124,7 @@ class LadderPosterior(Posterior):
         """
         way = self._descend(eps, is_noise=True)
         log_q = gaussian_log_prob(way.u, way.mu, way.logvar)
-        kl = gaussian_kl_per_dimension(way.mu, way.logvar).sum(1)
+        kl = gaussian_kl_per_dimension(way.mu, way.logvar)
         return Draw(way.u, log_q, kl, self._decoder.end(way.state))
 
     def log_prob(self, draw: Draw) -> Tensor:
@@ -136,7 +136,15 @@ class LadderPosterior(Posterior):
 
     def kl(self, draw: Draw, prior: Prior) -> Tensor:
         """An unbiased estimate of KL(q || N(0, I)) in nats, [batch], with less noise than log q - log p."""
-        return super().kl(draw, prior) if draw.kl is None else draw.kl
+        return super().kl(draw, prior) if draw.kl_per_dimension is None else draw.kl_per_dimension.sum(1)
+
+    def kl_per_dimension(self, draw: Draw, prior: Prior) -> Tensor:
+        """In nats, [batch, latent_dim], each under the u drawn in the groups above it.
+
+        Raises:
+            ValueError: the draw was made elsewhere.
+        """
+        return super().kl_per_dimension(draw, prior) if draw.kl_per_dimension is None else draw.kl_per_dimension
 
     def repeat(self, times: int) -> Self:
         """Each example so many times in a row."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.vae.bounds import Bound, elbo, iw_bound, repeated
+from pipeline.vae.bounds import Bound, elbo, elbo_of_draw, iw_bound, repeated
 from pipeline.vae.densities import gaussian_elements
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat
@@ -60,11 +60,11 @@ def objective(
         return sampled_objective(model, x, eps, beta, name == "elbo", label)
     if name == "tc":
         return total_correlation_objective(model, x, eps, beta, label)
+    if name == "elbo" and free_bits > 0:
+        return free_bits_objective(model, x, eps, beta, free_bits, label)
     bound = elbo(model, x, eps, label)
     if name == "autoencoder":
         return Objective(autoencoder_loss(bound), bound)
-    if free_bits > 0:
-        return Objective(free_bits_loss(model, x, bound, beta, free_bits, label), bound)
     return Objective(beta_vae_loss(bound, beta), bound)
 
 
@@ -78,17 +78,19 @@ def autoencoder_loss(bound: Bound) -> Tensor:
     return -bound.recon.mean()
 
 
-def free_bits_loss(
-    model: VAE, x: Tensor, bound: Bound, beta: float | Tensor, free_bits: float, label: Tensor | None = None
-) -> Tensor:
+def free_bits_objective(
+    model: VAE, x: Tensor, eps: Tensor, beta: float | Tensor, free_bits: float, label: Tensor | None = None
+) -> Objective:
     """`beta_vae_loss` in which each dimension's KL, a mean over the batch, counts at least `free_bits` nats.
 
     Kingma et al. 2016, arXiv 1606.04934, equation 15, with a group for each dimension: one that carries less than that
-    is not pushed to carry nothing.
+    is not pushed to carry nothing. Of a ladder the KL of a dimension is that under the draw of the groups above it.
     """
-    prior = model.prior.given(label)
-    per_dimension = prior.kl_per_dimension(*model.encode(x, label)).mean(0)  # (latent_dim,)
-    return beta * per_dimension.clamp_min(free_bits).sum() - bound.recon.mean()
+    q, prior = model.posterior(x, label), model.prior.given(label)
+    draw = q.draw(eps)
+    bound = elbo_of_draw(model, x, q, draw, label)
+    per_dimension = q.kl_per_dimension(draw, prior).mean(0)  # (latent_dim,)
+    return Objective(beta * per_dimension.clamp_min(free_bits).sum() - bound.recon.mean(), bound)
 
 
 def sampled_objective(

@@ -17,8 +17,8 @@ class Draw(NamedTuple):
     z: Tensor
     log_q: Tensor | None = None
     """log q(z|x), [batch], where it comes with the draw."""
-    kl: Tensor | None = None
-    """A KL with less noise than log q - log p at z, [batch], where it comes with the draw."""
+    kl_per_dimension: Tensor | None = None
+    """Of a ladder, [batch, latent_dim], in nats: its sum has less noise than log q - log p at z."""
     parameters: Tensor | None = None
     """What the decoder makes of z, where it comes with the draw."""
 
@@ -46,6 +46,14 @@ class Posterior:
         """KL(q || p) in nats, [batch], or where it has no closed form, an unbiased estimate of it from the draw."""
         return self.log_prob(draw) - prior.log_prob(draw.z)
 
+    def kl_per_dimension(self, draw: Draw, prior: Prior) -> Tensor:  # noqa: ARG002
+        """What each dimension has of the KL, in nats, [batch, latent_dim].
+
+        Raises:
+            ValueError: the dimensions of this posterior have no KL of their own.
+        """
+        raise ValueError(f"{type(self).__name__} has no KL per dimension")
+
     def has_closed_kl(self, prior: Prior) -> bool:  # noqa: ARG002
         """Whether `kl` is the same for every draw."""
         return False
@@ -72,6 +80,10 @@ class DiagonalGaussian(Posterior):
     def kl(self, draw: Draw, prior: Prior) -> Tensor:
         """KL(q || p) in nats, [batch]: in closed form where the prior has one."""
         return prior.kl(self.mu, self.logvar, draw.z)
+
+    def kl_per_dimension(self, draw: Draw, prior: Prior) -> Tensor:  # noqa: ARG002  # the same for every draw
+        """What each dimension has of the KL, in nats, [batch, latent_dim]."""
+        return prior.kl_per_dimension(self.mu, self.logvar)
 
     def has_closed_kl(self, prior: Prior) -> bool:
         """Whether the prior knows its KL from a Gaussian."""

@@ -179,11 +179,6 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
             "expected train.objective: elbo or iwae or autoencoder, or model.network: mlp",
         ),
         (
-            {"model.network": "ladder", "train.free_bits": 0.5},
-            "train.free_bits is 0.5 while model.network is 'ladder'; "
-            "expected train.free_bits: 0.0, or model.network: mlp",
-        ),
-        (
             {"prepare.val_fraction": 0.5, "prepare.test_fraction": 0.5},
             "prepare.val_fraction + prepare.test_fraction is 1; expected less than 1",
         ),

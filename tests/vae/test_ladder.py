@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
 from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.objectives import objective
 from pipeline.vae.posteriors import Draw, repeat
 from pipeline.vae.priors import StandardNormal
 
@@ -98,7 +99,7 @@ def test_a_draw_brings_its_own_density_and_pixels(vae):
     torch.testing.assert_close(draw.parameters, vae.decode(draw.z))
     bound = elbo(vae, IMAGES, noise(4, 2))
     torch.testing.assert_close(bound.recon, vae.likelihood.log_prob(IMAGES, vae.decode(draw.z)))
-    torch.testing.assert_close(bound.kl, draw.kl)
+    torch.testing.assert_close(bound.kl, draw.kl_per_dimension.sum(1))
 
 
 def test_the_mean_path_is_a_draw_without_noise(vae):
@@ -175,3 +176,16 @@ def test_all_groups_are_used_after_a_few_steps():
         mu, logvar = vae.encode(x)
     groups = gaussian_kl_per_dimension(mu, logvar).mean(0).view(2, 4).sum(1)
     assert (groups > 0.3).all()
+
+
+def test_free_bits_floor_each_dimension_under_the_draw_of_the_groups_above(vae):
+    eps = noise(4, 2)
+    q = vae.posterior(IMAGES)
+    kl = q.kl_per_dimension(q.draw(eps), vae.prior).mean(0)
+    plain = elbo(vae, IMAGES, eps)
+    torch.testing.assert_close(kl.sum(), plain.kl.mean())
+    middle = kl.mean().item()  # between the two dimensions'
+    made = objective("elbo", vae, IMAGES, eps, 2.0, middle)
+    assert kl.min() < middle - 1e-3
+    torch.testing.assert_close(made.loss, 2 * (kl.max() + middle) - plain.recon.mean())
+    torch.testing.assert_close(made.bound, plain)  # what is reported has no free bits
