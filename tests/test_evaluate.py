@@ -356,6 +356,10 @@ def test_a_ladder_is_trained_and_measured(workplace):
         model__network="ladder", model__latent_dim=4, model__latent_groups=2, train__precision="bf16", train__epochs=3
     )
     assert load_checkpoint(folder).model.config.latent_groups == 2
+    for row in read_csv(folder / "history.csv"):
+        groups = row["val/kl_group_1"], row["val/kl_group_2"]
+        assert min(groups) > 0
+        assert sum(groups) == pytest.approx(row["val/kl"], rel=1e-5)
     found = metrics(workplace.evaluate())
     assert found["test/elbo"] == pytest.approx(found["test/recon"] - found["test/kl"])
     assert_in_order_over_the_same_samples(found)

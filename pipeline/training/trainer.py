@@ -20,7 +20,7 @@ from pipeline.training.nonfinite import NonFiniteError, batch_rows, describe_ter
 from pipeline.training.precision import choose_precision, dtype_of, precision_context
 from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
-from pipeline.vae.bounds import Bound, elbo
+from pipeline.vae.bounds import Bound, elbo, elbo_of_draw
 from pipeline.vae.model import VAE
 from pipeline.vae.objectives import first_sample, objective
 
@@ -115,12 +115,33 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> Metrics:
-        """The bound on the validation split with the averaged weights, under the same noise every time."""
-        sums = torch.zeros_like(self._sums)
+        """The bound on the validation split with the averaged weights, under the same noise every time.
+
+        Of a ladder also each group's share of `val/kl`, the top one's first: `val/kl_group_1`, and so on.
+        """
+        groups = self.model.group_sizes if self.params.objective != "autoencoder" else ()
+        sums = torch.zeros(3 + len(groups), dtype=torch.float64, device=self.device)
         with self._averaged():
             for batch in self.feed.validation():
-                sums += _sum_terms(self._bound(batch))
-        return self._means("val", self.ranks.add_up(sums), len(self.feed.val))
+                sums += self._validation_sums(batch, groups)
+        sums, count = self.ranks.add_up(sums), len(self.feed.val)
+        shares = (sums[3:] / count).tolist()
+        return self._means("val", sums[:3], count) | {
+            f"val/kl_group_{place}": share for place, share in enumerate(shares, 1)
+        }
+
+    def _validation_sums(self, batch: Batch, groups: tuple[int, ...]) -> Tensor:
+        """elbo, recon, kl and the KL of each group, summed over the batch: float64 [3 + groups]."""
+        if not groups:
+            return _sum_terms(self._bound(batch))
+        model, label = self.model, batch.label
+        with precision_context(self.precision, self.device):
+            q = model.posterior(batch.x, label)
+            draw = q.draw(first_sample(batch.eps, model.config.latent_dim))
+            bound = elbo_of_draw(model, batch.x, q, draw, label)
+            kl = q.kl_per_dimension(draw, model.prior.given(label))
+        of_groups = [part.sum(dtype=torch.float64) for part in torch.split(kl, list(groups), dim=1)]
+        return torch.cat([_sum_terms(bound), torch.stack(of_groups)])
 
     @property
     def is_held_back(self) -> bool:

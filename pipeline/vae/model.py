@@ -167,6 +167,11 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.flow = flow
 
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many latents each group of a ladder has, the top one's first; of another network, none."""
+        return self.decoder.sizes if isinstance(self.decoder, LadderDecoder) else ()
+
     def encode(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The Gaussian that q(z|x) is, or that its flow starts from: mu and logvar, each [batch, latent_dim].
 

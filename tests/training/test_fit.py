@@ -165,3 +165,17 @@ def test_conv_with_a_learned_sigma_raises_the_elbo():
     _, history = fit(run)
     assert history.rows[-1]["val/elbo"] > history.rows[0]["val/elbo"] + 5
     assert run.model.likelihood.logvar.item() != before
+
+
+def test_validation_tells_the_kl_of_each_group_of_a_ladder():
+    ladder = dataclasses.replace(CONFIG, network="ladder", latent_dim=6, latent_groups=2)
+    of_ladder = trainer(ladder, ema_decay=0.0)
+    row = first_epoch(of_ladder)
+    with torch.no_grad():
+        draws = [of_ladder.model.posterior(batch.x).draw(batch.eps) for batch in of_ladder.feed.validation()]
+    kl = torch.cat([draw.kl_per_dimension for draw in draws]).mean(0)
+    assert row["val/kl_group_1"] == pytest.approx(kl[:3].sum().item(), rel=1e-5)
+    assert row["val/kl_group_2"] == pytest.approx(kl[3:].sum().item(), rel=1e-5)
+    assert row["val/kl_group_1"] + row["val/kl_group_2"] == pytest.approx(row["val/kl"], rel=1e-5)
+    assert "val/kl_group_3" not in row
+    assert not [name for name in first_epoch(trainer()) if "group" in name]
