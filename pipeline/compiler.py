@@ -44,7 +44,10 @@ def compiled(function: Callable[P, R], device: torch.device, required: bool = Fa
         except TorchDynamoException as error:
             if required:
                 raise
-            print(f"warning: torch.compile failed ({' '.join(str(error).split())[:120]}); going on without it")
+            print(
+                f"warning: torch.compile failed ({' '.join(str(error).split())[:120]}); going on without it",
+                file=sys.stderr,
+            )
             fast = function
             return function(*arguments, **named)
 

@@ -19,6 +19,6 @@ def choose_device(name: str, index: int = 0) -> torch.device:
         return torch.device(name)
     if index >= (found := torch.cuda.device_count()):
         raise UserError(f"params.yaml: train.devices asks for more than this machine has; expected at most {found}")
-    # cuDNN would round what a convolution multiplies to 10 bits: what is measured is to be what a CPU measures.
-    torch.backends.cudnn.allow_tf32 = False
+    # TF32 would round what is multiplied to 10 bits: what is measured is to be what a CPU measures.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(name, index)

@@ -1,6 +1,5 @@
 """An export in MLflow: the model of its run, and a version of the registered name."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,9 +31,10 @@ def publish(
     Raises:
         UserError: the store refuses it, or a record lacks what its stage writes.
     """
+    latency = {} if params.registered_model is None else {LATENCY: sample_latency(models)}
     # Alone: an export that ends meanwhile would share the row, or be judged by a champion of the past.
     with alone_with_store("registry"):
-        return _publish(before, params, metrics, models, [models / MANIFEST, models / CARD, *shown])
+        return _publish(before, params, {**metrics, **latency}, models, [models / MANIFEST, models / CARD, *shown])
 
 
 def _publish(
@@ -48,7 +48,6 @@ def _publish(
         return ""
     training, evaluation = before
     figure = figure_of(params.champion_metric, training, evaluation)
-    record = dataclasses.replace(record, metrics={**metrics, LATENCY: sample_latency(models)})
     gates = gates_of(params, evaluation, record.metrics)
     registration = register(params.registered_model, record.run_id, model_id, figure, gates)
     log_record(registration.in_record(record))

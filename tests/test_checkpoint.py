@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from typing import get_args
 
@@ -45,6 +46,18 @@ def message(folder):
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{folder}/")
     return str(error.value).removeprefix(f"{folder}/")
+
+
+def test_a_model_of_before_a_choice_was_added_is_one_that_does_not_make_it(tmp_path):
+    ladder = VAEConfig((1, 8, 8), "ladder", (16,), "silu", 4, "bernoulli", "learned", latent_groups=2)
+    vae = save_random(tmp_path, ladder)
+    added = [field.name for field in dataclasses.fields(VAEConfig) if field.default == getattr(ladder, field.name)]
+    assert "group_network" in added
+    edit_config(tmp_path, lambda content: [content["model"].pop(name) for name in added])
+    found = load_checkpoint(tmp_path).model
+    assert found.config == ladder
+    assert {"encoder.first.2.weight", "decoder.of_z.0.weight"} <= set(found.state_dict())
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in vae.state_dict().items())
 
 
 @pytest.mark.parametrize("config", [MLP, CONV], ids=["mlp", "conv"])

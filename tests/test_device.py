@@ -18,6 +18,7 @@ def test_auto_is_a_gpu_where_one_is_and_that_of_the_rank(with_two_gpus):
 
 
 def test_a_gpu_multiplies_as_the_cpu_does(with_two_gpus):
+    torch.backends.cuda.matmul.allow_tf32 = True
     choose_device("auto")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32

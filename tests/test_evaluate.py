@@ -350,10 +350,18 @@ def test_a_learned_prior_is_trained_and_measured(workplace, prior):
     assert found["test/kl"] > 0
 
 
-def test_a_ladder_is_trained_and_measured(workplace):
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"model__latent_dim": 4},
+        {"model__group_network": "conv", "model__hidden": [4], "model__latent_dim": 32},
+    ],
+    ids=["dense", "conv"],
+)
+def test_a_ladder_is_trained_and_measured(workplace, groups):
     """As a density; what only Gaussian posteriors have is left out."""
     folder = workplace.train(
-        model__network="ladder", model__latent_dim=4, model__latent_groups=2, train__precision="bf16", train__epochs=3
+        model__network="ladder", model__latent_groups=2, train__precision="bf16", train__epochs=3, **groups
     )
     assert load_checkpoint(folder).model.config.latent_groups == 2
     for row in read_csv(folder / "history.csv"):

@@ -5,12 +5,13 @@ a new file without asking who else does, so that is done under a lock of ours.
 """
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -85,8 +86,12 @@ def alone_with_store(purpose: str) -> Iterator[None]:
     with ExitStack() as held:
         if file is not None:
             lock = FileLock(f"{file}.{purpose}.lock", timeout=LONGEST_WAIT_SECONDS)
-            with suppress(OSError):  # filelock's Timeout is one
+            try:
                 held.enter_context(lock)
+            except Timeout:
+                print(f"warning: {lock.lock_file} is held by another process; going on beside it", file=sys.stderr)
+            except OSError:
+                pass  # of a folder that is read-only
         yield
 
 

@@ -1,7 +1,8 @@
 """Whether the steps of a training are compiled."""
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -19,7 +20,8 @@ Step = Callable[..., tuple[Tensor, Tensor]]
 
 _TOLERANCE = 0.05
 """Of the gradient's norm: a compiled step may differ by so much from the plain one. In bf16 the two round at other
-places, by some hundredths; in float32 they agree to millionths. A gradient that is lost is far more."""
+places, by some hundredths; in float32 they agree to millionths. A parameter whose gradient is lost may lie within that,
+and is looked for by itself."""
 
 _WORTH_IT = 8e12
 """Floating-point operations of a training from which on the compiler's 5 to 25 seconds are won back: on two cores a
@@ -52,7 +54,7 @@ def compiled_step(
 
 
 class TriedStep:
-    """A compiled step that is held to the plain one at its first batch, since a compiler may err and say nothing.
+    """A compiled step that is held to the plain one at its first batches, since a compiler may err and say nothing.
 
     Under torch 2.11 a compiled step lost the gradient of the decoder, on the CPU and on a GPU: training went on, to a
     model that was several nats worse or had collapsed.
@@ -61,12 +63,17 @@ class TriedStep:
         plain: the step as it stands.
         fast: the same, compiled.
         gradients: where either leaves its gradient, float32 [number of weights].
+        sizes: how many weights each parameter has there, in order.
+        tries: how many batches; on a GPU the first warms up, the second is captured, and from the third on that is
+            what runs.
         required: whether a step that errs is an error; else a line says so and the plain one goes on.
     """
 
-    def __init__(self, plain: Step, fast: Step, gradients: Tensor, required: bool) -> None:
-        self._plain, self._fast, self._gradients, self._required = plain, fast, gradients, required
-        self._is_tried = False
+    def __init__(
+        self, plain: Step, fast: Step, gradients: Tensor, sizes: Sequence[int], *, tries: int, required: bool
+    ) -> None:
+        self._plain, self._fast, self._gradients, self._sizes = plain, fast, gradients, list(sizes)
+        self._tries, self._required = tries, required
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Take the step.
@@ -74,28 +81,37 @@ class TriedStep:
         Raises:
             UserError: the compiled step gives other gradients, and is required.
         """
-        return self._fast(*arguments) if self._is_tried else self._try(*arguments)
+        return self._fast(*arguments) if self._tries == 0 else self._try(*arguments)
 
     def _try(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         result = self._plain(*arguments)
         expected = self._gradients.clone()
+        norm = expected.norm().item()
+        if not math.isfinite(norm) or norm == 0:  # nothing can be held to that
+            return result
         fast_result = self._fast(*arguments)
-        if not bool(expected.isfinite().all()):
-            return fast_result  # nothing can be held to that; the step will be held back, and the next one tried
-        self._is_tried = True
-        difference, norm = ((self._gradients - expected).norm().item(), expected.norm().item())
-        if difference <= _TOLERANCE * norm:
+        error = self._error(expected, norm)
+        if error is None:
+            self._tries -= 1
             return fast_result
-        share = f"{difference / norm:.0%}"
-        found = f"torch.compile of torch {torch.__version__} gives other gradients, by {share} of their norm"
+        found = f"torch.compile of torch {torch.__version__} gives other gradients, {error}"
         if self._required:
             raise UserError(
                 f"params.yaml: train.compile is 'always' but {found}; expected auto, never or another torch"
             )
         print(f"warning: {found}; going on without it", file=sys.stderr)
-        self._fast = self._plain
+        self._fast, self._tries = self._plain, 0
         self._gradients.copy_(expected)
         return result
+
+    def _error(self, expected: Tensor, norm: float) -> str | None:
+        """In what the gradient of the compiled step differs from the expected one; None where it does not."""
+        difference = (self._gradients - expected).norm().item()
+        if not difference <= _TOLERANCE * norm:
+            return f"by {difference / norm:.0%} of their norm"
+        found, wanted = (torch.split(values, self._sizes) for values in (self._gradients, expected))
+        lost = sum(bool(b.any()) and not bool(a.any()) for a, b in zip(found, wanted, strict=True))
+        return f"none at all for {lost} of {len(wanted)} parameters" if lost else None
 
 
 def _is_worth_it(params: TrainParams, weights: int, examples: int, device: torch.device) -> bool:

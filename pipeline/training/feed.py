@@ -20,8 +20,8 @@ from pipeline.vae.objectives import noise_shape
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
 _BINARIZATION, _POSTERIOR = 0, 1  # and of each of those
 _BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**24}
-"""Pixels that are made ready at once: enough that no step waits for many small operations, which on a GPU cost the same
-however large they are."""
+"""Pixels, or where those are more, values of noise, that are made ready at once: enough that no step waits for many
+small operations, which on a GPU cost the same however large they are."""
 
 _KEPT_VALUES = 2**24  # pixels of a validation split that is small enough to stay ready, 64 MiB of float32
 
@@ -62,7 +62,8 @@ class Feed:
         self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
         self.train, self.val = (_resident(images, device) for images in (train, val))
         self.labels = labels
-        self._block = _BLOCK_VALUES[device.type]
+        values = max(train[0].numel(), math.prod(self._noise_shape(params.objective)))
+        self._block = max(1, _BLOCK_VALUES[device.type] // values)  # images
         self.steps_per_epoch = -(-len(train) // params.global_batch_size)
         self._kept: list[Batch] | None = None
 
@@ -80,7 +81,7 @@ class Feed:
     def steps(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This rank's batches from step `first` of an epoch to its end."""
         size = self._params.global_batch_size
-        together = max(1, self._block // (self.train[0].numel() * -(-size // self._ranks.world_size)))
+        together = max(1, self._block // -(-size // self._ranks.world_size))
         for start in range(first, self.steps_per_epoch, together):
             steps = range(start, min(start + together, self.steps_per_epoch))
             shares = [self._ranks.share(step * size, self.global_batch(step)) for step in steps]
@@ -93,7 +94,7 @@ class Feed:
 
     def batches_of(self, epoch: int, examples: Tensor) -> Iterator[Batch]:
         """The given examples as an epoch shows them, a few at a time."""
-        for some in torch.split(examples, max(1, self._block // self.train[0].numel())):
+        for some in torch.split(examples, self._block):
             made = self._ready(self.train, some, _TRAIN_NOISE, epoch)
             yield Batch(some, *made, self._label(self.labels.train, some))
 
@@ -106,7 +107,7 @@ class Feed:
         return self._kept
 
     def _validation(self) -> Iterator[Batch]:
-        images = max(1, self._block // self.val[0].numel()) * self._ranks.world_size
+        images = self._block * self._ranks.world_size
         size = max(images, self._params.global_batch_size)  # without gradients there is room for more at once
         for start in range(0, len(self.val), size):
             examples = self._ranks.share(start, min(size, len(self.val) - start))
@@ -135,9 +136,12 @@ class Feed:
             return x, torch.zeros(len(sent), self._latent_dim, device=self._device)
         # Validation reports the ELBO, of one sample.
         name = self._params.objective if epoch else "elbo"
-        shape = noise_shape(name, self._params.importance_samples, self._latent_dim, images[0].numel())
+        shape = self._noise_shape(name)
         eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), sent, math.prod(shape))
         return x, eps.view(-1, *shape)
+
+    def _noise_shape(self, objective: str) -> tuple[int, ...]:
+        return noise_shape(objective, self._params.importance_samples, self._latent_dim, self.train[0].numel())
 
 
 def _resident(images: Tensor, device: torch.device) -> Tensor:

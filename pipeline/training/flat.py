@@ -26,6 +26,7 @@ class FlatParameters:
     Attributes:
         weights: the buffer, float32 [number of weights], that an optimizer moves.
         gradients: of the last step, float32 [number of weights].
+        sizes: how many weights each parameter has.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -33,6 +34,7 @@ class FlatParameters:
         self.weights = torch.cat([_last_channels(parameter.detach()).flatten() for parameter in self._parameters])
         self.gradients = torch.zeros_like(self.weights)
         self._seen = self.weights if dtype == torch.float32 else self.weights.to(dtype)
+        self.sizes = [parameter.numel() for parameter in self._parameters]
         self._slots = list(_views(self.gradients, self._parameters))
         seen, exact = (list(_views(buffer, self._parameters)) for buffer in (self._seen, self.weights))
         layers = (module for module in model.modules() if isinstance(module, _LAYERS))

@@ -60,6 +60,7 @@ class StepGuard:
             if value > self._largest:
                 self._largest.fill_(value)
             return True
+        # NaN is not below infinity either; `isfinite` would be four kernels in place of one.
         self._halted = torch.maximum(self._halted, (~(norm < math.inf)).to(torch.float32))
         self._largest = torch.where(self._halted > 0, self._largest, self._largest.maximum(norm))
         self._taken += (1 - self._halted).to(torch.int64)

@@ -249,7 +249,12 @@ class Trainer:
             return loss.detach(), sums
 
         return TriedStep(
-            self._eager_gradients, gradients, self.flat.gradients, required=self.params.compile == "always"
+            self._eager_gradients,
+            gradients,
+            self.flat.gradients,
+            self.flat.sizes,
+            tries=1 if self.device.type == "cpu" else 3,
+            required=self.params.compile == "always",
         )
 
     def _gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:

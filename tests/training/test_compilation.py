@@ -114,9 +114,31 @@ def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_
     trainer._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
     batches = list(itertools.islice(trainer.feed.steps(1), 4))
     poisoned = batches[0]._replace(eps=torch.full_like(batches[0].eps, math.nan))
-    for batch in (poisoned, *batches):
+    fast = trainer._compiled._fast
+    trainer._compiled._fast = lambda *arguments: (fast(*arguments), trainer.flat.gradients.nan_to_num_())[0]
+    trainer._gradients(poisoned, trainer._beta)
+    assert not trainer.flat.gradients.isfinite().all()
+    for batch in batches:
         trainer._gradients(batch, trainer._beta)
     assert [arguments[0] for arguments in calls] == [poisoned, batches[0]]
+
+
+def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, without_a_compiler, monkeypatch, capsys):
+    trainer = make_trainer(compile="auto")
+    fast, smallest = trainer._compiled._fast, min(trainer.flat.sizes)
+    start = sum(trainer.flat.sizes[: trainer.flat.sizes.index(smallest)])
+
+    def step(*arguments):
+        result = fast(*arguments)
+        part = trainer.flat.gradients[start : start + smallest]
+        assert part.norm() > 0
+        part.zero_()
+        return result
+
+    monkeypatch.setattr(trainer._compiled, "_fast", step)
+    monkeypatch.setattr("pipeline.training.compilation._TOLERANCE", 1.0)
+    next(trainer.steps())
+    assert "none at all for 1 of 8 parameters" in capsys.readouterr().err
 
 
 def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):
@@ -131,4 +153,4 @@ def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys)
     run = compiled_step(torch.sin, PARAMS.model_copy(update={"epochs": 10_000}), 1_000_000, 60_000, CPU)
     assert run(torch.zeros(())).item() == 0
     assert run(torch.zeros(())).item() == 0
-    assert capsys.readouterr().out.count("warning: torch.compile failed (no compiler today") == 1
+    assert capsys.readouterr().err.count("warning: torch.compile failed (no compiler today") == 1

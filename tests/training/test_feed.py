@@ -6,6 +6,7 @@ from little_memory import train_in_128_megabytes
 from sparse_set import make_sparse_set
 
 from pipeline.dataset.store import memory_bytes
+from pipeline.training import feed as feed_module
 from pipeline.training.feed import Feed, Labels
 from pipeline.training.ranks import Ranks
 
@@ -38,6 +39,14 @@ def test_every_example_comes_with_its_class(make_trainer, ranks):
 def test_without_classes_no_batch_has_any(make_trainer):
     made = feed(make_trainer)
     assert all(batch.label is None for batches in (made.steps(1), made.validation()) for batch in batches)
+
+
+def test_where_noise_is_more_than_pixels_less_is_made_ready_at_once(make_trainer, monkeypatch):
+    monkeypatch.setitem(feed_module._BLOCK_VALUES, "cpu", 64 * 64 * 4)
+    few, many = feed(make_trainer), feed(make_trainer, objective="iwae", importance_samples=100)
+    assert few._block == 4 * 64  # of 64 pixels
+    assert many._block == 64 * 64 * 4 // (100 * 4)
+    assert torch.equal(joined(few.steps(1))[0], joined(many.steps(1))[0])
 
 
 def test_an_epoch_shows_every_example_once(make_trainer):
