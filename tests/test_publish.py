@@ -92,39 +92,40 @@ def test_an_export_that_fails_before_its_end_leaves_the_champion(store, register
     assert str(store.get_model_version_by_alias("vae", "champion").version) == "1"
 
 
-def test_one_setting_that_is_exported_twice_at_once_shares_no_row(store, register, monkeypatch):
-    """The second begins while the first one writes; it waits, and finds the stage finished."""
-    evaluated, log_record, others = log_stage([TRAINED], EVALUATED), publish.log_record, []
+@pytest.fixture
+def register_at_once(register, monkeypatch):
+    """Begin a second export while the first one writes; what the stage's line says of the second."""
 
-    def log_while_another_begins(record):
-        if not others:
-            others.append(workers.submit(register, evaluated))
-            wait(others, timeout=3)
-        log_record(record)
+    def run(first, second):
+        log_record, others = publish.log_record, []
 
-    monkeypatch.setattr(publish, "log_record", log_while_another_begins)
-    with ThreadPoolExecutor(1) as workers:
-        register(evaluated)
-    others[0].result()
+        def log_while_another_begins(record):
+            if not others:
+                others.append(workers.submit(register, second))
+                wait(others, timeout=3)
+            log_record(record)
+
+        monkeypatch.setattr(publish, "log_record", log_while_another_begins)
+        with ThreadPoolExecutor(1) as workers:
+            register(first)
+        return others[0].result()
+
+    return run
+
+
+def test_one_setting_that_is_exported_twice_at_once_shares_no_row(store, register_at_once):
+    """The second waits, and finds the stage finished."""
+    evaluated = log_stage([TRAINED], EVALUATED)
+    register_at_once(evaluated, evaluated)
     second, first = store.search_runs([store.get_experiment_by_name("vae").experiment_id])
     assert first.info.run_id == evaluated.run_id
     assert second.data.tags["continues"] == evaluated.run_id
     assert [run.data.tags["registry.version"] for run in (first, second)] == ["1", "2"]
 
 
-def test_of_two_exports_that_end_at_once_the_better_is_champion(store, register, monkeypatch):
-    """The worse reads that there is no champion; the better then tries to come in between."""
+def test_of_two_exports_that_end_at_once_the_better_is_champion(store, register_at_once):
+    """The worse has read that there is no champion when the better tries to come in between."""
     better = dataclasses.replace(EVALUATED, metrics={**EVALUATED.metrics, "test/nll_iw5": 90.0})
-    log_record, others = publish.log_record, []
-
-    def log_while_another_ends(record):
-        if not others:
-            others.append(workers.submit(register, better))
-            wait(others, timeout=3)
-        log_record(record)
-
-    monkeypatch.setattr(publish, "log_record", log_while_another_ends)
-    with ThreadPoolExecutor(1) as workers:
-        register()
-    assert others[0].result().endswith("is champion (nll_iw 90, better than 103.5 of version 1)")
+    told = register_at_once(EVALUATED, better)
+    assert told.endswith("is champion (nll_iw 90, better than 103.5 of version 1)")
     assert float(store.get_model_version_by_alias("vae", "champion").tags["value"]) == 90.0
