@@ -34,6 +34,7 @@ from pipeline.training.launch import is_launched, launch
 from pipeline.training.name import training_name
 from pipeline.training.progress import training_progress
 from pipeline.training.ranks import Ranks, joined_ranks, ranks_of_environment
+from pipeline.training.schedule import check_warmup
 from pipeline.training.scratch import Scratch, State
 from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
@@ -158,8 +159,9 @@ def start(arguments: argparse.Namespace) -> None:
 
 def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch_folder: Path) -> None:
     """Train as the one rank that keeps states, tracks the run and writes the checkpoint."""
-    if warning := check_likelihood(params, data.meta["values"]):
-        print(f"warning: {warning}", file=sys.stderr)
+    for warning in (check_likelihood(params, data.meta["values"]), check_warmup(params.train)):
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
     name = training_name(params, data.sha256)
     with Scratch(repository_root() / scratch_folder, name, on_wait=ranks.ask_to_wait) as scratch:
         tidy(scratch.folder)

@@ -119,6 +119,12 @@ def test_a_plain_auto_encoder_is_but_warned(workplace, capsys):
     assert "better model.likelihood: gaussian, " in line
 
 
+def test_a_warm_up_that_outlasts_the_training_is_but_warned_of(workplace, capsys):
+    assert column(workplace.train(train__epochs=1, train__warmup_epochs=10), "beta") == [0]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: params.yaml: train.warmup_epochs is 10 while train.epochs is 1: beta ends at 0 ")
+
+
 def test_a_non_finite_loss_ends_in_one_line_with_nothing_written(workplace, store):
     workplace.set_params(train__learning_rate=1e9)
     result = subprocess.run(

@@ -142,7 +142,7 @@ class TrainParams(Section):
     beta: Annotated[float, Field(ge=0, le=1e6)]
     """Weight of the KL in the objective, or of tc's total correlation. What is reported always has beta = 1."""
     warmup_epochs: Count
-    """Epochs over which beta rises linearly from 0."""
+    """Epochs over which beta rises linearly from 0; in a training of no more epochs it never gets to its value."""
     binarize: Literal["none", "static", "dynamic"]
     """Pixels as they are; drawn once as 0 or 1 with the grey value as probability; or drawn at every step."""
     epochs: Positive

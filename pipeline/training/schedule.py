@@ -2,6 +2,8 @@
 
 import math
 
+from pipeline.params import TrainParams
+
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
     """The factor on the learning rate before step 0, 1, ... of `steps`; `cosine` falls from 1 to 0."""
@@ -13,3 +15,15 @@ def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
 def warmed_up(beta: float, epoch: int, warmup_epochs: int) -> float:
     """beta in epoch 1, 2, ...: it rises linearly from 0 over `warmup_epochs`, constant within an epoch."""
     return beta * (min(1.0, (epoch - 1) / warmup_epochs) if warmup_epochs else 1.0)
+
+
+def check_warmup(params: TrainParams) -> str | None:
+    """A warning where the training is over before beta is what params say; None where it is, or where beta is not."""
+    epochs, warmup_epochs = params.epochs, params.warmup_epochs
+    last = warmed_up(params.beta, epochs, warmup_epochs)
+    if last == params.beta or params.objective == "autoencoder":
+        return None
+    return (
+        f"params.yaml: train.warmup_epochs is {warmup_epochs} while train.epochs is {epochs}: beta ends at {last:g} "
+        f"and never reaches train.beta, {params.beta:g}; expected train.warmup_epochs below train.epochs"
+    )

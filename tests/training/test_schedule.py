@@ -1,6 +1,11 @@
 import pytest
 
-from pipeline.training.schedule import learning_rate_factor, warmed_up
+from pipeline.params import load_params
+from pipeline.training.schedule import check_warmup, learning_rate_factor, warmed_up
+
+
+def warning(**changes):
+    return check_warmup(load_params().train.model_copy(update=changes))
 
 
 def test_cosine_falls_from_one_to_zero_and_is_half_way_in_the_middle():
@@ -14,3 +19,24 @@ def test_constant_stays():
 def test_beta_rises_linearly_from_zero():
     assert [warmed_up(2.0, epoch, 4) for epoch in range(1, 7)] == [0, 0.5, 1.0, 1.5, 2.0, 2.0]
     assert warmed_up(2.0, 1, 0) == 2.0
+
+
+def test_a_warm_up_that_outlasts_the_training_is_warned_of_with_where_beta_ends():
+    assert warning(epochs=5, warmup_epochs=8, beta=2.0) == (
+        "params.yaml: train.warmup_epochs is 8 while train.epochs is 5: beta ends at 1 and never reaches train.beta, "
+        "2; expected train.warmup_epochs below train.epochs"
+    )
+    assert "beta ends at 0.8 " in warning(epochs=5, warmup_epochs=5, beta=1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"warmup_epochs": 4},
+        {"warmup_epochs": 0},
+        {"warmup_epochs": 9, "beta": 0.0},
+        {"warmup_epochs": 9, "objective": "autoencoder"},
+    ],
+)
+def test_where_beta_gets_to_its_value_or_has_none_nothing_is_said(changes):
+    assert warning(epochs=5, **changes) is None
