@@ -1,5 +1,6 @@
 """The train stage as a process: killed, stopped, without a store, on two ranks."""
 
+import errno
 import os
 import shutil
 import signal
@@ -11,11 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline import train
-from pipeline.errors import Stopped
+from pipeline.errors import Stopped, UserError
 from pipeline.files import read_csv, read_json
 from pipeline.params import load_params
 from pipeline.training import fit
@@ -319,6 +321,29 @@ def test_a_store_that_locks_half_way_holds_nothing_up_and_is_completed_later(wor
     row = assert_one_whole_run(store, epochs=3)
     assert {"test/elbo", "best_epoch"} <= set(row.data.metrics)
     assert "restored" not in row.data.tags
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), requests.HTTPError("507")])
+def test_a_place_of_artifacts_that_refuses_them_costs_no_checkpoint_and_gets_them_later(
+    workplace, store, monkeypatch, capsys, error
+):
+    def refuse(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", refuse)
+        folder = workplace.train()
+        [line, last] = capsys.readouterr().err.splitlines()
+        assert line.startswith("warning: MLflow store: ")
+        assert line.endswith("; training goes on without it")
+        assert "evaluate completes it from run.json" in last
+        with pytest.raises(UserError, match=r"^MLflow store sqlite:.* see MLFLOW_TRACKING_URI$"):
+            workplace.evaluate()
+    assert len(curves(folder)) == 2
+    workplace.evaluate()
+    row = assert_one_whole_run(store, epochs=2)
+    assert {"stage.train", "stage.evaluate"} <= set(row.data.tags)
+    assert "train/model.safetensors" in {item.path for item in store.list_artifacts(row.info.run_id, "train")}
 
 
 @pytest.mark.slow

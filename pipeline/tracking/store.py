@@ -22,8 +22,9 @@ from pipeline.files import repository_root
 
 EXPERIMENT = "vae"
 LONGEST_WAIT_SECONDS = 120.0
-STORE_FAILURES = (MlflowException, SQLAlchemyError)
-"""What a store raises that is away: MLflow wraps what its database says, but not while it opens one."""
+STORE_FAILURES = (MlflowException, SQLAlchemyError, OSError)
+"""What a store raises that is away: MLflow wraps what its database says, but not while it opens one, nor what the place
+of its artifacts does, a folder or a server (of whose answers `requests` makes an OSError)."""
 
 _SQLITE = "sqlite:///"
 
