@@ -14,7 +14,8 @@ from pipeline.training.flat import named_weights
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.scratch import Scratch, State
 from pipeline.training.signals import StopWish
-from pipeline.training.trainer import Metrics, Position, Trainer
+from pipeline.training.trainer import Position, Trainer
+from pipeline.training.validation import Metrics
 
 MOST_RETURNS = 5
 LEARNING_RATE_AFTER_RETURN = 0.5

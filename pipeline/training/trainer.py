@@ -12,19 +12,17 @@ from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
-from pipeline.training.compilation import TriedStep, compiled_step
 from pipeline.training.feed import Batch, Feed, Labels
 from pipeline.training.flat import FlatParameters
+from pipeline.training.gradients import Gradients
 from pipeline.training.guard import StepGuard
 from pipeline.training.nonfinite import NonFiniteError, batch_rows, describe_terms
 from pipeline.training.precision import choose_precision, dtype_of, precision_context
 from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
-from pipeline.vae.bounds import Bound, elbo, elbo_of_draw
+from pipeline.training.validation import Metrics, bound_of, means, sum_over
+from pipeline.vae.bounds import Bound
 from pipeline.vae.model import VAE
-from pipeline.vae.objectives import first_sample, objective
-
-Metrics = dict[str, float]
 
 
 @dataclass
@@ -69,8 +67,10 @@ class Trainer:
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
         self._shared = sharing_batches(self.model.likelihood, ranks)
-        self._compiled = None if self._shared else self._compile(len(train))
-        self._compiled_size = len(ranks.share(0, self.feed.global_batch(0)))
+        usual_size = len(ranks.share(0, self.feed.global_batch(0)))
+        self._gradients = Gradients(self.model, self.flat, params, self.precision, device)
+        if self._shared is None:
+            self._gradients.compile(len(train), usual_size)
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
         self._guard = StepGuard(device)
@@ -99,7 +99,10 @@ class Trainer:
         """The metrics of the epoch whose steps were all taken, and validation; the position moves to the next one."""
         position, params = self.position, self.params
         self._calibrate()
-        metrics = {"epoch": float(position.epoch), **self._means("train", self.sums(), len(self.feed.train))}
+        metrics = {
+            "epoch": float(position.epoch),
+            **means("train", self.sums(), len(self.feed.train), params.objective),
+        }
         if params.objective != "autoencoder":
             metrics["beta"] = warmed_up(params.beta, position.epoch, params.warmup_epochs)
         metrics |= {
@@ -113,35 +116,11 @@ class Trainer:
         self._guard.begin(0, torch.zeros(()))
         return metrics
 
-    @torch.no_grad()
     def validate(self) -> Metrics:
-        """The bound on the validation split with the averaged weights, under the same noise every time.
-
-        Of a ladder also each group's share of `val/kl`, the top one's first: `val/kl_group_1`, and so on.
-        """
-        groups = self.model.group_sizes if self.params.objective != "autoencoder" else ()
-        sums = torch.zeros(3 + len(groups), dtype=torch.float64, device=self.device)
-        with self._averaged():
-            for batch in self.feed.validation():
-                sums += self._validation_sums(batch, groups)
-        sums, count = self.ranks.add_up(sums), len(self.feed.val)
-        shares = (sums[3:] / count).tolist()
-        return self._means("val", sums[:3], count) | {
-            f"val/kl_group_{place}": share for place, share in enumerate(shares, 1)
-        }
-
-    def _validation_sums(self, batch: Batch, groups: tuple[int, ...]) -> Tensor:
-        """elbo, recon, kl and the KL of each group, summed over the batch: float64 [3 + groups]."""
-        if not groups:
-            return _sum_terms(self._bound(batch))
-        model, label = self.model, batch.label
-        with precision_context(self.precision, self.device):
-            q = model.posterior(batch.x, label)
-            draw = q.draw(first_sample(batch.eps, model.config.latent_dim))
-            bound = elbo_of_draw(model, batch.x, q, draw, label)
-            kl = q.kl_per_dimension(draw, model.prior.given(label))
-        of_groups = [part.sum(dtype=torch.float64) for part in torch.split(kl, list(groups), dim=1)]
-        return torch.cat([_sum_terms(bound), torch.stack(of_groups)])
+        """The bound on the validation split with the averaged weights, under the same noise every time."""
+        with self._averaged(), precision_context(self.precision, self.device):
+            sums = sum_over(self.model, self.feed.validation())
+        return means("val", self.ranks.add_up(sums), len(self.feed.val), self.params.objective)
 
     @property
     def is_held_back(self) -> bool:
@@ -204,64 +183,11 @@ class Trainer:
     def _describe(self, step: int) -> NonFiniteError:
         """What the step was that could not be taken; the weights are still those before it."""
         examples = self.feed.examples(self.position.epoch, step)
-        terms = [self._bound(batch) for batch in self.feed.batches_of(self.position.epoch, examples)]
+        batches = self.feed.batches_of(self.position.epoch, examples)
+        with precision_context(self.precision, self.device):
+            terms = [bound_of(self.model, batch)[0] for batch in batches]
         bound = Bound(*(torch.cat(parts).cpu() for parts in zip(*terms, strict=True)))
         return NonFiniteError(describe_terms(self.position.epoch, step, examples, bound), batch_rows(examples, bound))
-
-    def _bound(self, batch: Batch) -> Bound:
-        with precision_context(self.precision, self.device):
-            return elbo(self.model, batch.x, first_sample(batch.eps, self.model.config.latent_dim), batch.label)
-
-    def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, [], and the terms summed over the batch, float64 [3]."""
-        params = self.params
-        with precision_context(self.precision, self.device):
-            loss, bound = objective(
-                params.objective,
-                self.model,
-                batch.x,
-                batch.eps,
-                beta,
-                params.free_bits,
-                params.sampled_kl,
-                batch.label,
-            )
-        return loss, _sum_terms(bound)
-
-    def _eager_gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_objective`; what the loss wants of the weights is then in `flat.gradients`."""
-        loss, sums = self._objective(batch, beta)
-        self.flat.differentiate(loss)
-        return loss.detach(), sums
-
-    def _compile(self, examples: int) -> TriedStep | None:
-        """`_eager_gradients` compiled, or None where that is not worth its while."""
-        # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
-        function = self._eager_gradients if self.device.type == "cpu" else self._objective
-        fast = compiled_step(function, self.params, self.flat.weights.numel(), examples, self.device)
-        if fast is None:
-            return None
-
-        def gradients(batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
-            loss, sums = fast(batch, beta)
-            if self.device.type != "cpu":
-                self.flat.differentiate(loss)
-            return loss.detach(), sums
-
-        return TriedStep(
-            self._eager_gradients,
-            gradients,
-            self.flat.gradients,
-            self.flat.sizes,
-            tries=1 if self.device.type == "cpu" else 3,
-            required=self.params.compile == "always",
-        )
-
-    def _gradients(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """As `_eager_gradients`; compiled where that is worth its while, for batches of the usual size."""
-        if self._compiled is None or len(batch.examples) != self._compiled_size:
-            return self._eager_gradients(batch, beta)
-        return self._compiled(batch, beta)
 
     def _learning_rate(self, step: int) -> float:
         steps = self.feed.steps_per_epoch * self.params.epochs
@@ -271,13 +197,6 @@ class Trainer:
     def _steps_before(self, step: int) -> int:
         """How many steps the whole training took before this one of the present epoch."""
         return (self.position.epoch - 1) * self.feed.steps_per_epoch + step
-
-    def _means(self, split: str, sums: Tensor, count: int) -> Metrics:
-        elbo_, recon, kl = (sums / count).tolist()
-        terms = (
-            {"recon": recon} if self.params.objective == "autoencoder" else {"elbo": elbo_, "recon": recon, "kl": kl}
-        )
-        return {f"{split}/{name}": value for name, value in terms.items()}
 
     def _calibrate(self) -> None:
         """Give a likelihood what no gradient sets, for the weights that are validated and kept."""
@@ -303,8 +222,3 @@ class Trainer:
             self.model.train()
             if trained is not None:
                 self.flat.weights.copy_(trained)
-
-
-def _sum_terms(bound: Bound) -> Tensor:
-    """The terms summed over the batch: float64 [3]."""
-    return torch.stack([term.detach() for term in bound]).sum(1, dtype=torch.float64)

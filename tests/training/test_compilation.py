@@ -67,14 +67,14 @@ def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer, con
 
 
 def losing_half_of_the_gradient(trainer, monkeypatch):
-    whole = trainer._compiled._fast
+    whole = trainer._gradients._compiled._fast
 
     def step(*arguments):
         result = whole(*arguments)
         trainer.flat.gradients[: len(trainer.flat.gradients) // 2] = 0
         return result
 
-    monkeypatch.setattr(trainer._compiled, "_fast", step)
+    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
     return trainer
 
 
@@ -110,12 +110,12 @@ def test_a_compiled_step_that_loses_gradients_is_refused_where_it_is_required(
 
 def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_trainer, without_a_compiler):
     trainer, calls = make_trainer(compile="auto"), []
-    plain = trainer._compiled._plain
-    trainer._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
+    plain = trainer._gradients._compiled._plain
+    trainer._gradients._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
     batches = list(itertools.islice(trainer.feed.steps(1), 4))
     poisoned = batches[0]._replace(eps=torch.full_like(batches[0].eps, math.nan))
-    fast = trainer._compiled._fast
-    trainer._compiled._fast = lambda *arguments: (fast(*arguments), trainer.flat.gradients.nan_to_num_())[0]
+    fast = trainer._gradients._compiled._fast
+    trainer._gradients._compiled._fast = lambda *arguments: (fast(*arguments), trainer.flat.gradients.nan_to_num_())[0]
     trainer._gradients(poisoned, trainer._beta)
     assert not trainer.flat.gradients.isfinite().all()
     for batch in batches:
@@ -125,7 +125,7 @@ def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_
 
 def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, without_a_compiler, monkeypatch, capsys):
     trainer = make_trainer(compile="auto")
-    fast, smallest = trainer._compiled._fast, min(trainer.flat.sizes)
+    fast, smallest = trainer._gradients._compiled._fast, min(trainer.flat.sizes)
     start = sum(trainer.flat.sizes[: trainer.flat.sizes.index(smallest)])
 
     def step(*arguments):
@@ -135,7 +135,7 @@ def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, w
         part.zero_()
         return result
 
-    monkeypatch.setattr(trainer._compiled, "_fast", step)
+    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
     monkeypatch.setattr("pipeline.training.compilation._TOLERANCE", 1.0)
     next(trainer.steps())
     assert "none at all for 1 of 8 parameters" in capsys.readouterr().err

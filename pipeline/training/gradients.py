@@ -1,0 +1,90 @@
+"""What the loss of a step wants of the weights: plainly, or compiled where that is worth its while."""
+
+import torch
+from torch import Tensor
+
+from pipeline.params import TrainParams
+from pipeline.training.compilation import TriedStep, compiled_step
+from pipeline.training.feed import Batch
+from pipeline.training.flat import FlatParameters
+from pipeline.training.precision import precision_context
+from pipeline.training.validation import sum_terms
+from pipeline.vae.model import VAE
+from pipeline.vae.objectives import objective
+
+
+class Gradients:
+    """Differentiates the objective of a batch.
+
+    Args:
+        model: whose weights `flat` holds.
+        flat: `flat.gradients` is where a call leaves what it found.
+        params: `objective` and what shapes it; `compile`.
+        precision: fp32 or bf16, in which the networks run.
+        device: of the model.
+    """
+
+    def __init__(
+        self, model: VAE, flat: FlatParameters, params: TrainParams, precision: str, device: torch.device
+    ) -> None:
+        self._model, self._flat, self._params = model, flat, params
+        self._precision, self._device = precision, device
+        self._compiled: TriedStep | None = None
+        self._compiled_size = 0
+
+    def compile(self, examples: int, batch_size: int) -> None:
+        """Compile what is done with batches of this size, unless that would cost more time than it saves.
+
+        `examples` are those of one epoch. Batches of other sizes (the last of an epoch) are done plainly.
+        """
+        # A GPU captures the objective alone: a graph that writes to memory of others was not tried there.
+        function = self._plain if self._device.type == "cpu" else self._objective
+        fast = compiled_step(function, self._params, self._flat.weights.numel(), examples, self._device)
+        if fast is None:
+            return
+
+        def gradients(batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+            loss, sums = fast(batch, beta)
+            if self._device.type != "cpu":
+                self._flat.differentiate(loss)
+            return loss.detach(), sums
+
+        self._compiled_size = batch_size
+        self._compiled = TriedStep(
+            self._plain,
+            gradients,
+            self._flat.gradients,
+            self._flat.sizes,
+            tries=1 if self._device.type == "cpu" else 3,
+            required=self._params.compile == "always",
+        )
+
+    def __call__(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, [], and elbo, recon and kl summed over the batch, float64 [3]; `beta` is [].
+
+        Raises:
+            UserError: the compiled step gives other gradients, under `compile: always`.
+        """
+        if self._compiled is None or len(batch.examples) != self._compiled_size:
+            return self._plain(batch, beta)
+        return self._compiled(batch, beta)
+
+    def _plain(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+        loss, sums = self._objective(batch, beta)
+        self._flat.differentiate(loss)
+        return loss.detach(), sums
+
+    def _objective(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:
+        params = self._params
+        with precision_context(self._precision, self._device):
+            loss, bound = objective(
+                params.objective,
+                self._model,
+                batch.x,
+                batch.eps,
+                beta,
+                params.free_bits,
+                params.sampled_kl,
+                batch.label,
+            )
+        return loss, sum_terms(bound)
