@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from pipeline.metrics.figures import STYLE
 
@@ -15,7 +19,6 @@ COLOURS = ("#0b6fb8", "#d1495b", "#2a9d5c", "#8d5fc2", "#c77d0a", "#4c566a")
 MARKERS = "osD^vP"
 _LINE_COLOUR = "#b9bec6"
 _MARGIN = 0.08
-_ROOM = 0.045  # of the frame, for a label
 _SHORTEST = 0.04  # of the frame's width; a shorter line tells nothing
 
 
@@ -30,21 +33,23 @@ def rate_distortion(rows: Sequence[Row], lines: str, along: str) -> Figure:
         along: dotted name of another.
     """
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+        figure = Figure(figsize=(7.6, 5.2), layout="constrained")
         axes = figure.subplots()
         _frame(axes, rows)
         _same_elbo(axes)
-        for number, value in enumerate(sorted({row[lines] for row in rows})):
-            members = sorted((row for row in rows if row[lines] == value), key=lambda row: row[along])
-            _line(axes, members, f"{_short(lines)} {value:g}", number, along)
+        values = sorted({row[lines] for row in rows})
+        members = [sorted((row for row in rows if row[lines] == value), key=lambda row: row[along]) for value in values]
+        for number, value in enumerate(values):
+            _line(axes, members[number], f"{_short(lines)} {value:g}", number)
         axes.set(
             xlabel="rate: KL(q(z|x) || p(z)), nats per image",
             ylabel="distortion: −E[log p(x|z)], nats per image",
-            title=f"Rate and distortion on the test split, along {_short(along)}",
         )
-        axes.legend(
-            loc="upper right", title=f"at the points: {_short(along)}", frameon=True, framealpha=1, edgecolor="w"
+        figure.suptitle(
+            f"Rate and distortion on the test split; at the points: {_short(along)}", size=10, x=0.01, ha="left"
         )
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(values), borderaxespad=0)
+        _label_points(figure, axes, members, along)
     return figure
 
 
@@ -77,25 +82,48 @@ def _same_elbo(axes: Axes) -> None:
         )
 
 
-def _line(axes: Axes, members: Sequence[Row], label: str, number: int, along: str) -> None:
+def _line(axes: Axes, members: Sequence[Row], label: str, number: int) -> None:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    rate, distortion = ([row[name] for row in members] for name in ("rate", "distortion"))
-    axes.plot(rate, distortion, color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
-    for row in _apart(axes, members):
-        place = (row["rate"], row["distortion"])
-        axes.annotate(f"{row[along]:g}", place, textcoords="offset points", xytext=(5, 5), size=8, color=colour)
+    axes.plot(*_places(members), color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
 
 
-def _apart(axes: Axes, members: Sequence[Row]) -> list[Row]:
-    """Both ends of a line, and those between whose labels touch no other's."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    chosen: list[Row] = []
-    for row in (members[0], members[-1], *members[1:-1]):
-        across = ((row["rate"] - other["rate"]) / (right - left) for other in chosen)
-        down = ((row["distortion"] - other["distortion"]) / (top - bottom) for other in chosen)
-        if all(abs(x) > _ROOM or abs(y) > _ROOM for x, y in zip(across, down, strict=True)):
-            chosen.append(row)
-    return chosen
+def _label_points(figure: Figure, axes: Axes, lines: Sequence[Sequence[Row]], along: str) -> None:
+    """Each point's value of `along`, both ends of a line first, where it touches no line and no other label."""
+    figure.draw_without_rendering()  # what follows is in pixels, which the layout decides
+    drawn = [Path(np.column_stack(_places(members))).transformed(axes.transData) for members in lines]
+    taken = [text.get_window_extent() for text in axes.texts]
+    for number, members in enumerate(lines):
+        for row in (members[0], *members[:0:-1]):
+            label = axes.annotate(
+                f"{row[along]:g}",
+                (row["rate"], row["distortion"]),
+                xytext=(0, 0),
+                textcoords="offset points",
+                size=8,
+                color=COLOURS[number % len(COLOURS)],
+            )
+            label.set_in_layout(False)
+            if not _put(label, drawn, taken):
+                label.remove()
+
+
+def _put(label: Annotation, drawn: Sequence[Path], taken: list[Bbox]) -> bool:
+    """Whether there was room beside its point, right of it or left, above or below."""
+    for right, above in ((1, 1), (-1, -1), (1, -1), (-1, 1)):
+        label.set(
+            position=(5 * right, 4 * above),
+            ha="left" if right > 0 else "right",
+            va="bottom" if above > 0 else "top",
+        )
+        box = label.get_window_extent()
+        if not box.count_overlaps(taken) and not any(path.intersects_bbox(box, filled=False) for path in drawn):
+            taken.append(box)
+            return True
+    return False
+
+
+def _places(members: Sequence[Row]) -> tuple[list[float], list[float]]:
+    return [row["rate"] for row in members], [row["distortion"] for row in members]
 
 
 def _short(param: str) -> str:

@@ -38,12 +38,27 @@ def test_every_point_is_labelled_with_its_value(axes):
     assert labels_of(axes, ROWS) == ["1", "0.5", "2", "1", "0.5", "2"]
 
 
-def test_of_points_that_lie_together_the_ends_are_labelled():
-    rows = [
-        {"d": 2, "b": b, "rate": rate, "distortion": 9.0} for b, rate in ((1, 10.0), (2, 10.1), (3, 15.0), (4, 20.0))
-    ]
-    [axes] = rate_distortion(rows, "d", "b").axes
-    assert labels_of(axes, rows) == ["1", None, "3", "4"]
+def crowded():
+    """One line: twenty points in one place, and another far from them."""
+    rows = [{"d": 2, "b": b, "rate": 10 + b / 1000, "distortion": 9 + b / 1000} for b in range(20)]
+    return [*rows, {"d": 2, "b": 20, "rate": 20.0, "distortion": 5.0}]
+
+
+def test_of_many_points_in_one_place_both_ends_are_labelled_and_what_has_room():
+    [axes] = rate_distortion(crowded(), "d", "b").axes
+    labels = labels_of(axes, crowded())
+    assert labels[0] == "0" and labels[-1] == "20"
+    assert 2 < sum(label is not None for label in labels) < 10
+
+
+def test_no_label_of_a_point_touches_another_or_the_line():
+    [axes] = rate_distortion(crowded(), "d", "b").axes
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts if "ELBO" not in text.get_text()]
+    assert not any(box.overlaps(other) for box, other in itertools.combinations(boxes, 2))
+    [line] = labelled(axes).values()
+    path = line.get_path().transformed(axes.transData)
+    assert not any(path.intersects_bbox(box, filled=False) for box in boxes)
 
 
 def test_rate_and_distortion_add_up_to_minus_the_elbo_that_a_grey_line_is_labelled_with(axes):
