@@ -1,6 +1,7 @@
 """A conditional model in its exported files: the class goes in as `label`, int64 [n]."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -28,22 +29,31 @@ NAMES = ("ant", "bee", "cat")
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
 LABELS = np.arange(60) % 3
 DIGITS = load_digits(n_class=3)
-KINDS = [("mlp", (16, 12), "standard"), ("conv", (6, 4), "per_class"), ("ladder", (16, 12), "standard")]
+CONFIG = VAEConfig(
+    (1, 8, 8), "mlp", (16, 12), "silu", 3, "bernoulli", "learned", condition="label", classes=NAMES, latent_groups=3
+)
+KINDS = {
+    "mlp": CONFIG,
+    "conv, a prior for each class": replace(CONFIG, network="conv", hidden=(6, 4), prior="per_class"),
+    "ladder": replace(CONFIG, network="ladder"),
+    "ladder of convolutions": replace(
+        CONFIG, network="ladder", group_network="conv", hidden=(6, 4), latent_dim=20, latent_groups=2
+    ),
+}
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[2]}")
+@pytest.fixture(scope="module", params=KINDS)
 def made(request):
-    network, hidden, prior = request.param
     torch.manual_seed(0)
-    config = VAEConfig(
-        (1, 8, 8), network, hidden, "silu", 3, "bernoulli", "learned", 1, prior, 4, "label", NAMES, latent_groups=3
-    )
+    config = KINDS[request.param]
     vae = VAE(config).eval()
-    factor = 1 if network == "ladder" else 2  # doubled, three groups in a row give logits of 350
+    factor = 1 if config.network == "ladder" else 2  # doubled, three groups in a row give logits of 350
+    spread = 0.1 if config.group_network == "conv" else 0.3  # at 0.3 nine weights a plane give logits of 9,500
     with torch.no_grad():
         for parameter in (*vae.decoder.parameters(), *vae.prior.parameters(), vae.encoder.class_bias.weight):
-            parameter.mul_(factor).add_(0.3 * torch.randn_like(parameter))
-    metadata = Metadata("", 3, (1, 8, 8), "bernoulli", prior, "elbo", "da7a" * 16, "9a3a" * 16, "0fb6cfb", "8f14e45f")
+            parameter.mul_(factor).add_(spread * torch.randn_like(parameter))
+    made_of = (config.latent_dim, config.image_shape, config.likelihood, config.prior)
+    metadata = Metadata("", *made_of, "elbo", "da7a" * 16, "9a3a" * 16, "0fb6cfb", "8f14e45f")
     return vae, build_files(vae, metadata, 2, IMAGES, labels=LABELS)
 
 
