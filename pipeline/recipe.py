@@ -16,6 +16,7 @@ from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
 from pipeline.results_row import results_row
+from pipeline.sweep.grid import check_overrides
 
 _FEATURES = ("classifier", "random_conv")  # of images, in which samples are held against test images
 _DISTANCES = ("kid", "fid", "precision", "recall", "density", "coverage")
@@ -112,7 +113,9 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", help="section.param=value, over the recipe's own")
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe, read_yaml(PARAMS_FILE))
+    base = read_yaml(PARAMS_FILE)
+    recipe = load_recipe(arguments.recipe, base)
+    check_overrides(arguments.overrides, recipe.applied_to(base))
     run_experiment(arguments.recipe.stem, [*as_settings(recipe.settings), *arguments.overrides], force=True)
     metrics = metrics_of(arguments.recipe.stem)
     misses = recipe.misses(metrics)

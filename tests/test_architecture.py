@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "cli": LEAVES | {"commands", "runtime"},
     "experiment": LEAVES,
     "results_row": LEAVES | {"tracking"},
-    "recipe": LEAVES | {"experiment", "params", "results_row"},
+    "recipe": LEAVES | {"experiment", "params", "results_row", "sweep"},
     "sweep": LEAVES | {"experiment", "metrics", "params"},
     "paper": LEAVES | {"checkpoint", "dataset", "device", "metrics", "params", "sweep", "training", "vae"},
     **dict.fromkeys(STAGES, LEAVES | ROOMS),

@@ -12,6 +12,7 @@ import pytest
 from cifar import put_cifar
 from sklearn.datasets import load_sample_images
 
+from pipeline import recipe as module
 from pipeline import results_row
 from pipeline.errors import UserError
 from pipeline.params import read_yaml
@@ -97,6 +98,27 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
         load_recipe(write(tmp_path, text), BASE)
     assert str(caught.value).startswith(str(tmp_path / "recipe.yaml"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.piror=flow", "command line: model.piror is not a known param; did you mean model.prior?"),
+        ("modle.prior=flow", "command line: modle.prior is in no section; expected one of prepare, model, train, "),
+        ("train.beta=-1", "command line: train.beta is -1; expected a number >= 0"),
+        ("train.beta", "'train.beta' is no setting; expected section.param=value"),
+    ],
+)
+def test_a_bad_override_is_refused_before_the_last_experiment_of_the_name_is_gone(monkeypatch, override, message):
+    def run_experiment(*_, **__):
+        raise AssertionError("an experiment was begun")
+
+    monkeypatch.setattr(module, "run_experiment", run_experiment)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["recipe", "recipes/vamp.yaml", override])
+    with pytest.raises(UserError) as caught:
+        module.main()
+    assert str(caught.value).startswith(message)
 
 
 ROW = Row(

@@ -1,7 +1,6 @@
 """What a file of recipes/paper asks for: params, a grid of those that differ from run to run, and where to measure."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import Params, check_params, read_yaml
+from pipeline.params import Params, check_params, parse_setting, read_yaml
 from pipeline.sweep.grid import applied
 
 Value = float | str
@@ -99,7 +98,7 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
     for name, values in content["grid"].items():
         if not isinstance(values, list) or not values:
             raise UserError(f"{path}: grid.{name} is {values!r}; expected a list of values")
-    changed = dict(_parsed(override) for override in overrides)
+    changed = dict(parse_setting(override) for override in overrides)
     measured = {name.removeprefix("measure."): value for name, value in changed.items() if name.startswith("measure.")}
     shared = content["params"] | {name: value for name, value in changed.items() if not name.startswith("measure.")}
     measure = _measure(content["measure"] | measured, path)
@@ -131,16 +130,6 @@ def _check_effect(params: Params, path: Path) -> None:
 
 def _name(recipe: str, point: Mapping[str, Value]) -> str:
     return "-".join([recipe, *(f"{key.split('.')[-1]}-{value}" for key, value in point.items())])
-
-
-def _parsed(override: str) -> tuple[str, Any]:
-    name, equals, text = override.partition("=")
-    if not equals:
-        raise UserError(f"{override!r} is no setting; expected section.param=value")
-    try:
-        return name, json.loads(text)
-    except json.JSONDecodeError:
-        return name, text
 
 
 def _measure(values: Mapping[str, Any], path: Path) -> Measure:

@@ -3,7 +3,7 @@
 There are no defaults here: every value stands once, in params.yaml.
 """
 
-from pipeline.params.document import PARAMS_FILE, Params, check_params, flatten, load_params, read_yaml
+from pipeline.params.document import PARAMS_FILE, Params, check_params, flatten, load_params, parse_setting, read_yaml
 from pipeline.params.sections import EvaluateParams, ExportParams, HealthParams, ModelParams, PrepareParams, TrainParams
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "check_params",
     "flatten",
     "load_params",
+    "parse_setting",
     "read_yaml",
 ]

@@ -98,6 +98,21 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """`train.beta=4` -> `("train.beta", 4)`; the value is YAML, and what is none is text.
+
+    Raises:
+        UserError: it has no `=`.
+    """
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise UserError(f"{setting!r} is no setting; expected section.param=value")
+    try:
+        return name, YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        return name, text
+
+
 def _check_names(content: dict[Any, Any], path: Path) -> None:
     for name, value in content.items():
         if not isinstance(name, str):

@@ -15,7 +15,7 @@ from pipeline.files import write_csv
 from pipeline.metrics.figures import save_figure
 from pipeline.params import PARAMS_FILE, read_yaml
 from pipeline.sweep.figure import rate_distortion
-from pipeline.sweep.grid import Sweep, load_sweep
+from pipeline.sweep.grid import Sweep, applied, check_overrides, load_sweep
 
 LAST_STAGE = "evaluate"
 
@@ -65,7 +65,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the table and the figure are written, under the recipe's name")
     parser.add_argument("overrides", nargs="*", help="section.param=value, over the recipe's own")
     arguments = parser.parse_args()
-    sweep = load_sweep(arguments.recipe, read_yaml(PARAMS_FILE))
+    base = read_yaml(PARAMS_FILE)
+    sweep = load_sweep(arguments.recipe, base)
+    for point in sweep.points:
+        check_overrides(arguments.overrides, applied({**sweep.shared, **point}, base, arguments.recipe))
     run_points(sweep, arguments.overrides)
     rows = collect(sweep)
     table, figure = (arguments.folder / f"{sweep.name}{suffix}" for suffix in (".csv", ".png"))

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import check_params, read_yaml
+from pipeline.params import check_params, parse_setting, read_yaml
+
+COMMAND_LINE = Path("command line")
+"""What errors name in the place of a file."""
 
 Point = Mapping[str, float]
 """A value for each of the grid's params, by its dotted name."""
@@ -75,3 +78,13 @@ def applied(values: Mapping[str, Any], base: dict[str, Any], path: Path) -> dict
             raise UserError(f"{path}: {name} is in no section; expected one of {', '.join(base)} before the dot")
         changed[section][param] = value
     return changed
+
+
+def check_overrides(overrides: Sequence[str], base: dict[str, Any]) -> None:
+    """Check `section.param=value`, given on the command line, as applied to `base`, sections of params.
+
+    Raises:
+        UserError: one is no such setting, or a param is unknown or out of range.
+    """
+    values = dict(parse_setting(override) for override in overrides)
+    check_params(applied(values, base, COMMAND_LINE), COMMAND_LINE)

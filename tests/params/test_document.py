@@ -2,7 +2,7 @@ import pytest
 from changed_params import REAL, ROOT, changed
 
 from pipeline.errors import UserError
-from pipeline.params import check_params, flatten, load_params
+from pipeline.params import check_params, flatten, load_params, parse_setting
 
 
 def file_message(path):
@@ -160,3 +160,20 @@ def test_flat_names_are_those_that_mlflow_shows():
     flat = flatten(params.model, "model")
     assert flat["model.hidden"] == [400, 400]
     assert list(flat) == [f"model.{name}" for name in REAL["model"]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("model.sigma=0.1", 0.1),
+        ("model.sigma=1e-1", 0.1),
+        ("model.sigma=learned", "learned"),
+        ("model.sigma=null", None),
+        ("model.sigma=[1, 2]", [1, 2]),
+        ("model.sigma=[eight]", ["eight"]),
+        ("model.sigma=a=b", "a=b"),
+        ("model.sigma=[1", "[1"),
+    ],
+)
+def test_a_setting_is_read_as_params_yaml_is(setting, value):
+    assert parse_setting(setting) == ("model.sigma", value)

@@ -82,3 +82,9 @@ def test_a_plain_auto_encoder_has_no_rate(sweep, monkeypatch):
     monkeypatch.setattr(module, "metrics_of", lambda name: {"test/recon": -86.0, "test/active_units": 2})
     with pytest.raises(UserError, match=r"has no test/kl; expected train.objective: elbo$"):
         sweep()
+
+
+def test_a_bad_override_is_refused_before_any_experiment(sweep, experiments):
+    with pytest.raises(UserError, match=r"^command line: train.bata is not a known param; did you mean train.beta\?$"):
+        sweep("train.bata=1")
+    assert not experiments
