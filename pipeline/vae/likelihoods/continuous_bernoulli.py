@@ -36,7 +36,8 @@ class ContinuousBernoulli(Likelihood):
         The integral over [a, b] is exp(eta a) (exp(eta (b - a)) - 1) / (exp(eta) - 1).
         """
         lower = (x - GREY_LEVEL / 2).clamp_min(0)
-        width = (x + GREY_LEVEL / 2).clamp_max(1) - lower
+        is_end = (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
+        width = torch.where(is_end, GREY_LEVEL / 2, torch.full_like(x, GREY_LEVEL))  # a difference would lose digits
         integral = parameters * lower + _log_normalizer(parameters * width) + width.log()
         return sum_over_event(integral - _log_normalizer(parameters))
 

@@ -45,6 +45,16 @@ def test_the_probabilities_of_all_stored_values_sum_to_one(name, spread, sigma):
         assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_in_float32_they_sum_to_one_to_its_last_digits(name):
+    """An image has hundreds of pixels, whose errors may all lie to one side."""
+    likelihood = make_likelihood(name, 1, 0.07, components=3)
+    x = values(likelihood)[:, None, None].float()
+    for one in parameters(likelihood, 8, 1).float():
+        probabilities = likelihood.discrete_log_prob(x, one.expand(len(x), -1, -1)).double().exp()
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
+
+
 def test_the_density_or_probability_of_an_image_is_that_of_its_pixels_together(case):
     likelihood, channels = case
     p, x = parameters(likelihood, 4, 2, 3), torch.randint(0, 256, (4, channels, 2, 3)) / 255
