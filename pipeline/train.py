@@ -162,7 +162,7 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
     for warning in (check_likelihood(params, data.meta["values"]), check_warmup(params.train)):
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
-    name = training_name(params, data.sha256)
+    name = shared_name(params, data, ranks)
     with Scratch(repository_root() / scratch_folder, name, on_wait=ranks.ask_to_wait) as scratch:
         tidy(scratch.folder)
         finished = scratch.finished()
@@ -213,15 +213,31 @@ def finished_state(model: VAE, history: History, record: Record) -> State:
 
 def follow(params: Params, data: PreparedData, ranks: Ranks) -> None:
     """Train as another rank: whatever there is to say, the first one says."""
-    state = state_of_first(ranks)
-    if state is not None and "finished" in state.content:
-        return
     try:
-        train_model(params, data, ranks, state=state)
+        shared_name(params, data, ranks)
+        state = state_of_first(ranks)
+        if state is None or "finished" not in state.content:
+            train_model(params, data, ranks, state=state)
     except Stopped as stopped:
         ranks.leave_last(stopped.code)
     except SharedError:
         ranks.leave_last(1)
+
+
+def shared_name(params: Params, data: PreparedData, ranks: Ranks) -> str:
+    """What the training of all ranks is called by.
+
+    Raises:
+        SharedError: it is not one training on all, or its objective is not one that several can share.
+    """
+    name = training_name(params, data.sha256)
+    ranks.expect_alike(name)
+    if params.train.objective == "tc" and ranks.world_size > 1:  # params know of the ranks that they ask for alone
+        raise SharedError(
+            f"params.yaml: train.objective is 'tc', whose total correlation is that of a whole batch, on "
+            f"{ranks.world_size} ranks; expected one process, or train.objective: elbo"
+        )
+    return name
 
 
 def state_of_first(ranks: Ranks, found: State | None = None) -> State | None:

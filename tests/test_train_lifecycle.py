@@ -1,14 +1,15 @@
 """The train stage as a process: killed, stopped, without a store, on two ranks."""
 
+import contextlib
 import errno
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -289,7 +290,7 @@ def test_a_store_that_is_away_holds_nothing_up_and_gets_the_run_when_it_is_back(
 
 def test_a_database_that_somebody_holds_at_the_start_holds_nothing_up(workplace, store, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=0.1")
-    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as somebody:
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as somebody:
         somebody.execute("BEGIN EXCLUSIVE")
         folder = workplace.train(train__epochs=3)
     assert "warning: MLflow store: (sqlite3.OperationalError) database is locked" in capsys.readouterr().err
@@ -368,3 +369,41 @@ def test_two_devices_train_as_one_run(workplace, store, monkeypatch):
     for expected, found in zip(curves(alone), curves(together), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
     assert_one_whole_run(store, epochs=2)
+
+
+def start_ranks(workplaces):
+    """One rank in each of the folders, as on machines of their own."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(workplaces))}
+    ranks = []
+    for rank, folder in enumerate(workplaces):
+        with contextlib.chdir(folder):
+            ranks.append(start(RANK=str(rank), **meeting))
+    return [finish(rank) for rank in ranks]
+
+
+@pytest.mark.slow
+def test_ranks_that_would_train_something_else_than_the_first_are_told_of_once_and_train_nothing(
+    workplace, store, tmp_path
+):
+    workplace.set_params()
+    other = shutil.copytree(tmp_path, tmp_path / "other", symlinks=True)
+    with contextlib.chdir(other):
+        workplace.set_params(train__learning_rate=0.002)
+    (code, _, errors), (other_code, _, other_errors) = start_ranks([tmp_path, other])
+    assert (code, other_code, other_errors) == (1, 1, "")
+    assert errors == (
+        "error: train: of 2 ranks, 1 would train with other params, data, code, torch or precision than rank 0; "
+        "expected the same on every machine\n"
+    )
+    assert not store.search_runs(["0", "1"])
+    assert not Path("models").exists()
+
+
+@pytest.mark.slow
+def test_a_total_correlation_is_not_shared_by_ranks_that_params_do_not_know_of(workplace, tmp_path):
+    workplace.set_params(train__objective="tc")
+    (code, _, errors), (other_code, _, other_errors) = start_ranks([tmp_path, tmp_path])
+    assert (code, other_code, other_errors) == (1, 1, "")
+    assert errors.startswith("error: params.yaml: train.objective is 'tc', whose total correlation is that of a whole ")

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError
-from pipeline.training.ranks import ranks_of_environment
+from pipeline.training.ranks import ranks_of_environment, whole_number
 
 _TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
 
@@ -38,7 +38,7 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         nodes: machines; above 1, MASTER_ADDR, MASTER_PORT and NODE_RANK say where they meet and which one this is.
 
     Raises:
-        UserError: a rank failed, or the environment does not say where the machines meet.
+        UserError: a rank failed, or the environment does not say where the machines meet, or which one this is.
     """
     backend, endpoint, options = _meeting_point(nodes, os.environ)
     # Each rank would take every core for itself, and threads that wait for a core spin.
@@ -83,4 +83,4 @@ def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str
             f"params.yaml: train.nodes is {nodes}; expected the environment of each to name {', '.join(missing)}"
         )
     endpoint = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
-    return "static", endpoint, {"rank": int(environment["NODE_RANK"])}
+    return "static", endpoint, {"rank": whole_number(environment, "NODE_RANK", nodes)}

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.device import choose_device
-from pipeline.errors import UserError
+from pipeline.errors import SharedError, UserError
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
+_PORTS = 2**16
 _NOTHING, _WAIT = -1, -2  # in the place of a number of bytes
 
 
@@ -67,6 +68,21 @@ class Ranks:
     def ask_to_wait(self) -> None:
         """From rank 0, as often as it likes while the others are in `copy_bytes_from_first`: theirs is to last on."""
         self.copy_from_first(torch.tensor(_WAIT))
+
+    def expect_alike(self, name: str) -> None:
+        """Hold that every rank is about to train what the first one does, which `name` stands for.
+
+        Raises:
+            SharedError: some are not, whose weights and gradients would be of another training.
+        """
+        first = self.copy_bytes_from_first(name.encode() if self.is_first else None)
+        differ = torch.zeros(self.world_size)
+        differ[self.rank] = first != name.encode()
+        if others := self.add_up(differ).nonzero().flatten().tolist():
+            raise SharedError(
+                f"train: of {self.world_size} ranks, {', '.join(map(str, others))} would train with other params, "
+                "data, code, torch or precision than rank 0; expected the same on every machine"
+            )
 
     def leave_last(self, code: int) -> NoReturn:
         """Exit after rank 0 has: a launcher ends the others when the first has failed, whatever they are about."""
@@ -122,23 +138,35 @@ def ranks_of_environment(environment: Mapping[str, str]) -> Ranks:
     """Read the variables of torchrun and of Kubernetes' training operator (RANK, WORLD_SIZE) or of Slurm's srun.
 
     Raises:
-        UserError: one of them is not a whole number, or no MASTER_ADDR says where rank 0 listens.
+        UserError: one of them is not a whole number, out of range or alone, or nothing says where rank 0 listens.
     """
     for rank, world_size, local_rank in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
         ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
     ):
         if rank in environment and world_size in environment:
-            ranks = Ranks(*(_number(environment, name) for name in (rank, world_size, local_rank)))
+            count = whole_number(environment, world_size)
+            ranks = Ranks(whole_number(environment, rank, count), count, whole_number(environment, local_rank))
             for name in ("MASTER_ADDR", "MASTER_PORT"):
                 if ranks.world_size > 1 and name not in environment:
                     raise UserError(f"{rank} says that this is one of {ranks.world_size} ranks; expected {name} too")
+            if ranks.world_size > 1:
+                whole_number(environment, "MASTER_PORT", _PORTS)
             return ranks
+    for given, lacking in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
+        if given in environment:  # every such process would train alone, beside the others
+            raise UserError(f"environment variable {given} is set and {lacking} is not; expected both, or neither")
     return Ranks()
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
+def whole_number(environment: Mapping[str, str], name: str, below: int | None = None) -> int:
+    """An environment variable's value; 0 where it is not set.
+
+    Raises:
+        UserError: it is not a whole number, or not `below` that.
+    """
     value = environment.get(name, "0")
-    if not value.isdecimal():
-        raise UserError(f"environment variable {name} is {value!r}; expected a whole number >= 0")
+    if not value.isdecimal() or (below is not None and int(value) >= below):
+        limit = "" if below is None else f" and < {below}"
+        raise UserError(f"environment variable {name} is {value!r}; expected a whole number >= 0{limit}")
     return int(value)

@@ -132,6 +132,39 @@ def test_a_rank_that_is_no_number_is_refused():
         ranks_of_environment({"RANK": "first", "WORLD_SIZE": "2"})
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1"}, "environment variable RANK is set and WORLD_SIZE is not; expected both, or neither"),
+        ({"WORLD_SIZE": "2"}, "environment variable WORLD_SIZE is set and RANK is not; expected both, or neither"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "environment variable RANK is '2'; expected a whole number >= 0 and < 2"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "environment variable RANK is '0'; expected a whole number >= 0 and < 0"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"},
+            "environment variable MASTER_PORT is 'http'; expected a whole number >= 0 and < 65536",
+        ),
+    ],
+)
+def test_ranks_that_are_half_named_or_out_of_range_are_refused_and_do_not_train_alone(environment, message):
+    with pytest.raises(UserError) as error:
+        ranks_of_environment(environment)
+    assert str(error.value) == message
+
+
+def test_under_srun_a_world_size_that_a_script_exported_is_no_half_named_rank():
+    environment = {"WORLD_SIZE": "2", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    assert ranks_of_environment(environment | meeting) == Ranks(1, 2, 0)
+
+
+@pytest.mark.parametrize("node", ["first", "2"])
+def test_a_machine_that_is_none_of_them_is_refused(monkeypatch, node):
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "NODE_RANK": node}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"NODE_RANK is '{node}'; expected a whole number >= 0 and < 2$"):
+        launch(["program.py"], devices=1, nodes=2)
+
+
 def test_several_machines_need_a_meeting_point(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
