@@ -77,12 +77,20 @@ def _remove(folder: Path) -> int | None:
 
 def _days_old(folder: Path) -> float:
     """Since the last write; to look whether a lock is held is none."""
-    times = [_stat(path)[1] for path in (folder, *folder.iterdir()) if path.name != LOCK]
+    times = [_stat(path)[1] for path in (folder, *_files(folder)) if path.name != LOCK]
     return (time.time() - max(times)) / 86400
 
 
 def _size(folder: Path) -> int:
-    return sum(_stat(path)[0] for path in folder.iterdir())
+    return sum(_stat(path)[0] for path in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """None of a folder that another process has just removed."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _stat(path: Path) -> tuple[int, float]:

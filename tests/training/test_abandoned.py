@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from pipeline.training import abandoned
 from pipeline.training.abandoned import FINISHED_KEPT_DAYS, KEPT_DAYS, tidy
 
 
@@ -77,6 +78,16 @@ def test_one_that_ends_meanwhile_is_passed_over_and_not_made_again(training, mon
     tidy(other.parent / "ours")
     assert capsys.readouterr().out == ""
     assert not other.exists()
+
+
+@pytest.mark.parametrize("state", ["00000001.safetensors", "finished.safetensors"])
+def test_one_that_another_process_removes_between_two_looks_is_passed_over(training, monkeypatch, capsys, state):
+    old, ours = training("old", KEPT_DAYS + 1, state), training("ours", 0)
+    is_idle = abandoned._is_idle
+    monkeypatch.setattr(abandoned, "_is_idle", lambda path: is_idle(path) and shutil.rmtree(path) is None)
+    tidy(ours)
+    assert capsys.readouterr().out == ""
+    assert not old.exists()
 
 
 def test_what_finished_ones_came_to_goes_after_a_week_and_is_told_of_then_alone(training, tmp_path, capsys):
