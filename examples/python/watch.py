@@ -7,6 +7,7 @@ that an image which is still being written is not read too early.
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -67,8 +68,11 @@ def main() -> None:
     arguments = parse_arguments()
     scorer = Scorer(arguments.model)
     if arguments.once:
-        for file in sorted(signatures(arguments.folder)):
+        files = sorted(signatures(arguments.folder))
+        for file in files:
             report(scorer, file, arguments.resize)
+        if not files:
+            print(f"{arguments.folder}: no files in it (folders in it are not looked into)", file=sys.stderr)
         return
     for file in new_files(arguments.folder, arguments.interval, arguments.seconds):
         report(scorer, file, arguments.resize)
@@ -173,5 +177,8 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads the lines, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(141)
     except OSError as error:
         sys.exit(f"error: {error.filename}: {error.strerror}")

@@ -144,6 +144,24 @@ def test_watcher_names_what_it_cannot_score(exported, images):
     assert "--resize" in done.stderr
 
 
+def test_watcher_says_that_it_looks_into_no_folder_of_the_folder(mlp, tmp_path):
+    (tmp_path / "class").mkdir()
+    Image.new("L", (28, 28)).save(tmp_path / "class" / "image.png")
+    done = run("watch.py", mlp.folder / "scorer.onnx", tmp_path, "--once")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"{tmp_path}: no files in it (folders in it are not looked into)\n"
+
+
+def test_watcher_ends_without_a_word_when_nobody_reads_on(exported, images):
+    watch = command("watch.py", exported.folder / "scorer.onnx", images, "--once")
+    (images / "notes.png").unlink()
+    (images / "wide.png").unlink()
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+        watcher.stdout.close()  # as `head` does
+        assert watcher.stderr.read() == ""
+    assert watcher.returncode == 141
+
+
 def test_watcher_refuses_a_decompression_bomb(mlp, tmp_path):
     Image.new("1", (10000, 10000)).save(tmp_path / "bomb.png")
     done = run("watch.py", mlp.folder / "scorer.onnx", tmp_path, "--once", "--resize")
