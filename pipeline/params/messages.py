@@ -9,6 +9,9 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+ALSO_CALLED = {"gpu": "cuda", "cnn": "conv"}
+"""What others call a choice, where no likeness of letters leads to it, or to another."""
+
 
 def describe(errors: Sequence[ErrorDetails], document: type[BaseModel]) -> str:
     """The first of the errors that `document` met, as 'train.beta is -1.0; expected a number >= 0'."""
@@ -41,7 +44,10 @@ def _nearest(errors: Sequence[ErrorDetails], name: str) -> str:
         if _name(error) == name and isinstance(error["input"], str)
         for choice in re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
     ]
-    near = difflib.get_close_matches(str(errors[0]["input"]).lower(), choices, n=1)
+    found = str(errors[0]["input"]).lower()
+    if (other := ALSO_CALLED.get(found)) in choices:
+        return f"; did you mean {other}?"
+    near = difflib.get_close_matches(found, choices, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

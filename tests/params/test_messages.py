@@ -91,7 +91,15 @@ def test_a_value_out_of_range_is_named(changes, expected):
             {"model.posterior": "IAF"},
             "model.posterior is 'IAF'; expected one of diagonal, iaf or coupling; did you mean iaf?",
         ),
-        ({"model.network": "cnn"}, "model.network is 'cnn'; expected one of mlp, conv or ladder"),
+        (
+            {"model.network": "CNN"},
+            "model.network is 'CNN'; expected one of mlp, conv or ladder; did you mean conv?",
+        ),
+        ({"model.network": "unet"}, "model.network is 'unet'; expected one of mlp, conv or ladder"),
+        (
+            {"train.device": "gpu"},
+            "train.device is 'gpu'; expected one of auto, cpu or cuda; did you mean cuda?",
+        ),
         (
             {"train.device": "cuda:0"},
             "train.device is 'cuda:0'; expected one of auto, cpu or cuda; did you mean cuda?",
