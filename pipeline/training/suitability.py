@@ -20,7 +20,10 @@ def check_likelihood(params: Params, values: Mapping[str, Any]) -> str | None:
     """
     name, kind = params.model.likelihood, str(values["kind"])
     if params.train.binarize != "none":  # params allow a Bernoulli alone with it
-        return None
+        if kind != "colour":
+            return None
+        problem = "the images are in colour: what is measured would be eight colours drawn from them, not the images"
+        return _verdict(params, problem, kind, refused=True)
     neither = 1 - float(values["binary_fraction"])
     if name == "bernoulli":
         if kind == "binary":
@@ -38,7 +41,9 @@ def check_likelihood(params: Params, values: Mapping[str, Any]) -> str | None:
 
 def _verdict(params: Params, problem: str, kind: str, refused: bool) -> str:
     """The line that says so, as a return value or as an error; a plain auto-encoder has no likelihood to be wrong."""
-    line = f"params.yaml: model.likelihood is {params.model.likelihood!r} with train.binarize: none, but {problem}; "
+    likelihood, binarize = params.model.likelihood, params.train.binarize
+    line = f"params.yaml: model.likelihood is {likelihood!r} with train.binarize: {binarize}, but {problem}; "
+    better = SUITABLE[kind] if binarize == "none" else f"{SUITABLE[kind]}, with train.binarize: none"
     if refused and params.train.objective != "autoencoder":
-        raise UserError(f"{line}expected model.likelihood: {SUITABLE[kind]}")
-    return f"{line}better model.likelihood: {SUITABLE[kind]}"
+        raise UserError(f"{line}expected model.likelihood: {better}")
+    return f"{line}better model.likelihood: {better}"

@@ -40,6 +40,17 @@ def test_a_likelihood_that_does_not_suit_is_refused_with_the_better_choice(likel
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_images_in_colour_are_not_binarised(binarize):
+    with pytest.raises(UserError) as error:
+        check("bernoulli", "colour", binarize)
+    assert str(error.value) == (
+        f"params.yaml: model.likelihood is 'bernoulli' with train.binarize: {binarize}, but the images are in colour: "
+        "what is measured would be eight colours drawn from them, not the images; "
+        "expected model.likelihood: logistic_mixture, discretized_logistic or gaussian, with train.binarize: none"
+    )
+
+
 def test_of_near_binary_values_a_warning_names_the_better_choice_than_a_bell():
     warning = check("gaussian", "near-binary")
     assert "19% of the values are" in warning
