@@ -119,7 +119,7 @@ def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
         return None
     share = gap / max(kl, 1.0)  # of a KL below a nat a share would be noise
     found = f"the codes are {gap:.3g} nats from the prior, {share:.0%} of their KL, expected at most {limit:.0%}"
-    advice = "model.prior: vamp or mixture, or a larger train.beta"
+    advice = "more train.epochs if the ELBO still rose, model.prior: vamp or mixture, or a larger train.beta"
     return _at_most("prior_hole", share, limit, found, advice)
 
 
