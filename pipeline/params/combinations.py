@@ -120,7 +120,7 @@ def _check_condition(model: ModelParams, train: TrainParams, evaluate: EvaluateP
     if model.prior == "vamp" and model.condition == "label":
         raise ValueError(
             "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
-            "expected model.prior: standard, mixture or per_class, or model.condition: none"
+            "expected model.prior: standard, mixture, per_class or flow, or model.condition: none"
         )
 
 

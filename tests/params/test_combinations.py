@@ -20,7 +20,7 @@ from pipeline.params import check_params
         (
             {"model.prior": "vamp", "model.condition": "label"},
             "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
-            "expected model.prior: standard, mixture or per_class, or model.condition: none",
+            "expected model.prior: standard, mixture, per_class or flow, or model.condition: none",
         ),
         (
             {"model.condition": "lable"},

@@ -109,7 +109,7 @@ def test_a_conditional_model_without_a_label_and_a_label_without_a_class_are_ref
         ({"classes": ("cat", "cat")}, "expected each name once"),
         ({"classes": (1, 2)}, "expected a list of names"),
         ({"condition": "lable"}, "model.condition is 'lable'; expected one of none, label"),
-        ({"prior": "vamp"}, "expected standard, mixture or per_class"),
+        ({"prior": "vamp"}, "expected standard, mixture, per_class or flow"),
     ],
 )
 def test_a_config_whose_classes_do_not_fit_is_refused(changes, error):
