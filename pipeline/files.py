@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.workplace import workplace
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -21,6 +21,8 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield a fresh folder beside `path`; it replaces `path` on success and vanishes on any failure.
 
+    What a process that was killed left there goes when the next one begins.
+
     Raises:
         UserError: something other than a folder stands at `path`.
     """
@@ -28,16 +30,13 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file; expected a folder, or nothing, where a folder is to be written")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _make_folder_beside(path)
-    beside.chmod(0o755)  # mkdtemp makes it private; what a stage writes is as readable as any other file
-    try:
+    with workplace(path) as beside:
+        beside.chmod(0o755)  # it is made private; what a stage writes is as readable as any other file
         with _naming(path, beside):
             yield beside
         if path.exists():
             shutil.rmtree(path)
         beside.replace(path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager
@@ -133,14 +132,6 @@ def read_csv(path: Path | str) -> list[dict[str, float]]:
         raise UserError(f"{path}: not found; expected a file that an earlier stage writes") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a table of numbers ({error})") from None
-
-
-def _make_folder_beside(path: Path) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 @contextmanager

@@ -42,7 +42,8 @@ ROOMS = {
 }
 MAY_IMPORT = {
     "errors": set(),
-    "files": {"errors"},
+    "files": {"errors", "workplace"},
+    "workplace": set(),
     "scans": set(),
     "params": LEAVES,
     "device": LEAVES,
@@ -239,7 +240,7 @@ def faults_of_paper_code(patterns):
 
     Left out are docstrings alone, and what reads and checks recipes: the answers stand in a run's name themselves.
     """
-    asked = {"errors", "files", "params", "sweep"}
+    asked = {"errors", "files", "params", "sweep", "workplace"}
     reached = {
         MODULES[name].relative_to(ROOT / PACKAGE)
         for name in reached_from(f"{PACKAGE}.paper.training") - {f"{PACKAGE}.paper.plan"}
