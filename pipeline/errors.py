@@ -1,7 +1,11 @@
 """The one kind of error that a person at the terminal can mend, and how a stage shows it."""
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 class UserError(ValueError):
@@ -27,10 +31,12 @@ class Stopped(Exception):  # noqa: N818  # it is no error
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a user's mistake ends as one line on stderr and exit code 1, never as a traceback.
 
-    So does what the operating system refuses of a named file: no permission, a full disk, a folder in the way.
+    So does what the operating system refuses of a named file: no permission, a full disk, a folder in the way. SIGTERM
+    ends it as Ctrl-C does, with what it was writing cleared away.
     """
     try:
-        main()
+        with _stopped_by_sigterm():
+            main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -46,3 +52,18 @@ def run_stage(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(signal.Signals(number).name, 128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
