@@ -1,6 +1,7 @@
 """Images to files: a grid to look at, an array, or a folder of PNGs. Bounded memory, and whole or absent."""
 
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,11 +142,24 @@ def _write_grid(path: Path, parts: Iterable[Images], n: int, shape: tuple[int, i
 
 
 def _write_array(path: Path, parts: Iterable[Images], shape: tuple[int, ...]) -> None:
-    """Written, not mapped: where the disk is full, to touch a page of a mapped file would end the process."""
+    """Written, not mapped: where the disk is full, to touch a page of a mapped file would end the process.
+
+    Raises:
+        UserError: the disk has not so much room.
+    """
     with atomic_file(path) as beside, open(beside, "wb") as file:
+        _check_room(path, math.prod(shape))
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for part in parts:
             file.write(np.ascontiguousarray(part).data)
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(
+            f"{path}: {needed / 1e9:,.1f} GB of images where {free / 1e9:,.1f} GB are free; expected fewer of them"
+        )
 
 
 def _write_folder(path: Path, parts: Iterable[Images], digits: int) -> None:

@@ -48,6 +48,19 @@ def test_an_array_takes_room_on_the_disk_as_its_parts_come(tmp_path):
     assert np.load(tmp_path / "images.npy", allow_pickle=False).shape == (300, 8, 8, 1)
 
 
+def test_an_array_that_no_disk_has_room_for_is_refused_before_any_image_is_asked_for(tmp_path):
+    asked = []
+
+    def parts():
+        asked.append(True)
+        yield GREY
+
+    with pytest.raises(UserError, match=r"images.npy: 64,000,000.0 GB of images where [\d,.]+ GB are free; expected"):
+        write_images(f"{tmp_path}/new/images.npy", parts(), 10**15, (8, 8, 1))
+    assert not asked
+    assert not list((tmp_path / "new").iterdir())
+
+
 def test_a_disk_that_is_full_half_way_is_one_line_and_leaves_nothing(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
