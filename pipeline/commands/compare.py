@@ -10,8 +10,6 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
 
-DEFAULT_METRIC = "test/elbo"
-
 
 class Format(StrEnum):
     """How runs are printed."""
@@ -23,7 +21,12 @@ class Format(StrEnum):
 
 def compare(
     by: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="What decides which is best.", show_default=DEFAULT_METRIC)
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="What decides which is best.",
+            show_default="test/elbo, or val/elbo",
+        ),
     ] = None,
     lowest: Annotated[
         bool | None,
@@ -41,13 +44,13 @@ def compare(
 
     Of the params only those are shown in which these runs differ.
     """
-    from pipeline.commands.ranking import best_is_lowest, expect_metric, ranked
+    from pipeline.commands.ranking import best_is_lowest, default_metric, expect_metric, ranked
     from pipeline.commands.run_table import as_csv, as_json
 
     rows = _read_rows()
     if by is not None:
         expect_metric(by, rows)
-    metric = by or DEFAULT_METRIC
+    metric = by or default_metric(rows)
     lowest_first = best_is_lowest(metric) if lowest is None else lowest
     best = ranked(rows, metric, lowest_first)[:limit]
     if form is Format.TABLE:

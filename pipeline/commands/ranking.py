@@ -10,7 +10,13 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
 
+DEFAULT_METRICS = ("test/elbo", "val/elbo")
 LOWER_IS_BETTER = ("nll", "kl", "bits_per_dim", "loss", "error", "_ms", "grey_levels")
+
+
+def default_metric(rows: "Sequence[Row]") -> str:
+    """The first of DEFAULT_METRICS that a run has: before any is evaluated, the validation ELBO."""
+    return next((name for name in DEFAULT_METRICS if any(name in row.metrics for row in rows)), DEFAULT_METRICS[0])
 
 
 def best_is_lowest(metric: str) -> bool:

@@ -75,6 +75,16 @@ def order(out):
 NAMES = {"newest", "worse", "better"}
 
 
+def test_before_any_run_is_evaluated_the_validation_elbo_decides(compare):
+    worse, better = (
+        row(name, "running", metrics={"val/elbo": elbo}) for name, elbo in (("worse", -9.5), ("better", -8.5))
+    )
+    code, out, err = compare([worse, better])
+    assert (code, err) == (0, "")
+    assert order(out) == ["better", "worse"]
+    assert out.endswith("2 runs, highest val/elbo first\n")
+
+
 def test_the_best_run_is_first_and_the_unfinished_last(compare):
     code, out, err = compare(THREE)
     assert (code, err) == (0, "")
