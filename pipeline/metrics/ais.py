@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from pipeline.dataset.batches import index_batches
 from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
+from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.metrics.likelihood import Encoded
 from pipeline.vae.bounds import iw_bound, repeated
 from pipeline.vae.model import VAE
@@ -24,10 +25,8 @@ from pipeline.vae.posteriors import repeat
 _NOISE = 3  # a stream of the seed
 _LEAPFROGS = 10  # of a proposal; as in the paper
 _FIRST_STEP = 0.1
-_LARGER, _SMALLER = 1.02, 0.98  # what an accepted proposal makes of its chain's step size, and a rejected one
+_TUNING = Tuning(accepted=1.02, rejected=0.98)
 _SIGMOID_REACH = 4.0  # the sigmoidal schedule is a piece of the logistic function, from -4 to 4
-
-LogDensity = Callable[[Tensor], Tensor]
 
 
 class Annealing(NamedTuple):
@@ -37,69 +36,6 @@ class Annealing(NamedTuple):
     chains: int
     schedule: str
     seed: int
-
-
-class _Point(NamedTuple):
-    """Where the chains are: z [n, latent_dim], log p(z) and log p(x|z), each [n], and their gradients by z."""
-
-    z: Tensor
-    prior: Tensor
-    likelihood: Tensor
-    prior_gradient: Tensor
-    likelihood_gradient: Tensor
-
-    def log_density(self, beta: float) -> Tensor:
-        return self.prior + beta * self.likelihood
-
-    def gradient(self, beta: float) -> Tensor:
-        return self.prior_gradient + beta * self.likelihood_gradient
-
-
-class Chains:
-    """Chains that move together, each with a step size of its own.
-
-    Args:
-        log_prior: log p(z) in nats, [n, latent_dim] -> [n]; differentiable.
-        log_likelihood: log p(x|z) of the x of each chain, likewise.
-        z: where the chains start, draws of the prior, [n, latent_dim].
-    """
-
-    def __init__(self, log_prior: LogDensity, log_likelihood: LogDensity, z: Tensor) -> None:
-        self._log_prior, self._log_likelihood = log_prior, log_likelihood
-        self._step = torch.full_like(z[:, :1], _FIRST_STEP)
-        self.point = self._at(z)
-        self.log_w = torch.zeros_like(z[:, 0])
-
-    def weigh(self, rise: float) -> None:
-        """Multiply each weight by what a rise of beta makes of the density at its chain's place."""
-        self.log_w = self.log_w + rise * self.point.likelihood
-
-    def move(self, beta: float, momentum: Tensor, uniform: Tensor) -> None:
-        """One transition that leaves p(z) p(x|z)^beta as it is: Neal 2011, arXiv 1206.1901, section 3.
-
-        `momentum` is standard-normal [n, latent_dim], `uniform` in [0, 1) of shape [n].
-        """
-        proposal, turned = self._leapfrogs(beta, momentum)
-        gain = proposal.log_density(beta) - self.point.log_density(beta)
-        gain = gain + 0.5 * (momentum.square() - turned.square()).sum(1)
-        accepted = (uniform.log() < gain)[:, None]  # a NaN is not accepted
-        self.point = _Point(*(_choose(accepted, new, old) for new, old in zip(proposal, self.point, strict=True)))
-        self._step = self._step * torch.where(accepted, _LARGER, _SMALLER)
-
-    def _leapfrogs(self, beta: float, momentum: Tensor) -> tuple[_Point, Tensor]:
-        point = self.point
-        momentum = momentum + 0.5 * self._step * point.gradient(beta)
-        for left in reversed(range(_LEAPFROGS)):
-            point = self._at(point.z + self._step * momentum)
-            momentum = momentum + (1.0 if left else 0.5) * self._step * point.gradient(beta)
-        return point, momentum
-
-    def _at(self, z: Tensor) -> _Point:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            prior, likelihood = self._log_prior(z), self._log_likelihood(z)
-            gradients = [torch.autograd.grad(value.sum(), z)[0] for value in (prior, likelihood)]
-        return _Point(z.detach(), prior.detach(), likelihood.detach(), *gradients)
 
 
 def estimate_ais(
@@ -124,13 +60,16 @@ def estimate_ais(
             model.prior.given(label).log_prob,
             lambda z, x=x, y=label: model.likelihood.log_prob(x, model.decode(z, y)),  # type: ignore[misc]
             noise.start(model, label),
+            _FIRST_STEP,
+            _LEAPFROGS,
         )
+        log_w = torch.zeros_like(chains.point.likelihood)
         for before, beta in pairwise(temperatures(annealing.schedule, annealing.steps)):
-            chains.weigh(beta - before)
+            log_w = log_w + (beta - before) * chains.point.likelihood
             if beta < 1:
-                chains.move(beta, *noise.of_a_move())
+                chains.move(*noise.of_a_move(), beta, _TUNING)
             on_steps(len(some))
-        found[places] = iw_bound(chains.log_w.view(len(some), annealing.chains))
+        found[places] = iw_bound(log_w.view(len(some), annealing.chains))
     return found
 
 
@@ -172,7 +111,3 @@ class _Noise:
 
     def _gather(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts).to(self._like)
-
-
-def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(accepted if new.ndim == 2 else accepted[:, 0], new, old)
