@@ -1,8 +1,8 @@
 """Run the recipes of the paper's experiments, and draw its figures from what was measured.
 
 Reads    the recipes named; params.yaml for what they leave open; the images, by the prepare stage
-Writes   in the first folder, a folder for each run (the trained model, curve.csv); in the second, for each recipe a
-         table of its curves, and its figures
+Writes   in the first folder, a folder for each run (the trained model, but of Monte Carlo EM; curve.csv); in the
+         second, for each recipe a table of its curves, and its figures
 
 A run that is there, under the same params, data and code, is not repeated: what was stopped goes on with the next one.
 
@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, read_csv, sha256_of_files, write_csv, write_json
 from pipeline.metrics.figures import save_figure
 from pipeline.paper import figures
-from pipeline.paper.plan import Plan, Run, load_plan
+from pipeline.paper.plan import MCEM, Plan, Run, load_plan
 from pipeline.paper.training import train_and_measure
 from pipeline.params import PARAMS_FILE, Params, read_yaml
 
@@ -36,11 +36,13 @@ CURVE = "curve.csv"
 PACKAGE = Path(__file__).parents[1]
 CODE = (
     "paper/training.py",
+    "paper/mcem.py",
+    "paper/marginal.py",
     "training/*.py",
     "vae/**/*.py",
     "dataset/*.py",
+    "metrics/hmc.py",
     "metrics/likelihood.py",
-    "checkpoint.py",
     "compiler.py",
     "device.py",
 )
@@ -67,7 +69,7 @@ def prepared(params: Params, folder: Path) -> PreparedData:
 def folder_of(run: Run, data: PreparedData, folder: Path) -> Path:
     """Where a run lies: named by all that shapes it, this code too, so that recipes share what they have in common."""
     code = sha256_of_files(path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
-    shaping = [data.sha256, code, run.params.digest(), run.params.evaluate.seed, vars(run.measure)]
+    shaping = [data.sha256, code, run.algorithm, run.params.digest(), run.params.evaluate.seed, vars(run.measure)]
     return folder / f"run-{_digest(shaping)}"
 
 
@@ -80,14 +82,16 @@ def run_plan(plan: Plan, folder: Path, train: bool = True) -> dict[Path, Run]:
         if not place.is_dir():
             if not train:
                 continue
-            checkpoint, rows = train_and_measure(run, data)
+            model, rows = train_and_measure(run, data)
             with atomic_directory(place) as beside:
-                save_checkpoint(beside, checkpoint)
+                if run.algorithm != MCEM:  # an encoder that was never trained is for nobody to load
+                    save_checkpoint(beside, Checkpoint(model, run.algorithm, run.params.train.binarize))
                 write_csv(beside / CURVE, rows)
         places[place] = run
         last = read_csv(place / CURVE)[-1]
-        elbos = ", ".join(f"{split} elbo {last[f'{split}_elbo']:.2f}" for split in ("train", "test"))
-        print(f"paper: {number} of {len(plan.runs)}, {run.name}: {elbos} at {last['samples']:,.0f} samples", flush=True)
+        seen = last.pop("samples")
+        found = ", ".join(f"{column} {value:.2f}" for column, value in last.items())
+        print(f"paper: {number} of {len(plan.runs)}, {run.name}: {found} at {seen:,.0f} samples", flush=True)
     return places
 
 
@@ -95,6 +99,7 @@ def report(plan: Plan, places: dict[Path, Run], folder: Path) -> None:
     """Write the table of a recipe's curves, and its figures, of the runs that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{**run.point, **row} for place, run in places.items() for row in read_csv(place / CURVE)]
+    rows.sort(key=len, reverse=True)  # stable; the first one names the columns
     write_csv(folder / f"{plan.name}.csv", rows)
     for name in plan.figures:
         if figure := _draw(name, rows, places):
@@ -129,7 +134,7 @@ def _draw(name: str, rows: Sequence[figures.Row], places: dict[Path, Run]) -> Fi
     models = {
         run.params.model.latent_dim: load_checkpoint(place).model
         for place, run in places.items()
-        if run.params.train.objective == "elbo"
+        if run.algorithm == "elbo"
     }
     if name == "manifold":
         return figures.manifold(models[2]) if 2 in models else None

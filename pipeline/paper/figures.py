@@ -15,9 +15,9 @@ from pipeline.vae.model import VAE
 
 Row = Mapping[str, Any]
 
-ALGORITHMS = {"elbo": ("AEVB", "#0b6fb8"), "wake_sleep": ("wake-sleep", "#d1495b")}
+ALGORITHMS = {"elbo": ("AEVB", "#0b6fb8"), "wake_sleep": ("wake-sleep", "#d1495b"), "mcem": ("MCEM", "#3a9b5c")}
 SPLITS = {"test": "-", "train": ":"}
-_PANEL = (2.2, 2.6)  # inches
+_PANEL, _WIDE = (2.2, 2.6), 3.2  # inches; the width of one panel or two
 _BELOW = 0.1  # of the measurements, the lowest, which may lie below the frame: the steep beginning flattens all others
 _GAP, _TITLE = 0.12, 0.25  # inches, around pictures and above them
 _GRID, _SAMPLES = 18, 8  # columns
@@ -26,14 +26,14 @@ _SEED = 0
 
 def bound_curves(rows: Sequence[Row]) -> Figure:
     """Figure 2: the lower bound against the training samples seen, a panel for each number of latents."""
-    return _panels(rows, "model.latent_dim", lambda value: f"$N_z$ = {value:g}", "elbo", "lower bound (nats)")
+    bounded = [row for row in rows if "test_elbo" in row]  # Monte Carlo EM has no bound
+    return _panels(bounded, "model.latent_dim", lambda value: f"$N_z$ = {value:g}", "elbo", "lower bound (nats)")
 
 
 def likelihood_curves(rows: Sequence[Row]) -> Figure:
     """Figure 3: the marginal likelihood against the training samples seen, a panel for each size of the set."""
-    estimated = [{**row, **{f"{split}_log_p": -row[f"{split}_nll"] for split in SPLITS}} for row in rows]
     return _panels(
-        estimated, "prepare.train_images", lambda value: f"N = {value:,.0f}", "log_p", "marginal likelihood (nats)"
+        rows, "prepare.train_images", lambda value: f"N = {value:,.0f}", "log_p", "marginal likelihood (nats)"
     )
 
 
@@ -53,7 +53,8 @@ def _panels(rows: Sequence[Row], param: str, title: Callable[[float], str], quan
     """A panel for each value of a param that the rows have, all with one axis of nats."""
     values = sorted({row[param] for row in rows})
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_PANEL[0] * len(values) + 0.6, _PANEL[1] + 0.5), layout="constrained")
+        width = _PANEL[0] if len(values) > 2 else _WIDE
+        figure = Figure(figsize=(width * len(values) + 0.6, _PANEL[1] + 0.5), layout="constrained")
         panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
         for axes, value in zip(panels, values, strict=True):
             _curves(axes, [row for row in rows if row[param] == value], quantity)
@@ -65,13 +66,16 @@ def _panels(rows: Sequence[Row], param: str, title: Callable[[float], str], quan
         panels[0].set_ylabel(label)
         figure.supxlabel("training samples seen", size=9)
         lines, names = panels[0].get_legend_handles_labels()
-        figure.legend(lines, names, loc="outside upper center", ncols=len(names) if len(values) > 2 else 2)
+        columns = len(names) if len(values) > 2 else len(names) // len(SPLITS)
+        figure.legend(lines, names, loc="outside upper center", ncols=columns)
     return figure
 
 
 def _curves(axes: Axes, rows: Sequence[Row], quantity: str) -> None:
     for objective, (name, colour) in ALGORITHMS.items():
         members = sorted((row for row in rows if row["train.objective"] == objective), key=lambda row: row["samples"])
+        if not members:
+            continue
         for split, style in SPLITS.items():
             seen, values = ([row[column] for row in members] for column in ("samples", f"{split}_{quantity}"))
             axes.plot(seen, values, color=colour, linestyle=style, linewidth=1.4, label=f"{name} ({split})")

@@ -17,7 +17,10 @@ _DIM, _SIZE = "model.latent_dim", "prepare.train_images"
 FIGURES = {"bound": _DIM, "likelihood": _SIZE, "manifold": _DIM, "samples": _DIM}
 """What can be drawn of a recipe, and the param of the grid that each has a panel for each value of."""
 _KEYS = {"figures": list, "params": dict, "grid": dict, "measure": dict}
-_EXPECTED = "the list figures, and the mappings params, grid and measure"
+_EXPECTED = "the list figures, the mappings params, grid and measure, and perhaps the list also"
+_ALGORITHM = "train.objective"
+MCEM = "mcem"
+"""What a recipe gives for train.objective where Monte Carlo EM trains, which is none of the train stage's."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Measure:
         last: at the last one, which ends the run.
         per_decade: how many measurements lie between one number of samples and its tenfold.
         images: of each split, at most, evenly spaced over it.
-        importance_samples: K of the estimate of log p(x); with 1 it is the bound alone that tells something.
+        importance_samples: K of the importance bound; with 1 it is the ELBO alone that tells something.
+        posterior_samples: L of the estimate of log p(x) by samples of p(z|x), for z of less than five dimensions;
+            0: none.
     """
 
     first: int
@@ -37,6 +42,7 @@ class Measure:
     per_decade: int
     images: int
     importance_samples: int
+    posterior_samples: int = 0
 
     @property
     def milestones(self) -> list[int]:
@@ -52,7 +58,7 @@ class Run:
     Attributes:
         name: of the recipe and of this point of its grid, for people.
         point: the grid's values, by dotted name.
-        params: all of them.
+        params: all of them; of Monte Carlo EM, which has no encoder, the objective says nothing.
         measure: where it is measured.
     """
 
@@ -60,6 +66,11 @@ class Run:
     point: Mapping[str, Value]
     params: Params
     measure: Measure
+
+    @property
+    def algorithm(self) -> str:
+        """The objective that is trained by, or MCEM."""
+        return str(self.point.get(_ALGORITHM, self.params.train.objective))
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
     """Read a recipe and check every run of it as applied to `base`, the content of params.yaml.
 
     Args:
-        path: of the recipe: the mappings `params` and `grid` of dotted names, `measure`, and the list `figures`.
+        path: of the recipe: the mappings `params` and `grid` of dotted names, `measure`, and the list `figures`; the
+            list `also` of points beside those of the grid.
         base: what params are where the recipe says nothing.
         overrides: `section.param=value` or `measure.name=value`, over the recipe's own.
 
@@ -89,7 +101,8 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
         UserError: it is no such recipe, or a param is unknown or out of range.
     """
     content = read_yaml(path)
-    if set(content) != _KEYS.keys() or not all(isinstance(content[key], kind) for key, kind in _KEYS.items()):
+    kinds = _KEYS | ({"also": list} if "also" in content else {})
+    if set(content) != kinds.keys() or not all(isinstance(content[key], kind) for key, kind in kinds.items()):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected {_EXPECTED}")
     if unknown := [name for name in content["figures"] if not isinstance(name, str) or name not in FIGURES]:
         raise UserError(f"{path}: figures has {unknown[0]!r}; expected some of {', '.join(FIGURES)}")
@@ -102,27 +115,43 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
     measured = {name.removeprefix("measure."): value for name, value in changed.items() if name.startswith("measure.")}
     shared = content["params"] | {name: value for name, value in changed.items() if not name.startswith("measure.")}
     measure = _measure(content["measure"] | measured, path)
-    points = [
-        dict(zip(content["grid"], values, strict=True)) for values in itertools.product(*content["grid"].values())
-    ]
-    runs = [
-        Run(_name(path.stem, point), point, check_params(applied(shared | point, base, path), path), measure)
-        for point in points
-    ]
+    points = _points(content["grid"], content.get("also", []), path)
+    checked = [check_params(applied(shared | _params_of(point), base, path), path) for point in points]
+    runs = [Run(_name(path.stem, point), point, params, measure) for point, params in zip(points, checked, strict=True)]
     for run in runs:
-        _check_effect(run.params, path)
+        _check_effect(run, path)
+    if "likelihood" in content["figures"] and not measure.posterior_samples:
+        raise UserError(f"{path}: figures has 'likelihood', and measure.posterior_samples is 0; expected at least 1")
     if "manifold" in content["figures"] and all(run.params.model.latent_dim != 2 for run in runs):
         raise UserError(f"{path}: figures has 'manifold', and no run a model.latent_dim of 2; expected one")
     return Plan(path.stem, content["figures"], runs)
 
 
-def _check_effect(params: Params, path: Path) -> None:
+def _points(grid: Mapping[str, Sequence[Value]], also: Sequence[Any], path: Path) -> list[dict[str, Value]]:
+    for point in also:
+        if not isinstance(point, dict) or set(point) != set(grid):
+            raise UserError(f"{path}: also has {point!r}; expected a value for each of {', '.join(grid)}")
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())] + list(also)
+
+
+def _params_of(point: Mapping[str, Value]) -> dict[str, Value]:
+    return {**point, _ALGORITHM: "elbo"} if point.get(_ALGORITHM) == MCEM else dict(point)
+
+
+def _check_effect(run: Run, path: Path) -> None:
     """Refuse what has no effect here: a run is measured on its way, by the weights as they are, and not as it ends."""
-    without = {
+    params = run.params
+    without: dict[str, tuple[object, bool, str]] = {
         "model.sigma": (params.model.sigma, params.model.sigma == "optimal", "learned"),
         "model.prior": (params.model.prior, params.model.prior == "vamp", "another"),
         "train.ema_decay": (params.train.ema_decay, params.train.ema_decay > 0, "0"),
     }
+    if run.algorithm == MCEM:
+        clip = params.train.max_gradient_norm
+        without |= {
+            "train.schedule": (params.train.schedule, params.train.schedule != "constant", "constant"),
+            "train.max_gradient_norm": (clip, clip is not None, "null"),
+        }
     for name, (value, is_without, expected) in without.items():
         if is_without:
             raise UserError(f"{path}: {name} is {value!r}, which has no effect on these runs; expected {expected}")
@@ -133,12 +162,12 @@ def _name(recipe: str, point: Mapping[str, Value]) -> str:
 
 
 def _measure(values: Mapping[str, Any], path: Path) -> Measure:
-    names = list(Measure.__dataclass_fields__)
-    if set(values) != set(names):
-        raise UserError(f"{path}: measure holds {', '.join(map(str, values))}; expected {', '.join(names)}")
+    least = dict.fromkeys(Measure.__dataclass_fields__, 1) | {"posterior_samples": 0}
+    if set(values) | {"posterior_samples"} != set(least):
+        raise UserError(f"{path}: measure holds {', '.join(map(str, values))}; expected {', '.join(least)}")
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{path}: measure.{name} is {value!r}; expected a whole number >= 1")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
+            raise UserError(f"{path}: measure.{name} is {value!r}; expected a whole number >= {least[name]}")
     if values["last"] < values["first"]:
         raise UserError(f"{path}: measure.last is {values['last']}; expected at least measure.first, {values['first']}")
     return Measure(**values)

@@ -1,21 +1,21 @@
 """One run: the engine of the train stage, measured on its way by what the evaluate stage measures with."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import Checkpoint
 from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData
 from pipeline.device import choose_device
 from pipeline.errors import UserError
 from pipeline.metrics.likelihood import encode_split, estimate
-from pipeline.paper.plan import Measure, Run
-from pipeline.params import Params
+from pipeline.paper.marginal import log_marginal
+from pipeline.paper.mcem import MonteCarloEM
+from pipeline.paper.plan import MCEM, Run
 from pipeline.training.flat import named_weights
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.trainer import Position, Trainer
@@ -26,11 +26,12 @@ Row = dict[str, float]
 _BINARIZATION = 1  # a stream of the seed
 
 
-def train_and_measure(run: Run, data: PreparedData) -> tuple[Checkpoint, list[Row]]:
-    """Train until the last milestone; the model as it is then, and a row for each milestone.
+def train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
+    """Train until the last milestone; the model as it is then, in evaluation mode, and a row for each milestone.
 
-    A row has `samples` (training samples seen) and, in nats per image, `train_elbo`, `test_elbo`, `train_nll` and
-    `test_nll`: the ELBO, and minus the importance-weighted bound of K samples of z, of the same images each time.
+    A row has `samples` (training samples seen) and, in nats per image, of the same images each time, for `train` and
+    `test`: `train_elbo`, the ELBO, and `train_nll`, minus the importance-weighted bound of K samples of z, where there
+    is an encoder; `train_log_p`, the estimate of log p(x) by L samples of p(z|x), where L is above 0.
 
     Raises:
         UserError: the device is not there, the network does not fit, or a step was not finite.
@@ -40,8 +41,8 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[Checkpoint, list[Ro
     model = VAE(VAEConfig(image_shape=data.image_shape, **params.model.model_dump()))
     exact = copy.deepcopy(model)  # the trained one may compute in bf16
     train = mapped_images(data.train.images)
-    trainer = Trainer(model, train, train[:1], params.train, choose_device(params.train.device))
-    exact.to(trainer.device)
+    trainer = trainer_of(run, model, train)
+    exact.to(next(model.parameters()).device)
     shown = {
         "train": spread(data.train.images, run.measure.images),
         "test": spread(data.test.images, run.measure.images),
@@ -52,16 +53,27 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[Checkpoint, list[Ro
         for seen in samples_seen(trainer):
             if seen >= due[len(rows)]:
                 exact.load_state_dict(named_weights(model, trainer.flat.weights))
-                rows.append({"samples": float(seen), **measure(exact, shown, params, run.measure)})
+                rows.append({"samples": float(seen), **measure(exact, shown, run)})
             if len(rows) == len(due):
                 break
     except NonFiniteError as error:
         raise UserError(f"{run.name}: {error}; expected finite terms: try a lower train.learning_rate") from None
-    return Checkpoint(exact.cpu().eval(), params.train.objective, params.train.binarize), rows
+    return exact.cpu().eval(), rows
 
 
-def samples_seen(trainer: Trainer) -> Iterator[int]:
-    """Take step after step, epoch after epoch, without end; how many training samples were seen after each."""
+def trainer_of(run: Run, model: VAE, train: Tensor) -> Trainer | MonteCarloEM:
+    """What trains `model` by the run's algorithm on the images `train`."""
+    params, device = run.params.train, choose_device(run.params.train.device)
+    if run.algorithm == MCEM:
+        return MonteCarloEM(model, train, params, device)
+    return Trainer(model, train, train[:1], params, device)
+
+
+def samples_seen(trainer: Trainer | MonteCarloEM) -> Iterator[int]:
+    """Take step after step, epoch after epoch, without end; how many training samples were seen after each.
+
+    A sample counts at each update of the weights by it: five times for each proposal of Monte Carlo EM.
+    """
     seen = 0
     while True:
         for examples in trainer.steps():
@@ -70,15 +82,20 @@ def samples_seen(trainer: Trainer) -> Iterator[int]:
         trainer.position = Position(trainer.position.epoch + 1)
 
 
-def measure(model: VAE, shown: dict[str, Tensor], params: Params, how: Measure) -> Row:
-    """The bound and the estimate of -log p(x) of each split's images, uint8 [n, C, H, W], means in nats."""
-    seed, row = params.evaluate.seed, {}
+def measure(model: VAE, shown: Mapping[str, Tensor], run: Run) -> Row:
+    """The bounds and estimates of each split's images, uint8 [n, C, H, W], means in nats."""
+    params, how, row = run.params, run.measure, {}
+    seed = params.evaluate.seed
     model.eval()
     for split, images in shown.items():
         given = encode_split(model, images, params.train.binarize, stream_key(seed, _BINARIZATION))
-        estimates = estimate(model, given, how.importance_samples, seed, params.evaluate.batch_log_weights)
-        row[f"{split}_elbo"] = estimates.elbo.mean().item()
-        row[f"{split}_nll"] = -estimates.iw_bound.mean().item()
+        if run.algorithm != MCEM:
+            estimates = estimate(model, given, how.importance_samples, seed, params.evaluate.batch_log_weights)
+            row[f"{split}_elbo"] = estimates.elbo.mean().item()
+            row[f"{split}_nll"] = -estimates.iw_bound.mean().item()
+        if how.posterior_samples:
+            x = given.x(torch.arange(len(images)))
+            row[f"{split}_log_p"] = log_marginal(model, x, how.posterior_samples, seed).mean().item()
     model.train()
     return row
 

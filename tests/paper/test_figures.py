@@ -16,8 +16,8 @@ ROWS = [
         "samples": float(samples),
         "train_elbo": -100.0 - dim - 1000 / samples,
         "test_elbo": -101.0 - dim - 1000 / samples,
-        "train_nll": 98.0,
-        "test_nll": 99.0 + dim,
+        "train_log_p": -98.0,
+        "test_log_p": -99.0 - dim,
     }
     for dim, objective, samples in itertools.product((5, 3), ("wake_sleep", "elbo"), (10, 100, 1000))
 ]
@@ -38,11 +38,14 @@ def test_figure_2_has_a_panel_for_each_number_of_latents_with_both_algorithms_on
     assert panels[0].get_ylim() == panels[1].get_ylim()
 
 
-def test_figure_3_shows_log_p_for_each_size_of_the_training_set():
-    panels = figures.likelihood_curves(ROWS).axes
+def test_figure_3_shows_log_p_for_each_size_of_the_training_set_and_monte_carlo_em_where_it_ran():
+    beside = [{**row, "train.objective": "mcem"} for row in ROWS[:3]]  # of dim 5 alone
+    panels = figures.likelihood_curves([*ROWS, *beside]).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["N = 300", "N = 500"]
     assert lines_of(panels[0])["AEVB (test)"].get_ydata().tolist() == [-102.0] * 3
     assert lines_of(panels[0])["wake-sleep (train)"].get_ydata().tolist() == [-98.0] * 3
+    assert "MCEM (test)" not in lines_of(panels[0])
+    assert lines_of(panels[1])["MCEM (test)"].get_xdata().tolist() == [10, 100, 1000]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ params:
   train.global_batch_size: 20
   train.learning_rate: 0.02
   train.ema_decay: 0.0
+  train.schedule: constant
   train.precision: fp32
   train.device: cpu
   train.compile: never
@@ -36,7 +37,9 @@ grid:
   model.latent_dim: [2]
   prepare.train_images: [100]
   train.objective: [elbo, wake_sleep]
-measure: {first: 50, last: 430, per_decade: 3, images: 30, importance_samples: 3}
+also:
+  - {model.latent_dim: 2, prepare.train_images: 100, train.objective: mcem}
+measure: {first: 50, last: 430, per_decade: 3, images: 30, importance_samples: 3, posterior_samples: 5}
 """
 
 
@@ -65,25 +68,36 @@ def table(folder):
     return [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
 
 
-def test_a_grid_of_two_runs_is_measured_and_drawn(place):
+def test_a_grid_of_two_runs_and_a_point_beside_it_are_measured_and_drawn(place):
     rows = table(place)
-    assert [row["train.objective"] for row in rows] == ["elbo"] * 4 + ["wake_sleep"] * 4
+    assert [row["train.objective"] for row in rows] == ["elbo"] * 4 + ["wake_sleep"] * 4 + ["mcem"] * 4
     assert [float(row["samples"]) for row in rows[:4]] == [60, 100, 200, 440]
     elbos = [float(row["test_elbo"]) for row in rows[:4]]
     assert elbos == sorted(elbos)
     assert elbos[-1] > elbos[0] + 2
-    assert all(float(row["test_nll"]) < -float(row["test_elbo"]) for row in rows)
+    assert all(float(row["test_nll"]) < -float(row["test_elbo"]) for row in rows[:8])
+    for first in (0, 4, 8):
+        likelihoods = [float(row["test_log_p"]) for row in rows[first : first + 4]]
+        assert likelihoods[-1] > likelihoods[0] + 1
     for figure in ("bound", "likelihood", "manifold", "samples"):
         assert (place / "report" / f"small-{figure}.png").stat().st_size > 1000
 
 
+def test_monte_carlo_em_is_measured_without_its_encoder_and_saves_no_model(place):
+    rows = [row for row in table(place) if row["train.objective"] == "mcem"]
+    assert {row[column] for row in rows for column in ("train_elbo", "test_elbo", "train_nll", "test_nll")} == {""}
+    [curve] = [folder for folder in (place / "runs").glob("run-*") if not (folder / "config.json").exists()]
+    assert [file.name for file in curve.iterdir()] == ["curve.csv"]
+
+
 def test_the_saved_model_is_the_one_that_was_measured_last(place):
-    [run] = [folder for folder in (place / "runs").glob("run-*") if load_checkpoint(folder).objective == "wake_sleep"]
+    models = [file.parent for file in (place / "runs").glob("run-*/config.json")]
+    [run] = [folder for folder in models if load_checkpoint(folder).objective == "wake_sleep"]
     [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
     model = load_checkpoint(run).model
     given = encode_split(model, training.spread(data.test.images, 30), "dynamic", stream_key(0, 1))
     found = estimate(model, given, 3, 0, 5000)
-    last = table(place)[-1]
+    *_, last = [row for row in table(place) if row["train.objective"] == "wake_sleep"]
     assert found.elbo.mean().item() == pytest.approx(float(last["test_elbo"]), abs=1e-3)
     assert -found.iw_bound.mean().item() == pytest.approx(float(last["test_nll"]), abs=1e-3)
 
@@ -93,9 +107,9 @@ def test_a_run_in_bf16_is_measured_and_kept_in_float32(place):
     params = load_params(place / "params.yaml")
     changed = params.train.model_copy(update={"precision": "bf16", "device": "cpu", "compile": "never"})
     run = Run("bf16", {}, params.model_copy(update={"train": changed}), Measure(100, 200, 1, 20, 2))
-    checkpoint, rows = training.train_and_measure(run, data)
+    model, rows = training.train_and_measure(run, data)
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert {value.dtype for value in checkpoint.model.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
 
 
 def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, capsys):
@@ -111,10 +125,10 @@ def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, 
     run_main(monkeypatch, place)
     assert ran == []
     assert table(place) == before
-    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 2 of 2 runs -> report"
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 3 of 3 runs -> report"
     run_main(monkeypatch, place, "train.learning_rate=0.01", "--draw")
     assert ran == []
-    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 2 runs -> report"
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 3 runs -> report"
     with pytest.raises(UserError, match="enough"):
         run_main(monkeypatch, place, "train.learning_rate=0.01")
     assert ran == ["small-latent_dim-2-train_images-100-objective-elbo"]
@@ -124,7 +138,7 @@ def test_a_run_of_other_code_is_another_run(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     monkeypatch.setattr(module, "sha256_of_files", lambda files: str(len(list(files))))
     run_main(monkeypatch, place, "--draw")
-    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 2 runs -> report"
+    assert capsys.readouterr().out.splitlines()[-1] == "paper: small: 0 of 3 runs -> report"
     assert all(list(module.PACKAGE.glob(pattern)) for pattern in module.CODE)
 
 

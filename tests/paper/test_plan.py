@@ -32,8 +32,9 @@ def test_both_algorithms_train_the_same_networks():
     for path in RECIPES:
         pairs = {}
         for run in load_plan(path, BASE).runs:
-            pairs.setdefault((run.params.prepare.train_images, run.params.model), set()).add(run.params.train.objective)
-        assert all(found == {"elbo", "wake_sleep"} for found in pairs.values()) or path.stem == "mnist-samples"
+            pairs.setdefault((run.params.prepare.train_images, run.params.model), set()).add(run.algorithm)
+        both = {"elbo", "wake_sleep"}
+        assert all(both <= found <= {*both, "mcem"} for found in pairs.values()) or path.stem == "mnist-samples"
 
 
 def test_the_runs_are_all_points_of_the_grid(tmp_path):
@@ -45,6 +46,15 @@ def test_the_runs_are_all_points_of_the_grid(tmp_path):
         (5, "wake_sleep"),
     ]
     assert runs[1].name == "small-latent_dim-2-objective-wake_sleep"
+
+
+def test_a_point_beside_the_grid_is_a_run_of_an_algorithm_that_no_param_names(tmp_path):
+    also = "also: [{model.latent_dim: 3, train.objective: mcem}]\n"
+    text = WHOLE.replace("ema_decay: 0.0", "ema_decay: 0.0, train.schedule: constant") + also
+    *_, before, run = load_plan(write(tmp_path, text), BASE).runs
+    assert (run.algorithm, run.params.train.objective, run.params.model.latent_dim) == ("mcem", "elbo", 3)
+    assert run.name == "small-latent_dim-3-objective-mcem"
+    assert before.algorithm == "wake_sleep"
 
 
 def test_the_command_line_has_the_last_word(tmp_path):
@@ -61,7 +71,7 @@ def test_milestones_lie_at_equal_ratios_and_end_the_run():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PARAMS + GRID + HOW, "holds params, grid, measure; expected the list figures, and the mappings params, grid"),
+        (PARAMS + GRID + HOW, "holds params, grid, measure; expected the list figures, the mappings params, grid"),
         (WHOLE.replace("bound", "bounds"), "figures has 'bounds'; expected some of bound, likelihood, manifold"),
         (WHOLE.replace("[bound]", "[[1]]"), "figures has .1.; expected some of bound, likelihood, manifold"),
         (
@@ -80,6 +90,23 @@ def test_milestones_lie_at_equal_ratios_and_end_the_run():
             "model.prior is 'vamp', which has no effect on these runs; expected another",
         ),
         (WHOLE.replace("bound", "likelihood"), "figures has 'likelihood'; expected prepare.train_images in grid"),
+        (
+            WHOLE.replace("bound", "likelihood").replace("model.latent_dim: [2, 5]", "prepare.train_images: [9]"),
+            "figures has 'likelihood', and measure.posterior_samples is 0; expected at least 1",
+        ),
+        (WHOLE + "also: {a: 1}\n", "holds figures, params, grid, measure, also; expected the list figures"),
+        (
+            WHOLE + "also: [{train.objective: mcem}]\n",
+            "also has {'train.objective': 'mcem'}; expected a value for each of model.latent_dim, train.objective",
+        ),
+        (
+            WHOLE + "also: [{model.latent_dim: 3, train.objective: mcem}]\n",
+            "train.schedule is 'cosine', which has no effect on these runs; expected constant",
+        ),
+        (
+            WHOLE.replace("samples: 1}", "samples: 1, posterior_samples: -1}"),
+            "measure.posterior_samples is -1; expected a whole number >= 0",
+        ),
         (WHOLE.replace("[2, 5]", "2"), "grid.model.latent_dim is 2; expected a list of values"),
         (WHOLE.replace("[2, 5]", "[0]"), "model.latent_dim is 0; expected a number >= 1"),
         (WHOLE.replace("warmup_epochs: 0", "warmup_epochs: 3"), "train.warmup_epochs is 3 while train.objective is"),
