@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.errors import UserError, run_stage
 
+# A shell starts what runs in the background with SIGINT ignored.
 WRITE_AND_WAIT = """
-import sys, time
+import signal, sys, time
 from pipeline.errors import run_stage
 from pipeline.files import atomic_file
 
@@ -18,6 +19,7 @@ def main():
         print("writing", flush=True)
         time.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run_stage(main)
 """
 

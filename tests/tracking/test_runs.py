@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.record import Record
 from pipeline.tracking import runs
 from pipeline.tracking.runs import join_run, log_stage
@@ -118,14 +119,14 @@ def test_a_run_that_was_deleted_is_laid_again(store, trained):
 
 
 def test_a_stage_that_died_half_way_does_not_count_as_finished(store, trained, tmp_path):
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(UserError, match="gone"):
         log_stage([trained], evaluation(0, tmp_path / "gone"))
     record = log_stage([trained], evaluation(0))
     assert record.run_id == trained.run_id
 
 
 def test_a_stage_that_died_half_way_with_other_params_leaves_them_alone(store, trained, tmp_path):
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(UserError, match="gone"):
         log_stage([trained], evaluation(0, tmp_path / "gone"))
     record = log_stage([trained], evaluation(1))
     row = store.get_run(record.run_id)
