@@ -101,9 +101,11 @@ def _samples(model: VAE, generator: torch.Generator, device: torch.device) -> Fi
 
 def plot(training: Record, use: LatentUse, metrics: Mapping[str, float]) -> dict[str, Figure]:
     """Figures of how training went, what each dimension carries, and how the bound converges, by file name."""
+    epochs = training.metrics
+    kept = epochs.get("kept_epoch", epochs["best_epoch"])  # the same in a checkpoint that does not tell them apart
     bound = {"importance_bound": figures.importance_bound(metrics)} if "test/nll_iw1" in metrics else {}
     return bound | {
-        "learning_curves": figures.learning_curves(training.curves, int(training.metrics["best_epoch"])),
+        "learning_curves": figures.learning_curves(training.curves, int(kept)),
         "kl_per_dimension": figures.kl_per_dimension(use.kl.tolist(), use.variance.tolist(), ACTIVE_VARIANCE),
     }
 

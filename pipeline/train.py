@@ -1,4 +1,4 @@
-"""Train a model on the prepared images, and keep the weights of the best epoch.
+"""Train a model on the prepared images, and keep the weights of the best epoch, or of the last.
 
 Reads    the folder that prepare wrote; sections `model` and `train` of params.yaml
 Writes   a checkpoint: model.safetensors, config.json, history.csv (a row per epoch), run.json (the MLflow run)
@@ -83,7 +83,7 @@ def train_model(
     state: State | None = None,
     run: TrainingRun | None = None,
 ) -> tuple[VAE, History]:
-    """Train from `state` or from the start; the model with the best epoch's weights, on the CPU.
+    """Train from `state` or from the start; the model with the kept epoch's weights, on the CPU.
 
     Args:
         params: all of params.yaml.
@@ -117,9 +117,9 @@ def train_model(
         if state is not None:
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)
-        best, history = fit.run()
+        weights, history = fit.run()
     kept = build_model(params.model, data, params.train.seed, classes)
-    kept.load_state_dict(best)
+    kept.load_state_dict(weights)
     return kept, history
 
 
@@ -173,9 +173,10 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
         else:
             history, record = anew(params, data, ranks, scratch, state, folder)
     term = "recon" if params.train.objective == "autoencoder" else "elbo"
-    best = history.rows[history.best_epoch - 1][f"val/{term}"]
+    best, kept = (history.rows[epoch - 1][f"val/{term}"] for epoch in (history.best_epoch, history.kept_epoch))
+    instead = "" if history.kept_epoch == history.best_epoch else f"; kept: the last, {kept:.2f} nats"
     print(
-        f"train: best val/{term} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}"
+        f"train: best val/{term} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}{instead}"
         f" -> {folder} (MLflow run {record.run_id or 'not in the store yet'})"
     )
 
@@ -190,7 +191,8 @@ def anew(
     with training_run(values, tags, scratch.run_key, rows) as run:
         model, history = train_model(params, data, ranks, scratch, state, run)
         run.wait()  # a store that was away may be back: the record is to name its run
-        record = Record("train", run.id, values, tags, {"best_epoch": history.best_epoch})
+        epochs = {"best_epoch": history.best_epoch, "kept_epoch": history.kept_epoch}
+        record = Record("train", run.id, values, tags, epochs)
         scratch.finish(finished_state(model, history, record))
         run.finish(save(folder, params, model, history, record))
     return history, record

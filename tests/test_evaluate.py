@@ -7,13 +7,15 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline import export
+from pipeline import evaluate, export
 from pipeline.aggregate import load_aggregate
 from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
+from pipeline.metrics.latents import LatentUse
 from pipeline.params import read_yaml
 from pipeline.recipe import MEASURED
+from pipeline.record import Record
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -90,6 +92,14 @@ def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace)
     assert "test/mutual_information_nce" not in found
     assert "samples" in figures(folder)
     assert_recipes_are_held_to_what_is_measured(found, "random_conv")
+
+
+@pytest.mark.parametrize(("epochs", "marked"), [({"best_epoch": 1, "kept_epoch": 2}, 2), ({"best_epoch": 1}, 1)])
+def test_the_curves_mark_the_kept_epoch_which_an_older_checkpoint_calls_its_best(epochs, marked):
+    rows = [{"epoch": epoch, "train/recon": -9.0 / epoch, "val/recon": -10.0 / epoch} for epoch in (1.0, 2.0)]
+    training = Record("train", "", {}, metrics=epochs, curves=rows)
+    curves = evaluate.plot(training, LatentUse(torch.ones(2), torch.ones(2)), {})["learning_curves"]
+    assert curves.axes[0].lines[-1].get_xdata() == [marked]
 
 
 def test_metrics_carry_their_protocol_in_their_names(trained):

@@ -82,7 +82,7 @@ def test_another_seed_gives_other_weights(workplace):
     assert weights(workplace.train("first")) != weights(workplace.train("second", train__seed=1))
 
 
-def test_the_weights_of_the_best_epoch_are_kept(workplace, capsys):
+def test_the_weights_of_the_best_epoch_are_kept_and_what_is_kept_is_told(workplace, capsys):
     folder = workplace.train(train__epochs=12, train__learning_rate=0.3)
     elbo = column(folder, "val/elbo")
     best = elbo.index(max(elbo))
@@ -91,10 +91,12 @@ def test_the_weights_of_the_best_epoch_are_kept(workplace, capsys):
     images = mapped_images(data.val.images)
     validated = Trainer(model, images, images, params.train, torch.device("cpu")).validate()
     assert validated["val/elbo"] == pytest.approx(elbo[best], rel=1e-6)
-    assert read_json(folder / "run.json")["metrics"] == {"best_epoch": best + 1}
-    assert (
-        f"train: best val/elbo {elbo[best]:.2f} nats at epoch {best + 1} of 12 -> {folder}" in capsys.readouterr().out
-    )
+    assert read_json(folder / "run.json")["metrics"] == {"best_epoch": best + 1, "kept_epoch": best + 1}
+    told = f"train: best val/elbo {elbo[best]:.2f} nats at epoch {best + 1} of 12"
+    assert f"{told} -> {folder}" in capsys.readouterr().out
+    last = workplace.train("last", train__epochs=12, train__learning_rate=0.3, train__keep_epoch="last")
+    assert read_json(last / "run.json")["metrics"] == {"best_epoch": best + 1, "kept_epoch": 12}
+    assert f"{told}; kept: the last, {elbo[-1]:.2f} nats -> {last}" in capsys.readouterr().out
 
 
 def test_history_has_a_row_for_each_epoch(workplace):

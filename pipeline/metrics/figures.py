@@ -78,14 +78,14 @@ def nearest_training(samples: tuple[Array, Array], test: tuple[Array, Array]) ->
     )
 
 
-def learning_curves(rows: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    """ELBO, reconstruction and KL term by epoch, whichever the history has."""
+def learning_curves(rows: Sequence[Mapping[str, float]], kept_epoch: int) -> Figure:
+    """ELBO, reconstruction and KL term by epoch, whichever the history has; a dot at the kept epoch."""
     names = [name for name in ("elbo", "recon", "kl") if f"val/{name}" in rows[0]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(names), 2.7), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
-            _curve_panel(axes, rows, name, best_epoch)
+            _curve_panel(axes, rows, name, kept_epoch)
         panels[0].legend(loc="lower right")
     return figure
 
@@ -142,11 +142,11 @@ def _is_bound(name: str) -> bool:
     return name.removeprefix("test/nll_iw").isdigit()
 
 
-def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, best_epoch: int) -> None:
+def _curve_panel(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, kept_epoch: int) -> None:
     epochs = [row["epoch"] for row in rows]
     for split, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
         axes.plot(epochs, [row[f"{split}/{name}"] for row in rows], color=colour, label=split, linewidth=1.4)
-    axes.plot(best_epoch, rows[best_epoch - 1][f"val/{name}"], "o", color=VAL_COLOUR, ms=5, label="kept")
+    axes.plot(kept_epoch, rows[kept_epoch - 1][f"val/{name}"], "o", color=VAL_COLOUR, ms=5, label="kept")
     values = [row[f"{split}/{name}"] for row in rows[len(rows) // 20 :] for split in ("train", "val")]
     margin = 0.05 * (max(values) - min(values)) or 1.0  # the first epochs would flatten all the others
     axes.set_ylim(0 if name == "kl" else min(values) - margin, max(values) + margin)

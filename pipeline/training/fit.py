@@ -1,4 +1,4 @@
-"""From the first step, or from wherever an earlier process got to, to the best epoch's weights."""
+"""From the first step, or from wherever an earlier process got to, to the weights of the epoch that is kept."""
 
 import copy
 import dataclasses
@@ -26,11 +26,14 @@ _STEPS_BETWEEN_AGREEMENTS = 16  # of several ranks, on whether to save or to sto
 
 @dataclass
 class History:
-    """One row of metrics per epoch, and the epoch whose weights are kept."""
+    """One row of metrics per epoch, and which epochs count."""
 
     rows: list[Metrics] = field(default_factory=list)
     best_epoch: int = 0
+    """Of the best validation score, whichever is kept; early stopping counts from it."""
     best_score: float = -math.inf
+    kept_epoch: int = 0
+    """Whose weights are kept: the best, or the last by `keep_epoch: last`."""
     returns: int = 0
     """How often training went back after a step that was not finite."""
 
@@ -58,7 +61,7 @@ class Fit:
         self._scratch = scratch
         self._wish = wish or StopWish()
         self._on_step, self._on_epoch = on_step, on_epoch
-        self._best: Tensor | None = None
+        self._kept: Tensor | None = None
         self._saved = time.monotonic()
         self._good = self._state(copied=True) if trainer.params.on_nonfinite == "rollback" else None
 
@@ -66,13 +69,13 @@ class Fit:
         """Go on from a state that an earlier process saved."""
         content = state.content
         self.history = History(**copy.deepcopy(content["history"]))
-        self._best = state.tensors.get("best")
+        self._kept = state.tensors.get("kept")
         self.trainer.load(dict(state.tensors), Position(**content["position"]))
         if self._good is not None:
             self._good = _good_of(state) or self._state(copied=True)
 
     def run(self) -> tuple[dict[str, Tensor], History]:
-        """Train until the last epoch, or until early stopping; the best epoch's state dict, and the history.
+        """Train until the last epoch, or until early stopping; the kept epoch's state dict, and the history.
 
         Raises:
             SharedError: a step was not finite, under `on_nonfinite: stop` or too often.
@@ -83,10 +86,10 @@ class Fit:
                 self._epoch()
             except NonFiniteError as error:
                 self._go_back(error)
-        if self._best is None:
+        if self._kept is None:
             raise UserError("train: no epoch was finished; expected train.epochs >= 1")
         self._save()  # what the training came to is still to be kept: a kill there costs no step
-        return named_weights(self.trainer.model, self._best), self.history
+        return named_weights(self.trainer.model, self._kept), self.history
 
     def _epoch(self) -> None:
         for examples in self.trainer.steps():
@@ -99,9 +102,11 @@ class Fit:
             terms = ", ".join(f"{name} {metrics[name]:g}" for name in ("val/recon", "val/kl") if name in metrics)
             raise NonFiniteError(f"the validation score is {score} after epoch {epoch} ({terms})")
         self.history.rows.append(metrics)
-        if score > self.history.best_score or self.trainer.params.keep_epoch == "last":
+        if score > self.history.best_score:
             self.history.best_epoch, self.history.best_score = epoch, score
-            self._best = self.trainer.average.weights.detach().clone()
+        if self.history.best_epoch == epoch or self.trainer.params.keep_epoch == "last":
+            self.history.kept_epoch = epoch
+            self._kept = self.trainer.average.weights.detach().clone()
         self._on_epoch(epoch, metrics)
         if self._good is not None:
             self._good = self._state(copied=True)
@@ -136,7 +141,7 @@ class Fit:
         return saved
 
     def _state(self, copied: bool = False) -> State:
-        tensors = self.trainer.tensors() | ({"best": self._best} if self._best is not None else {})
+        tensors = self.trainer.tensors() | ({"kept": self._kept} if self._kept is not None else {})
         if copied:
             tensors = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
         content = {

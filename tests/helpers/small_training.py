@@ -54,7 +54,7 @@ def train(trainer, folder, wish=None):
 def digest(best, history):
     weights = torch.cat([value.flatten() for value in best.values()]).numpy().tobytes()
     rows = [{name: value for name, value in row.items() if name != "images_per_second"} for row in history.rows]
-    return weights, rows, history.best_epoch
+    return weights, rows, history.best_epoch, history.kept_epoch
 
 
 def poison(example, when=lambda epoch: True):

@@ -39,7 +39,7 @@ def test_figures_are_png_files_that_depend_on_nothing_but_their_contents(tmp_pat
 
 def test_curves_mark_the_epoch_that_was_kept():
     rows = [{"epoch": e, "train/recon": -9.0 / e, "val/recon": -10.0 / e} for e in (1.0, 2.0, 3.0)]
-    axes = figures.learning_curves(rows, best_epoch=2).axes
+    axes = figures.learning_curves(rows, kept_epoch=2).axes
     assert len(axes) == 1  # an auto-encoder has no ELBO and no KL
     kept = axes[0].lines[-1]
     assert (list(kept.get_xdata()), list(kept.get_ydata())) == ([2], [-5.0])

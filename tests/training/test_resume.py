@@ -140,13 +140,21 @@ def test_a_second_signal_is_what_it_always_was():
     signal.signal(signal.SIGINT, earlier)
 
 
-def test_early_stopping_counts_on_after_a_kill(make_trainer):
-    still = CHANGES | {"learning_rate": 1e-12, "early_stopping_epochs": 2, "ema_decay": 0.0, "epochs": 50}
-    kept = Kept()
-    expected = digest(*Fit(make_trainer(**still), kept).run())
-    fit = Fit(make_trainer(**still))
-    fit.resume(kept.states[-1])
-    assert digest(*fit.run()) == expected
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_early_stopping_counts_on_after_a_kill(make_trainer, keep):
+    """Of a learning rate that ruins the model: the epoch that is kept is its best, or its last and not its best."""
+    ruined = {"learning_rate": 0.5, "ema_decay": 0.0, "schedule": "constant", "epochs": 50, "early_stopping_epochs": 3}
+    changes = CHANGES | ruined | {"keep_epoch": keep}
+    states = Kept()
+    expected = digest(*Fit(make_trainer(**changes), states).run())
+    *_, best, kept = expected
+    assert kept == (best if keep == "best" else best + 3)
+    for state in states.states[-3 * 13 + 5 :: 13]:  # within each epoch of the patience
+        fit = Fit(make_trainer(**changes))
+        fit.resume(state)
+        assert fit.history.best_epoch == best
+        assert fit.history.kept_epoch == (best if keep == "best" else len(fit.history.rows))
+        assert digest(*fit.run()) == expected
 
 
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
