@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pipeline.direction import more_is_better
 from pipeline.errors import UserError
 from pipeline.health import FAILED_CHECKS
 from pipeline.params import ExportParams
@@ -26,8 +27,6 @@ LATENCY = "export/sample64_ms"
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-
-_HIGHER_IS_BETTER = {"elbo": True, "nll_iw": False, "bits_per_dim": False}
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def decide(candidate: Figure, gates: Sequence[Gate], champion: Champion | None) 
 
 
 def _compare(candidate: Figure, value: float, version: str, standing: float) -> Decision:
-    better = value > standing if _HIGHER_IS_BETTER[candidate.metric] else value < standing
+    better = value > standing if more_is_better(candidate.metric) else value < standing
     word = "better than" if better else "no better than"
     return Decision(
         CHAMPION if better else CHALLENGER, f"{_told(candidate)}, {word} {standing:.5g} of version {version}"

@@ -5,13 +5,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.direction import more_is_better
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
 
 DEFAULT_METRICS = ("test/elbo", "val/elbo")
-LOWER_IS_BETTER = ("nll", "kl", "bits_per_dim", "loss", "error", "_ms", "grey_levels")
 
 
 def default_metric(rows: "Sequence[Row]") -> str:
@@ -21,9 +21,7 @@ def default_metric(rows: "Sequence[Row]") -> str:
 
 def best_is_lowest(metric: str) -> bool:
     """Whether less of a metric is better, by its name; of one that is not known more is."""
-    if metric.endswith("_stderr"):
-        return True
-    return "auroc" not in metric and any(part in metric for part in LOWER_IS_BETTER)
+    return more_is_better(metric) is False
 
 
 def expect_metric(name: str, rows: "Sequence[Row]") -> None:

@@ -138,21 +138,9 @@ def test_the_user_may_turn_the_order_round(compare):
 
 @pytest.mark.parametrize(
     ("metric", "lowest"),
-    [
-        ("test/elbo", False),
-        ("val/recon", False),
-        ("test/active_units", False),
-        ("export/auroc_defects", False),
-        ("export/auroc_defects_error_map", False),
-        ("export/auroc_defects_stderr", True),
-        ("images_per_second", False),
-        ("test/nll_iw5000", True),
-        ("test/bits_per_dim", True),
-        ("export/decoder_max_abs_error", True),
-        ("export/sample64_ms", True),
-    ],
+    [("test/elbo", False), ("test/fid_classifier", True), ("test/a_figure_of_the_user_s_own", False)],
 )
-def test_the_name_of_a_metric_says_which_way_is_better(metric, lowest):
+def test_the_name_of_a_metric_says_which_way_is_better_and_of_an_unknown_one_more_is(metric, lowest):
     assert best_is_lowest(metric) is lowest
 
 
