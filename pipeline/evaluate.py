@@ -124,11 +124,7 @@ def save(folder: Path, metrics: dict[str, float], use: LatentUse, pictures: dict
 
 def main() -> None:
     """Load, measure, draw, save, and say what came of it."""
-    parser = argparse.ArgumentParser(description="Measure a trained VAE on the test split.")
-    parser.add_argument("prepared", type=Path)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("report", type=Path)
-    arguments = parser.parse_args()
+    arguments = _arguments()
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
     training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
     data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
@@ -210,6 +206,15 @@ def _headline(metrics: Mapping[str, float], samples: int) -> str:
     names = ("elbo", "recon", "kl", f"nll_iw{samples}", "bits_per_dim", "active_units", "sample_label_accuracy")
     found = ((name, metrics[f"test/{name}"]) for name in names if f"test/{name}" in metrics)
     return ", ".join(f"{name} {value:.{0 if name == 'active_units' else 2}f}" for name, value in found)
+
+
+def _arguments() -> argparse.Namespace:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__, formatter_class=layout)
+    parser.add_argument("prepared", type=Path, help="folder of the prepare stage")
+    parser.add_argument("checkpoint", type=Path, help="folder of the train stage")
+    parser.add_argument("report", type=Path, help="folder to write")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

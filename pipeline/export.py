@@ -261,7 +261,8 @@ def _installed(onnxruntime_web: str | None) -> Path | None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.export", description=__doc__)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m pipeline.export", description=__doc__, formatter_class=layout)
     parser.add_argument("data", type=Path, help="folder of the prepare stage")
     parser.add_argument("checkpoint", type=Path, help="folder of the train stage")
     parser.add_argument("evaluation", type=Path, help="folder of the evaluate stage")

@@ -1,11 +1,13 @@
-"""Stage 1, prepare: a set of images -> uint8 arrays for train, val and test, and one of those held out.
+"""Make uint8 arrays of a set of images: for train, val and test, and one of those held out.
 
-Reads what `prepare.source` names; writes the folder given as argument 1 (`pipeline/dataset/store.py` says what is
-in it). Ruled by the section `prepare` of params.yaml.
+Reads    what `prepare.source` names; section `prepare` of params.yaml
+Writes   the prepared images: an array for each split and for its labels, meta.json (`pipeline/dataset/store.py` says
+         what is in them)
 
     python -m pipeline.prepare data/prepared
 """
 
+import argparse
 import itertools
 import os
 import sys
@@ -132,9 +134,8 @@ def _report(meta: dict[str, Any], origin: str, folder: Path) -> None:
 
 def main() -> None:
     """Run the stage."""
-    if len(sys.argv) != 2:
-        raise UserError(f"prepare: {len(sys.argv) - 1} arguments; expected one, the folder to write")
-    params, folder = load_params().prepare, Path(sys.argv[1])
+    folder = _arguments().prepared
+    params = load_params().prepare
     source = _with_progress(open_from_params(params))
     held_out = held_out_classes(params.held_out_labels, source.classes)
     draw = SplitDraw(params.val_fraction, params.test_fraction, params.seed, held_out)
@@ -142,6 +143,13 @@ def main() -> None:
         meta = {"source": params.source, **prepare(source, draw, beside, params.train_images)}
         write_json(beside / META_FILE, meta)
     _report(meta, params.path if params.source in ("images", "array") else params.source, folder)
+
+
+def _arguments() -> argparse.Namespace:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m pipeline.prepare", description=__doc__, formatter_class=layout)
+    parser.add_argument("prepared", type=Path, help="folder to write")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -276,8 +276,10 @@ def test_an_empty_folder_ends_in_one_line(place):
     assert_fails_in_one_line("prepare.path: images holds no images", "data/prepared")
 
 
-def test_a_missing_argument_ends_in_one_line(place):
-    assert_fails_in_one_line("expected one, the folder to write")
+def test_a_missing_argument_is_named(place):
+    result = run_in_a_shell()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith("the following arguments are required: prepared\n")
 
 
 def test_a_run_without_a_terminal_prints_one_line(place):
