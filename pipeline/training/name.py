@@ -16,6 +16,7 @@ RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change 
 CODE = (
     "train.py",
     "checkpoint.py",
+    "record.py",
     "compiler.py",
     "device.py",
     "params/*.py",
@@ -23,6 +24,8 @@ CODE = (
     "vae/**/*.py",
     "dataset/*.py",
 )
+"""What shapes the weights, or what is kept of them: held by tests/test_architecture.py to be all that train reaches,
+but for errors, files and the store of runs."""
 
 
 def training_name(params: Params, data_sha256: str) -> str:
