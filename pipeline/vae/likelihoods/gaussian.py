@@ -106,7 +106,9 @@ class Gaussian(GaussianPixels):
         if self._add_up is None:
             mean = squares.mean()
         else:
-            total, count = self._add_up(torch.stack([squares.sum(), squares.new_tensor(squares.numel())]))
+            total = squares.sum()
+            count = torch.full_like(total, squares.numel())  # filled on the device: a copy would wait for a GPU
+            total, count = self._add_up(torch.stack([total, count]))
             mean = total / count
         return mean.clamp_min(SMALLEST_SIGMA**2).log()
 
