@@ -34,7 +34,10 @@ class MonteCarloEM:
         flat: the weights.
         position: of the next pass over the data.
         acceptance: the share of proposals that were accepted, of the last turn.
+        is_held_back: as a `Trainer` has it; here each update is looked at before it is taken.
     """
+
+    is_held_back = False
 
     def __init__(self, model: VAE, train: Tensor, params: TrainParams, device: torch.device) -> None:
         self.model = model.to(device)

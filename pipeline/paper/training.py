@@ -51,7 +51,7 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
     rows: list[Row] = []
     try:
         for seen in samples_seen(trainer):
-            if seen >= due[len(rows)]:
+            if seen >= due[len(rows)] and not trainer.is_held_back:  # else the trainer says why at its next look
                 exact.load_state_dict(named_weights(model, trainer.flat.weights))
                 rows.append({"samples": float(seen), **measure(exact, shown, run)})
             if len(rows) == len(due):

@@ -112,6 +112,26 @@ def test_a_run_in_bf16_is_measured_and_kept_in_float32(place):
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
 
 
+def test_weights_that_a_step_held_back_are_not_measured(place, monkeypatch):
+    """As on a GPU, whose steps go on until the next look at it."""
+    [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
+    params = load_params(place / "params.yaml")
+    changed = params.train.model_copy(update={"device": "cpu", "compile": "never", "global_batch_size": 20})
+    run = Run("held", {}, params.model_copy(update={"train": changed}), Measure(40, 400, 1, 20, 2))
+    steps = training.Trainer.steps
+
+    def until_the_look(trainer):
+        for count, examples in enumerate(steps(trainer)):
+            if count == 1:
+                trainer._guard._halted.fill_(1)
+            yield examples
+
+    monkeypatch.setattr(training.Trainer, "steps", until_the_look)
+    monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("was measured"))
+    with pytest.raises(UserError, match=r"^held: .*; expected finite terms"):
+        training.train_and_measure(run, data)
+
+
 def test_what_is_there_is_not_run_again_and_what_differs_is(place, monkeypatch, capsys):
     ran = []
 
