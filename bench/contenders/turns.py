@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+# As the engine sets them, so that fp32 is the same arithmetic in every row.
+torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
 SETTINGS: dict[str, Any] = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
 """What bench/train.py wants: train, test (.npy files), network, batch, epochs, turn, learning_rate, and more."""
 
