@@ -118,6 +118,7 @@ def train_model(
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)
         weights, history = fit.run()
+    ranks.part()
     kept = build_model(params.model, data, params.train.seed, classes)
     kept.load_state_dict(weights)
     return kept, history

@@ -1,18 +1,21 @@
 """The processes that train one model together: who they are, what each does of a batch, and how they add up."""
 
+import dataclasses
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
 
 from pipeline.device import choose_device
-from pipeline.errors import SharedError, UserError
+from pipeline.errors import SharedError, UserError, run_stage
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
 _PORTS = 2**16
@@ -26,6 +29,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    """Among those of its machine: the index of its device there."""
 
     @property
     def is_first(self) -> bool:
@@ -90,6 +94,11 @@ class Ranks:
             self.copy_from_first(torch.zeros(()))
         sys.exit(code)
 
+    def part(self) -> None:
+        """Have done with the others, after the last word to them: NCCL's end waits until every rank is there."""
+        if self.world_size > 1:
+            distributed.destroy_process_group()
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on some rank."""
         return bool(self.add_up(torch.tensor(float(flag))).item()) if self.world_size > 1 else flag
@@ -99,6 +108,8 @@ class Ranks:
         """Where a peer has died, gloo raises a bare RuntimeError, at once or after _TIMEOUT."""
         try:
             yield
+        except (torch.OutOfMemoryError, torch.AcceleratorError):  # of this rank's own device
+            raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -111,6 +122,9 @@ class Ranks:
 def joined_ranks(device: str) -> Iterator[Ranks]:
     """Join the ranks that torchrun, Slurm or Kubernetes started; without such, this process is alone.
 
+    A rank that an exception leaves with has said so, as `run_stage` does, and its process has ended: it waits for
+    no other, which may be waiting for it.
+
     Args:
         device: `train.device` of params.yaml.
 
@@ -122,6 +136,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if found.world_size == 1:
         yield found
         return
+    found = with_device(found, os.environ)
     on_gpu = choose_device(device, found.local_rank).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(found.local_rank)
@@ -130,8 +145,34 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         distributed.init_process_group(backend, rank=found.rank, world_size=found.world_size, timeout=_TIMEOUT)
     try:
         yield found
-    finally:
-        distributed.destroy_process_group()
+    except BaseException as error:
+        _end(error)
+    if distributed.is_initialized():
+        found.part()
+
+
+def with_device(ranks: Ranks, environment: Mapping[str, str]) -> Ranks:
+    """These ranks with the index of their device as this process sees it: srun may show a task its own one alone."""
+    sees_its_own = "LOCAL_RANK" not in environment and torch.cuda.device_count() == 1
+    return dataclasses.replace(ranks, local_rank=0) if sees_its_own else ranks
+
+
+def _end(error: BaseException) -> NoReturn:
+    """Show an error as the stage does and end at once: in NCCL, leaving and aborting are collective operations too."""
+    code = 1
+    try:
+        run_stage(partial(_raise, error))
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # no user's: those who write the code want to see where
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def ranks_of_environment(environment: Mapping[str, str]) -> Ranks:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.errors import UserError
 from pipeline.training.launch import is_launched, launch, threads_per_rank
-from pipeline.training.ranks import Ranks, ranks_of_environment
+from pipeline.training.ranks import Ranks, ranks_of_environment, with_device
 
 pytestmark = pytest.mark.slow  # all together
 PROGRAM = str(Path(__file__).with_name("train_on_ranks.py"))
@@ -99,8 +99,37 @@ def test_a_nan_on_one_rank_sends_both_back_and_a_kill_after_it_changes_nothing(t
 def test_a_nan_on_one_rank_stops_both_and_is_told_once(tmp_path, capfd):
     # Both end at the same moment, and either may be seen first.
     with pytest.raises(UserError, match=r"^train: rank [01] ended with exit code 1, and the others with it$"):
-        train(tmp_path, 2, poison=[17, 1])
+        train(tmp_path, 2, poison=[17, 1], hangs=True)
     assert capfd.readouterr().err.count("the loss is not finite at epoch 1") == 1
+
+
+def test_an_exception_on_one_rank_is_shown_and_ends_both_without_waiting(tmp_path, capfd):
+    # The other one has lost it at the same moment, and either may be seen first.
+    with pytest.raises(UserError, match=r"^train: rank [01] ended with exit code 1, and the others with it$"):
+        train(tmp_path, 2, raises=[1, 17], hangs=True)
+    errors = capfd.readouterr().err
+    assert errors.count("Traceback") == errors.count("RuntimeError: out of luck") == 1
+
+
+def test_ranks_that_have_trained_leave_the_group(tmp_path):
+    with pytest.raises(UserError, match=r"^train: rank [01] ended with exit code 99, and the others with it$"):
+        train(tmp_path, 2, hangs=True)
+
+
+def test_what_a_device_lacks_is_not_taken_for_a_lost_rank():
+    for error in (torch.OutOfMemoryError("no memory"), torch.AcceleratorError("an illegal address")):
+        with pytest.raises(type(error), match=str(error)), Ranks(1, 2)._in_touch():
+            raise error
+    with pytest.raises(UserError, match=r"rank 1 of 2 lost the others \(Connection closed\)"), Ranks(1, 2)._in_touch():
+        raise RuntimeError("Connection closed")
+
+
+@pytest.mark.parametrize(
+    ("local", "visible", "index"), [("SLURM_LOCALID", 1, 0), ("SLURM_LOCALID", 4, 3), ("LOCAL_RANK", 1, 3)]
+)
+def test_a_task_that_srun_shows_one_gpu_alone_takes_that(monkeypatch, local, visible, index):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: visible)
+    assert with_device(Ranks(3, 8, 3), {local: "3"}) == Ranks(3, 8, index)
 
 
 def test_ranks_wait_for_as_long_as_the_first_one_asks_them_to(tmp_path):

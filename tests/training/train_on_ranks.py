@@ -1,8 +1,9 @@
 """One rank of a small training: python train_on_ranks.py FOLDER OPTIONS, which are JSON.
 
 `config` and `params` are changes of a small training's, `val` its number of validation images; `dies` is [rank, step]
-of one that is killed then; `poison` is [example, epoch] of a NaN that is met until the training has gone back; with
-`waits`, rank 0 lets the others wait so many times, and nothing is trained.
+of one that is killed then, and `raises` of one that raises; with `hangs`, leaving the group ends the process with 99,
+where NCCL would wait for the others; `poison` is [example, epoch] of a NaN that is met until the training has gone
+back; with `waits`, rank 0 lets the others wait so many times, and nothing is trained.
 """
 
 import dataclasses
@@ -29,6 +30,8 @@ from pipeline.vae.model import VAE
 
 def main(folder, options):
     torch.set_num_threads(1)
+    if "hangs" in options:
+        torch.distributed.destroy_process_group = lambda: os._exit(99)
     with joined_ranks("cpu") as ranks:
         if "waits" in options:
             wait(folder, ranks, options["waits"])
@@ -61,6 +64,8 @@ def train(folder, ranks, options):
         steps += 1
         if options.get("dies") == [ranks.rank, steps]:
             os.kill(os.getpid(), signal.SIGKILL)
+        if options.get("raises") == [ranks.rank, steps]:
+            raise RuntimeError("out of luck")
 
     fit = Fit(trainer, scratch, on_step=on_step)
     if content is not None:
