@@ -66,7 +66,7 @@ class TriedStep:
         sizes: how many weights each parameter has there, in order.
         tries: how many batches; on a GPU the first warms up, the second is captured, and from the third on that is
             what runs.
-        required: whether a step that errs is an error; else a line says so and the plain one goes on.
+        required: whether a step that errs or fails is an error; else a line says so and the plain one goes on.
     """
 
     def __init__(
@@ -89,12 +89,19 @@ class TriedStep:
         norm = expected.norm().item()
         if not math.isfinite(norm) or norm == 0:  # nothing can be held to that
             return result
-        fast_result = self._fast(*arguments)
-        error = self._error(expected, norm)
-        if error is None:
-            self._tries -= 1
-            return fast_result
-        found = f"torch.compile of torch {torch.__version__} gives other gradients, {error}"
+        try:
+            fast_result = self._fast(*arguments)
+        except (RuntimeError, AssertionError) as failure:  # of what torch.compile made: a capture, its backward
+            if self._required:
+                raise
+            reason = f"fails ({' '.join(str(failure).split())[:120]})"
+        else:
+            error = self._error(expected, norm)
+            if error is None:
+                self._tries -= 1
+                return fast_result
+            reason = f"gives other gradients, {error}"
+        found = f"torch.compile of torch {torch.__version__} {reason}"
         if self._required:
             raise UserError(
                 f"params.yaml: train.compile is 'always' but {found}; expected auto, never or another torch"

@@ -108,6 +108,29 @@ def test_a_compiled_step_that_loses_gradients_is_refused_where_it_is_required(
         next(trainer.steps())
 
 
+@pytest.mark.parametrize("failure", [RuntimeError("no capture"), AssertionError("no capture")])
+def test_a_compiled_step_that_fails_in_its_gradient_is_told_of_and_not_used(
+    make_trainer, without_a_compiler, monkeypatch, capsys, failure
+):
+    plain, trainer = make_trainer(compile="never"), make_trainer(compile="auto")
+
+    def step(*_):
+        trainer.flat.gradients.fill_(7)  # half-way
+        raise failure
+
+    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
+    expected, found = (Fit(one).run()[0] for one in (plain, trainer))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert capsys.readouterr().err.count("fails (no capture); going on without it") == 1
+
+
+def test_a_compiled_step_that_fails_is_an_error_where_it_is_required(make_trainer, without_a_compiler, monkeypatch):
+    trainer = make_trainer(compile="always")
+    monkeypatch.setattr(trainer._gradients._compiled, "_fast", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        next(trainer.steps())
+
+
 def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_trainer, without_a_compiler):
     trainer, calls = make_trainer(compile="auto"), []
     plain = trainer._gradients._compiled._plain
