@@ -1,4 +1,5 @@
-"""`vae`: the command for people. It needs the runtime alone, but for `compare`; torch, mlflow and dvc stay unloaded."""
+"""`vae`: the command for people. It needs the runtime alone, but for `compare` and models named `models:/NAME@ALIAS`,
+which load mlflow; torch and dvc stay unloaded."""
 
 import hashlib
 from collections.abc import Mapping
