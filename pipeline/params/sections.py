@@ -162,7 +162,8 @@ class TrainParams(Section):
     max_gradient_norm: Annotated[float, Field(gt=0)] | None
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]
-    """At a loss or gradient that is not finite: end, or go back to the last checkpoint with half the learning rate."""
+    """At a loss or gradient that is not finite: end, or go back to the end of the last epoch (or to the start) with half
+    the learning rate, five times at most."""
     checkpoint_minutes: Annotated[float, Field(gt=0)]
     """How much work a killed training may lose; it goes on from its last checkpoint."""
     precision: Literal["auto", "fp32", "bf16"]
@@ -186,7 +187,8 @@ class EvaluateParams(Section):
     importance_samples: Annotated[int, Field(ge=1, le=10**6)]
     """K of the importance-weighted bound."""
     batch_log_weights: Positive
-    """How many log-weights are held at once; bounds the memory, does not change the result."""
+    """How many log-weights are held at once, 16 times as many on a GPU, and how many chains of annealing move at once;
+    bounds the memory, changes the result by rounding only."""
     amortisation_images: Count
     """Test images for which the best Gaussian q is looked for, to see what the encoder loses; 0 leaves it out."""
     ais_images: Count
