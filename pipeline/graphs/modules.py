@@ -55,11 +55,10 @@ class Encoder(nn.Module):
 class Scorer(nn.Module):
     """images uint8 [n, H, W, C] -> score float32 [n] in nats, higher = stranger, and error float32 [n, H, W].
 
-    The score is minus the ELBO (arXiv 1312.6114, equation 10: Monte Carlo in recon, and in the KL where it
-    has no closed form); the error is
-    minus log p(x_pixel|z), summed over channels and averaged over the samples of z, so that the sum of the map is
-    minus recon. The samples' noise is a constant of the module, the same for every image: a row stands alone, and
-    images are compared without the luck of a draw.
+    The score is minus the ELBO (arXiv 1312.6114, equation 10: Monte Carlo in recon, and in the KL where it has no
+    closed form); the error is minus log p(x_pixel|z), summed over channels and averaged over the samples of z, so that
+    the sum of the map is minus recon. The samples' noise is a constant of the module, the same for every image: a row
+    stands alone, and images are compared without the luck of a draw.
 
     x is the grey value in [0, 1], whatever training did. Under a Bernoulli likelihood it is then the probability of a
     white pixel, and recon, being linear in x, is the expectation over all binarisations of the image, given z. That

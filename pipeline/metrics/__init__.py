@@ -1,1 +1,1 @@
-"""What is measured and drawn of a trained model: likelihood estimates, latent health, figures."""
+"""What is measured and drawn of a trained model: likelihood estimates, latents, what z says of x, samples, figures."""

@@ -162,8 +162,8 @@ class TrainParams(Section):
     max_gradient_norm: Annotated[float, Field(gt=0)] | None
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]
-    """At a loss or gradient that is not finite: end, or go back to the end of the last epoch (or to the start) with half
-    the learning rate, five times at most."""
+    """At a loss or gradient that is not finite: end, or go back to the end of the last epoch (or to the start) with
+    half the learning rate, five times at most."""
     checkpoint_minutes: Annotated[float, Field(gt=0)]
     """How much work a killed training may lose; it goes on from its last checkpoint."""
     precision: Literal["auto", "fp32", "bf16"]

@@ -166,7 +166,7 @@ def _product(before: int, after: int, layout: Layout, bias: bool = True) -> nn.C
 
 
 def _residual(channels: int, layout: Layout) -> nn.Sequential:
-    """What a group's state is moved by when its z is in it."""
+    """What planes are moved by: on the way up the features, on the way down the state with a group's z in it."""
     return nn.Sequential(
         _product(channels, channels, layout), *activated(channels, layout, layer_norm_2d), _conv(channels, channels)
     )
