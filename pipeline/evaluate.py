@@ -39,8 +39,8 @@ from pipeline.metrics.report import density_metrics, evenly
 from pipeline.params import EvaluateParams, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
-from pipeline.vae.bounds import repeated
 from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import repeated
 
 RECONSTRUCTIONS = 24
 SAMPLES, COLUMNS = 100, 10

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.runtime.noise import standard_normal
-from pipeline.vae.bounds import repeated
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import repeat
+from pipeline.vae.posteriors import repeat, repeated
 from pipeline.vae.priors import FixedMixture, MixturePrior
 
 

@@ -18,9 +18,9 @@ from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.metrics.likelihood import Encoded
-from pipeline.vae.bounds import iw_bound, repeated
+from pipeline.vae.bounds import iw_bound
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import repeat
+from pipeline.vae.posteriors import repeat, repeated
 
 _NOISE = 3  # a stream of the seed
 _LEAPFROGS = 10  # of a proposal; as in the paper

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import Draw, Posterior, repeat
+from pipeline.vae.posteriors import Draw, Posterior, repeat, repeated
 
 
 class Bound(NamedTuple):
@@ -63,11 +63,6 @@ def importance_samples(
     if model.likelihood.is_density:
         log_w_discrete = log_w - recon + model.likelihood.discrete_log_prob(x, parameters)
     return ImportanceSamples(*(value.view(batch, samples) for value in (log_w, recon, log_w_discrete)))
-
-
-def repeated(label: Tensor | None, times: int) -> Tensor | None:
-    """Each class so many times in a row; None stays None."""
-    return None if label is None else repeat(label, times)
 
 
 def iw_bound(log_w: Tensor) -> Tensor:

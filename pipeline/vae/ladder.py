@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
-from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat
+from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat, repeated
 from pipeline.vae.priors import Prior
 
 _SIGNAL = 4.0  # beside noise of 1 a smaller m is lost on the decoder, and the KL closes a group before it is of use
@@ -149,7 +149,7 @@ class LadderPosterior(Posterior):
     def repeat(self, times: int) -> Self:
         """Each example so many times in a row."""
         features = tuple(repeat(value, times) for value in self._features)
-        label = None if self._label is None else repeat(self._label, times)
+        label = repeated(self._label, times)
         return type(self)(self._encoder, self._decoder, features, self._dtype, label)
 
     def _mean_path(self) -> _Descent:

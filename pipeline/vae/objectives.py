@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.vae.bounds import Bound, elbo, elbo_of_draw, iw_bound, repeated
+from pipeline.vae.bounds import Bound, elbo, elbo_of_draw, iw_bound
 from pipeline.vae.densities import gaussian_elements
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat
+from pipeline.vae.posteriors import DiagonalGaussian, Draw, Posterior, repeat, repeated
 
 OBJECTIVES = ("elbo", "stl", "iwae", "dreg", "tc", "wake_sleep", "autoencoder")
 

@@ -159,3 +159,8 @@ def reparameterize(mu: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
 def repeat(value: Tensor, times: int) -> Tensor:
     """Each example `times` times in a row: [batch, ...] -> [batch * times, ...]; one example alone is not copied."""
     return value[:, None].expand(-1, times, *value.shape[1:]).flatten(0, 1)
+
+
+def repeated(label: Tensor | None, times: int) -> Tensor | None:
+    """Each class so many times in a row; None stays None."""
+    return None if label is None else repeat(label, times)

@@ -7,8 +7,9 @@ from pipeline.graphs.variants.layers import PARAMETERS, TOGETHER
 from pipeline.runtime.labels import LABEL
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import Device, open_session
-from pipeline.vae.bounds import iw_bound, repeated
+from pipeline.vae.bounds import iw_bound
 from pipeline.vae.model import VAE
+from pipeline.vae.posteriors import repeat, repeated
 
 IMAGES, SAMPLES = 500, 16  # test images, and samples of z for each
 _SEED = 0
@@ -51,7 +52,6 @@ class DecoderBound:
             rows = slice(start * self.samples, (start + images_together) * self.samples)
             asked = {"z": self._z[rows].numpy()} | ({} if self._label is None else {LABEL: self._label[rows].numpy()})
             parameters = torch.from_numpy(run([PARAMETERS], asked)[0])
-            repeated = self._x[images, None].expand(-1, self.samples, -1, -1, -1).flatten(0, 1)
-            recon = self._likelihood.log_prob(repeated, parameters).view(-1, self.samples)
+            recon = self._likelihood.log_prob(repeat(self._x[images], self.samples), parameters).view(-1, self.samples)
             bounds.append(iw_bound(recon + self._log_ratio[images]))
         return torch.cat(bounds)
