@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.compiler import compiled, has_compiler
 from pipeline.dataset.batches import index_batches, model_input
 from pipeline.dataset.noise import stream_key
+from pipeline.errors import UserError
 from pipeline.vae.bounds import ImportanceSamples, importance_samples, iw_bound, iw_bound_of_groups
 from pipeline.vae.model import VAE
 
@@ -22,7 +23,7 @@ saved 3 ns of each under a dense network with Bernoulli pixels, 130 of a logisti
 
 _MORE_ON_A_GPU = 16
 """Times as many log-weights are held at once on a GPU, which has no cache that they are to fit into, and which waits
-for the host where there is little to do."""
+for the host where there is little to do; halved as often as they do not fit into its memory."""
 
 Weigh = Callable[..., ImportanceSamples]
 """`importance_samples`, or what does the same."""
@@ -93,26 +94,34 @@ def estimate(
     """The ELBO and the importance-weighted bound with exactly K = `samples` samples of z per image.
 
     The noise of an image depends on (seed, its index) alone; `batch_log_weights` bounds how many samples of z
-    are decoded at once, 16 times as many on a GPU, and changes the result by rounding only; so does `weigh`, of
-    `fastest_weigh`. `on_images` hears how many images are done.
+    are decoded at once, 16 times as many on a GPU or what its memory holds of them, and changes the result by rounding
+    only; so does `weigh`, of `fastest_weigh`. `on_images` hears how many images are done.
+
+    Raises:
+        UserError: the device's memory does not hold a single sample.
     """
     # Results are written in place: small tensors kept from every round would pin the heap between the large ones.
     recon, kl, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(4))
     sizes = curve_sizes(samples)
     curve = torch.empty(len(recon), len(sizes), dtype=recon.dtype, device=recon.device)
     at_once = batch_log_weights * (1 if given.mu.device.type == "cpu" else _MORE_ON_A_GPU)
-    images_at_once = max(1, at_once // samples)
-    for examples in index_batches(torch.arange(len(given.mu)), images_at_once):
-        x, label = given.x(examples), given.label(examples)
-        q, prior = model.posterior(x, label), model.prior.given(label)
-        eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()]).to(q.mu.device)
-        pieces = torch.split(eps, at_once, dim=1)
-        parts = [weigh(model, x, q, piece, label) for piece in pieces]
-        log_w, log_p, log_w_discrete = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))  # (batch, K)
-        recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
-        kl[examples] = q.kl(q.draw(eps[:, 0]), prior) if q.has_closed_kl(prior) else (log_p - log_w).mean(1)
-        discrete[examples] = iw_bound(log_w_discrete)
-        curve[examples] = torch.stack([iw_bound_of_groups(log_w, size) for size in sizes], dim=1)
+    done = 0
+    while done < len(given.mu):
+        examples = torch.arange(done, min(done + max(1, at_once // samples), len(given.mu)))
+        try:
+            x, label = given.x(examples), given.label(examples)
+            q, prior = model.posterior(x, label), model.prior.given(label)
+            eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()]).to(q.mu.device)
+            parts = [weigh(model, x, q, piece, label) for piece in torch.split(eps, at_once, dim=1)]
+            log_w, log_p, log_w_discrete = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))  # (batch, K)
+            recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
+            kl[examples] = q.kl(q.draw(eps[:, 0]), prior) if q.has_closed_kl(prior) else (log_p - log_w).mean(1)
+            discrete[examples] = iw_bound(log_w_discrete)
+            curve[examples] = torch.stack([iw_bound_of_groups(log_w, size) for size in sizes], dim=1)
+        except torch.OutOfMemoryError:
+            at_once = _half(at_once, batch_log_weights)
+            continue  # with these images once more: their noise is the same
+        done += len(examples)
         on_images(len(examples))
     return Estimates(recon - kl, recon, kl, bound, discrete, curve)
 
@@ -148,6 +157,15 @@ def mean_and_stderr(values: Tensor) -> tuple[float, float]:
     """The mean over images, and the standard error of that mean."""
     values = values.double()
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def _half(at_once: int, batch_log_weights: int) -> int:
+    if at_once == 1:
+        raise UserError(
+            f"params.yaml: evaluate.batch_log_weights is {batch_log_weights}, and the device's memory does not hold "
+            "even 1 at once; expected a device with more free memory"
+        ) from None
+    return at_once // 2
 
 
 def _noise(seed: int, index: int, samples: int, like: Tensor) -> Tensor:

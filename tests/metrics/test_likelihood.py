@@ -3,6 +3,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from pipeline.compiler import has_compiler
+from pipeline.errors import UserError
 from pipeline.metrics.likelihood import (
     curve_sizes,
     encode_split,
@@ -34,6 +35,29 @@ def test_memory_limit_does_not_change_the_estimate(model, given):
     for other in (images_apart, samples_apart):
         for expected, value in zip(whole, other, strict=True):
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
+
+
+def short_of_memory(most):
+    def weigh(model, x, q, eps, label):
+        if eps.shape[0] * eps.shape[1] > most:
+            raise torch.OutOfMemoryError("no memory")
+        return importance_samples(model, x, q, eps, label)
+
+    return weigh
+
+
+@pytest.mark.parametrize("most", [250, 7])
+def test_what_does_not_fit_into_memory_is_weighed_in_halves_and_the_estimate_is_the_same(model, given, most):
+    done = []
+    found = estimate(model, given, 50, 0, 400, done.append, short_of_memory(most))
+    for expected, value in zip(estimate(model, given, 50, 0, most), found, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-4)
+    assert sum(done) == 20
+
+
+def test_a_memory_that_holds_no_sample_at_all_is_told_in_a_line(model, given):
+    with pytest.raises(UserError, match=r"^params.yaml: evaluate.batch_log_weights is 400, and the device's memory"):
+        estimate(model, given, 50, 0, 400, weigh=short_of_memory(0))
 
 
 def test_exactly_k_samples_are_decoded_for_each_image(model, given):
