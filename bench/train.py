@@ -16,6 +16,7 @@ the rest of a step could still be cut. `--pythae` is a folder for an environment
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -59,14 +60,17 @@ class Running:
     rates: list[float] = field(default_factory=list)
     seconds: float = 0.0
     epochs: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    has_failed: bool = False
 
     def turn(self) -> bool:
         """Let it train; False once it has ended."""
         assert self.process.stdin and self.process.stdout  # noqa: S101
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended since
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
+            self.has_failed = self.process.wait() != 0
             return False
         answer = json.loads(line)
         self.seconds += answer["seconds"]
@@ -203,19 +207,29 @@ def peak(precision: str) -> float:
 
 def is_comparable(one: Running, other: Running) -> bool:
     """Whether it learns from the same pixels in steps of the same size."""
-    return bool(one.epochs) and one.row.batch == other.row.batch and "binarize" not in one.row.options.get("params", {})
+    return (
+        bool(one.epochs)
+        and not one.has_failed
+        and one.row.batch == other.row.batch
+        and "binarize" not in one.row.options.get("params", {})
+    )
 
 
 def table(running: list[Running], peaks: dict[str, float], target: float | None) -> None:
     tutorial = running[0]
-    target = target if target is not None else min(one.curve[-1][1] for one in running if is_comparable(one, tutorial))
+    if target is None:
+        target = min((one.curve[-1][1] for one in running if is_comparable(one, tutorial)), default=math.nan)
     operations = next((r.about["operations"] for r in running if "operations" in r.about), 0.0)
     print(f"\n| row | precision | images/s, median of turns | fastest tenth | times the tutorial loop | share of peak |"
           f" test ELBO | averaged | seconds to {target:.2f} nats |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for one in running:
+        if one.has_failed:
+            print(f"| {one.row.name} | {one.about['precision']} | ended early; --verbose shows why | | | | | | |")
+            continue
         rate, fast = statistics.median(one.rates), np.quantile(one.rates, 0.9)
-        times = statistics.median(mine / other for mine, other in zip(one.rates, tutorial.rates, strict=False))
+        ratios = [mine / other for mine, other in zip(one.rates, tutorial.rates, strict=False)]
+        times = statistics.median(ratios) if ratios else math.nan
         last, reached = one.epochs[-1][1] if one.epochs else {}, one.seconds_to(target)
         share = operations * fast / peaks[one.about["precision"]]
         reached_at = "" if not one.epochs else "not reached" if reached is None else f"{reached:.1f}"
