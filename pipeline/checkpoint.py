@@ -16,7 +16,6 @@ from pipeline.vae.objectives import OBJECTIVES
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-RUN = "run.json"
 HISTORY = "history.csv"
 
 BINARIZE = ("none", "static", "dynamic")

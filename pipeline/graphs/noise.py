@@ -8,11 +8,10 @@ two dimensions than a scalar does.
 """
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import TensorProto
 
 from pipeline.errors import UserError
 from pipeline.graphs.nodes import Nodes
-from pipeline.graphs.versions import IR_VERSION, OPSET
 from pipeline.runtime.noise import (
     COUNTER_OFFSET,
     HALF,
@@ -23,28 +22,6 @@ from pipeline.runtime.noise import (
     WORD_TO_ANGLE,
     WORD_TO_UNIFORM,
 )
-
-
-def noise_model(latent_dim: int, with_bits: bool = True) -> ModelProto:
-    """`seed` int64 [n], `index` int64 [n] -> `eps` float32 [n, latent_dim], standard normal.
-
-    With `with_bits` there is a second output, `bits` uint64 [n, 2 * ceil(latent_dim / 2)]: the generator's words, as
-    `pipeline.runtime.noise.random_integers` gives them.
-
-    Raises:
-        UserError: latent_dim is outside 1 .. 2 * PAIRS_PER_INDEX.
-    """
-    nodes = Nodes("noise/")
-    fourth, fifth = words(nodes, "seed", "index", latent_dim)
-    nodes("Transpose", normals(nodes, fourth, fifth, latent_dim), perm=[1, 0], output="eps")
-    outputs = [helper.make_tensor_value_info("eps", TensorProto.FLOAT, ["n", latent_dim])]
-    if with_bits:
-        nodes("Transpose", nodes("Concat", fourth, fifth, axis=0), perm=[1, 0], output="bits")
-        draws = 2 * _pairs(latent_dim)
-        outputs.append(helper.make_tensor_value_info("bits", TensorProto.UINT64, ["n", draws]))
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["n"]) for name in ("seed", "index")]
-    graph = helper.make_graph(nodes.nodes, "noise", inputs, outputs, list(nodes.constants.values()))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 def add_noise(nodes: Nodes, seed: str, index: str, latent_dim: int) -> str:

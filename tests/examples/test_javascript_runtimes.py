@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from noise_graph import noise_model
 from samplers import (
     MIXTURES,
     SAMPLERS,
@@ -17,7 +18,6 @@ from samplers import (
     with_choice,
 )
 
-from pipeline.graphs.noise import noise_model
 from pipeline.runtime.draws import rows
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT, random_integers, standard_normal
 

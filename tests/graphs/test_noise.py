@@ -1,10 +1,11 @@
 import numpy as np
 import onnx
 import pytest
+from noise_graph import noise_model
 from onnxruntime import InferenceSession
 
 from pipeline.errors import UserError
-from pipeline.graphs.noise import IR_VERSION, OPSET, noise_model
+from pipeline.graphs.versions import IR_VERSION, OPSET
 from pipeline.runtime.noise import INDEX_LIMIT, SEED_LIMIT, random_integers, standard_normal
 
 LATENT_DIM = 7
@@ -16,8 +17,8 @@ EDGE_INDICES = [0, 1, 2**16, 2**31, 2**32 - 1, 2**47, INDEX_LIMIT - 1]
 TOLERANCE = 3e-6
 
 
-def session(latent_dim=LATENT_DIM, **options):
-    content = noise_model(latent_dim, **options).SerializeToString()
+def session(latent_dim=LATENT_DIM):
+    content = noise_model(latent_dim).SerializeToString()
     return InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
@@ -98,10 +99,6 @@ def test_every_inner_name_carries_the_prefix():
     made = {name for node in graph.node for name in [node.name, *node.output]} - {"eps", "bits"}
     made |= {constant.name for constant in graph.initializer}
     assert all(name.startswith("noise/") or name in {"eps_node", "bits_node"} for name in made)
-
-
-def test_bits_can_be_left_out():
-    assert [output.name for output in noise_model(LATENT_DIM, with_bits=False).graph.output] == ["eps"]
 
 
 @pytest.mark.parametrize("latent_dim", [0, -1, 2**17 + 1])

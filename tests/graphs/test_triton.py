@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noise_graph import noise_model
 from onnx import TensorProto, helper
 from samplers import (
     MIXTURES,
@@ -18,7 +19,6 @@ from samplers import (
     with_choice,
 )
 
-from pipeline.graphs.noise import noise_model
 from pipeline.graphs.triton import model_config, triton_repository
 from pipeline.graphs.versions import OLDEST_ONNXRUNTIME
 from pipeline.runtime import open_session, providers

@@ -30,7 +30,7 @@ _PATHS = {"/v2/models/{name}": [], "/v2/models/{name}/versions/{number}": [Depen
 
 def build_kserve_routes(service: Service) -> APIRouter:
     """The routes under /v2."""
-    router = APIRouter(prefix="")
+    router = APIRouter()
 
     @router.get("/v2", responses=ERRORS)
     async def server() -> dict[str, Any]:

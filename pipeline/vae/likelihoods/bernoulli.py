@@ -10,9 +10,6 @@ from pipeline.vae.likelihoods.base import Likelihood
 class Bernoulli(Likelihood):
     """Pixels in {0, 1}; the decoder gives logits. Of a grey x, `log_prob` is a cross-entropy, not a log-probability."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-
     def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x_pixel|z) in nats, [batch, ...]."""
         return bernoulli_elements(x, parameters).sum(1)

@@ -23,9 +23,6 @@ class ContinuousBernoulli(Likelihood):
 
     is_density = True
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-
     def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x_pixel|z) in nats, a density per unit of the pixel range; [batch, ...]."""
         return (parameters * x - _log_normalizer(parameters)).sum(1)
