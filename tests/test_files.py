@@ -94,6 +94,8 @@ def test_a_folder_may_be_filled_where_nothing_is_lost(tmp_path):
     (tmp_path / "empty").mkdir()
     expect_new_folder(tmp_path / "empty")
     expect_new_folder(tmp_path / "nothing" / "there")
+    assert names(tmp_path) == ["empty"]
+    assert names(tmp_path / "empty") == []
 
 
 @pytest.mark.parametrize("taken", ["full", "full/mine.txt"])

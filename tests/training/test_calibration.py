@@ -69,4 +69,6 @@ def test_the_optimal_sigma_reaches_a_better_bound_than_a_bad_fixed_one_in_as_man
 def test_a_learned_sigma_is_left_to_its_gradient():
     run = trainer(sigma="learned", likelihood="gaussian")
     run.model.likelihood.calibrate = lambda _: pytest.fail("calibrated")
+    before = run.model.likelihood.logvar.item()
     epoch(run)
+    assert run.model.likelihood.logvar.item() != before

@@ -54,6 +54,7 @@ def test_no_step_waits_for_the_gpu(make_trainer, monkeypatch, resident):
             next(steps)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert trainer.position.step == 5
 
 
 def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, monkeypatch):

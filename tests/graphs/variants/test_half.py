@@ -40,5 +40,17 @@ def test_inputs_and_outputs_are_those_of_float32(pair):
         ]
 
 
-def test_the_file_is_about_half_as_large(trained, fp16):
-    assert len(fp16["decoder.onnx"]) < 0.75 * len(trained.files["decoder.onnx"])
+def bytes_of_weights(content):
+    weights = onnx.load_from_string(content).graph.initializer
+    return sum(
+        onnx.numpy_helper.to_array(tensor).nbytes for tensor in weights if tensor.name.endswith(("weight", "bias"))
+    )
+
+
+def test_the_weights_take_half_the_bytes(pair):
+    plain, half = (files["decoder.onnx"] for files in pair)
+    assert 2 * bytes_of_weights(half) == bytes_of_weights(plain)
+
+
+def test_a_file_that_is_nearly_all_weights_is_about_half_as_large(trained, fp16):
+    assert len(fp16["decoder.onnx"]) < 0.55 * len(trained.files["decoder.onnx"])
