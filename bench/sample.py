@@ -39,8 +39,8 @@ import onnx
 import onnxruntime
 import torch
 
-from pipeline.export import build_files
 from pipeline.files import write_files, write_json
+from pipeline.graphs.build import build_files
 from pipeline.graphs.manifest import build_manifest
 from pipeline.params import PARAMS_FILE, check_params, read_yaml
 from pipeline.recipe import load_recipe

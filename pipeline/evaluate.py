@@ -12,6 +12,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,18 +30,19 @@ from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
-from pipeline.health import FAILED_CHECKS, HEALTH, Sizes, examine, verdict
+from pipeline.health import FAILED_CHECKS, HEALTH, Check, Sizes, examine, verdict
 from pipeline.metrics import figures
 from pipeline.metrics.assessment import assess
 from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics, evenly
-from pipeline.params import EvaluateParams, flatten, load_params
+from pipeline.params import EvaluateParams, Params, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeated
+from pipeline.vae.priors import Mixture
 
 RECONSTRUCTIONS = 24
 SAMPLES, COLUMNS = 100, 10
@@ -52,6 +54,16 @@ MANIFOLD_COLUMNS = 20
 MOST_TRAINING_IMAGES = 10_000  # that test images are compared with
 
 _BINARIZATION, _FIGURES, _TRAIN_BINARIZATION = 1, 2, 3  # streams of the seed
+
+
+class Evaluation(NamedTuple):
+    """What was found: metrics and figures by name, what the latents carry, their mixture, and the checks of health."""
+
+    metrics: dict[str, float]
+    use: LatentUse
+    pictures: dict[str, Figure]
+    mixture: Mixture | None
+    checks: list[Check]
 
 
 def measure(
@@ -110,29 +122,16 @@ def plot(training: Record, use: LatentUse, metrics: Mapping[str, float]) -> dict
     }
 
 
-def save(folder: Path, metrics: dict[str, float], use: LatentUse, pictures: dict[str, Figure]) -> None:
-    """Write metrics.json, latents.csv and the figures into an existing folder."""
-    write_json(folder / "metrics.json", metrics)
-    columns = enumerate(zip(use.kl.tolist(), use.variance.tolist(), strict=True))
-    write_csv(
-        folder / "latents.csv", [{"dimension": d, "kl": kl, "variance": variance} for d, (kl, variance) in columns]
-    )
-    (folder / "figures").mkdir()
-    for name, figure in pictures.items():
-        figures.save_figure(figure, folder / "figures" / f"{name}.png")
+def evaluate(checkpoint: Checkpoint, data: PreparedData, training: Record, params: Params) -> Evaluation:
+    """Measure and draw; `data` numbers its classes as the checkpoint does.
 
-
-def main() -> None:
-    """Load, measure, draw, save, and say what came of it."""
-    arguments = _arguments()
-    params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
-    training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
-    data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
+    Raises:
+        UserError: the images do not fit the model, or something that was measured is not finite.
+    """
     known, pixels = _images_of(data, checkpoint.model)
+    of_known, of_test = _labels(data, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
-
     seed = params.evaluate.seed
-    of_known, of_test = _labels(data, model)
     train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION), of_known)
     test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION), of_test)
     use = latent_use(test.mu, test.logvar, model.prior.given(test.labels))
@@ -143,19 +142,42 @@ def main() -> None:
     _refuse_non_finite(metrics)
     sizes = Sizes(model.config.latent_dim, pixels[0].numel(), params.evaluate.importance_samples)
     checks = examine(metrics, sizes, params.health)
-    metrics[FAILED_CHECKS] = len(failed := [check.name for check in checks if not check.healthy])
+    metrics[FAILED_CHECKS] = sum(not check.healthy for check in checks)
     pictures = draw(model, pixels, test, use, seed) | plot(training, use, metrics) | assessment.pictures
+    return Evaluation(metrics, use, pictures, assessment.mixture, checks)
+
+
+def save(folder: Path, evaluation: Evaluation) -> None:
+    """Write metrics.json, health.json, latents.csv, the mixture and the figures into an existing folder."""
+    write_json(folder / "metrics.json", evaluation.metrics)
+    columns = enumerate(zip(evaluation.use.kl.tolist(), evaluation.use.variance.tolist(), strict=True))
+    write_csv(
+        folder / "latents.csv", [{"dimension": d, "kl": kl, "variance": variance} for d, (kl, variance) in columns]
+    )
+    (folder / "figures").mkdir()
+    for name, figure in evaluation.pictures.items():
+        figures.save_figure(figure, folder / "figures" / f"{name}.png")
+    save_aggregate(folder, evaluation.mixture)
+    write_json(folder / HEALTH, verdict(evaluation.checks))
+
+
+def main() -> None:
+    """Load, evaluate, save, and say what came of it."""
+    arguments = _arguments()
+    params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
+    training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
+    data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
+    evaluation = evaluate(checkpoint, data, training, params)
     with atomic_directory(arguments.report) as beside:
-        save(beside, metrics, use, pictures)
-        save_aggregate(beside, assessment.mixture)
-        write_json(beside / HEALTH, verdict(checks))
+        save(beside, evaluation)
         values = flatten(params.evaluate, "evaluate") | flatten(params.health, "health")
         artifacts = sorted(beside.iterdir())
-        record = Record("evaluate", "", values, metrics=metrics, artifacts=artifacts)
+        record = Record("evaluate", "", values, metrics=evaluation.metrics, artifacts=artifacts)
         write_record(beside, log_stage([training], record))
+    failed = [check.name for check in evaluation.checks if not check.healthy]
     state = f"; unhealthy: {', '.join(failed)}" if failed else ""
-    told = _headline(metrics, sizes.importance_samples)
-    print(f"evaluate: {told} on {len(pixels):,} test images -> {arguments.report}{state}")
+    told = _headline(evaluation.metrics, params.evaluate.importance_samples)
+    print(f"evaluate: {told} on {len(data.test.images):,} test images -> {arguments.report}{state}")
 
 
 def _refuse_non_finite(metrics: dict[str, float]) -> None:

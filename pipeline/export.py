@@ -1,8 +1,9 @@
 """Export a trained model as self-contained ONNX files, after proof that they compute what the model does.
 
 Reads    the prepared images, the checkpoint, the report of evaluate; section `export` of params.yaml
-Writes   decoder, encoder, sampler and scorer .onnx, triton/ with the same for a Triton server, manifest.json, card.md;
-         metrics.json in a folder of its own
+Writes   decoder, encoder, sampler and scorer .onnx, sampler and decoder .int8.onnx and .fp16.onnx where these are good
+         and fast enough, triton/ with the first four for a Triton server, manifest.json, card.md; metrics.json in a
+         folder of its own
 Joins    the MLflow run that train opened, with all of that and the explorer as a static folder; registers the model
          there, as champion or as challenger
 
@@ -12,8 +13,10 @@ Joins    the MLflow run that train opened, with all of that and the explorer as 
 import argparse
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,23 +28,17 @@ from pipeline.dataset.classes import labels_of
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_files, write_json
+from pipeline.graphs.build import build_files
 from pipeline.graphs.card import CARD, write_card
 from pipeline.graphs.detection import measure_detection
 from pipeline.graphs.detection_section import TITLE, detection_section
-from pipeline.graphs.labels import Labels, labels_entry
-from pipeline.graphs.latents import measure_latent_kl
+from pipeline.graphs.labels import Labels
 from pipeline.graphs.manifest import build_manifest, list_files
-from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
-from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.parity import BATCH_SIZES, check_parity, measure_parity
-from pipeline.graphs.prior import graph_of
-from pipeline.graphs.sampler import sampler_model
-from pipeline.graphs.scorer import finish_scorer
 from pipeline.graphs.triton import triton_repository
 from pipeline.graphs.variants import bound, quality
 from pipeline.graphs.variants.bound import DecoderBound
 from pipeline.graphs.variants.choice import Limits, Outcome, choose_variants
-from pipeline.graphs.variants.layers import PARAMETERS
 from pipeline.graphs.variants.quality import Yardstick
 from pipeline.graphs.variants.section import TITLE as VARIANTS
 from pipeline.graphs.variants.section import variants_section
@@ -50,56 +47,23 @@ from pipeline.params import ExportParams, load_params
 from pipeline.publish import publish
 from pipeline.record import Record, read_record
 from pipeline.runtime.explorer.folder import write_explorer
-from pipeline.runtime.labels import LABEL
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
-from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
+from pipeline.runtime.sampler import SCORER
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import FixedMixture, Prior
 
 SEED = 0  # of the binarisation of test images
 
 
-def build_files(
-    vae: VAE,
-    metadata: Metadata,
-    score_samples: int,
-    validation: np.ndarray,
-    density: Prior | None = None,
-    labels: Labels | None = None,
-) -> dict[str, bytes]:
-    """The ONNX files of a model, by name; `metadata` is written into each with its own `graph`.
+class Export(NamedTuple):
+    """What is written: ONNX files and those of the Triton repository, by name, what is said of them, and metrics."""
 
-    Args:
-        vae: the model, in evaluation mode.
-        metadata: what the files say of themselves, but for the KL of their latents, which is measured here.
-        score_samples: samples of z for each score.
-        validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
-        density: what the sampler draws from, where that is not the model's prior.
-        labels: of a conditional model: the classes of the validation images, int64 [n].
-    """
-    channels, height, width = vae.config.image_shape
-    extra = labels_entry(vae.config.classes)
-    label, label_name = ([torch.zeros(2, dtype=torch.int64)], [LABEL]) if extra else ([], [])
-    z = torch.zeros(2, vae.config.latent_dim)
-    decoder = to_onnx(DecoderAndParameters(vae), [z, *label], ["z", *label_name], ["x", PARAMETERS])
-    del decoder.graph.output[1:]  # the name alone is wanted, of a tensor inside: variants differ above it
-    images = torch.zeros(2, height, width, channels, dtype=torch.uint8)
-    encoder = to_onnx(Encoder(vae), [images, *label], ["images", *label_name], ["mu", "logvar"])
-    if metadata.objective != "autoencoder":
-        content = finish(encoder, _of_graph(metadata, ENCODER), extra)
-        latent_kl = measure_latent_kl(content, vae.prior, validation, labels)
-        metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
-    models = {
-        SAMPLER: sampler_model(decoder, vae.config.latent_dim, graph_of(density or vae.prior)),
-        DECODER: decoder,
-        ENCODER: encoder,
-    }
-    files = {name: finish(model, _of_graph(metadata, name), extra) for name, model in models.items()}
-    module = Scorer(vae, metadata.objective, score_samples)
-    scorer = to_onnx(module, [images, *label], ["images", *label_name], ["score", "error"])
-    scored = finish_scorer(scorer, _of_graph(metadata, SCORER), score_samples, validation, labels, extra)
-    return files | {SCORER: scored}
+    files: dict[str, bytes]
+    repository: dict[str, bytes]
+    manifest: dict[str, Any]
+    card: str
+    metrics: dict[str, float]
 
 
 def describe_model(checkpoint: Checkpoint, training: Record) -> Metadata:
@@ -202,6 +166,45 @@ def refuse_unhealthy(health: Path, allowed: bool) -> None:
         raise UserError(f"{health}: {found}; export.allow_unhealthy: true exports the model all the same")
 
 
+def build(
+    checkpoint: Checkpoint,
+    data: PreparedData,
+    metadata: Metadata,
+    density: Prior | None,
+    params: ExportParams,
+    evaluation: Mapping[str, float],
+) -> Export:
+    """Make all files, prove them, and measure them; `density` is what the sampler draws from where that is no prior.
+
+    Raises:
+        UserError: they do not compute what the model does.
+    """
+    of_val, of_test = (classes_in(data, split, checkpoint.model) for split in ("val", "test"))
+    proven = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density, of_val)
+    images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
+    parity = measure_parity(proven, checkpoint.model, images, density, of_test)
+    check_parity(parity, params.max_parity_error)
+    repository = triton_repository(proven)
+    variants = make_variants(proven, checkpoint, data, params)
+    files = proven | {name: content for variant in variants for name, content in variant.files.items()}
+    manifest = build_manifest(files) | {"other_files": list_files(repository)}
+    manifest["variants"] = {variant.variant: variant.summary for variant in variants}
+    detection, sections = measure_as_detector(files[SCORER], data, params.detection_images, of_test)
+    sections |= {VARIANTS: variants_section(variants, checkpoint.objective)}
+    card = write_card(metadata, manifest, parity, evaluation, sections)
+    measured = [parity, detection, *(variant.metrics for variant in variants)]
+    metrics = {f"export/{name}": value for part in measured for name, value in part.items()}
+    return Export(files, repository, manifest, card, metrics)
+
+
+def save(models: Path, reports: Path, export: Export) -> None:
+    """Write the files, the manifest, the card and metrics.json into two existing folders."""
+    write_files(models, export.files | export.repository)
+    write_json(models / MANIFEST, export.manifest)
+    (models / CARD).write_text(export.card, encoding="utf-8")
+    write_json(reports / "metrics.json", export.metrics)
+
+
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
@@ -216,42 +219,18 @@ def main() -> None:
     if params.sample_from == "aggregate":
         density = aggregate_of(paths.evaluation, checkpoint.model)
         metadata = dataclasses.replace(metadata, aggregate_components=len(density.mixture().mu))
-    data = open_prepared(paths.data)
-    images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
-    of_val, of_test = (classes_in(data, split, checkpoint.model) for split in ("val", "test"))
-    files = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density, of_val)
-    parity = measure_parity(files, checkpoint.model, images, density, of_test)
-    check_parity(parity, params.max_parity_error)
-    repository = triton_repository(files)
-    variants = make_variants(files, checkpoint, data, params)
-    files = {
-        name: content for part in (files, *(variant.files for variant in variants)) for name, content in part.items()
-    }
-    manifest = build_manifest(files) | {"other_files": list_files(repository)}
-    manifest["variants"] = {variant.variant: variant.summary for variant in variants}
-    detection, sections = measure_as_detector(files[SCORER], data, params.detection_images, of_test)
-    sections |= {VARIANTS: variants_section(variants, checkpoint.objective)}
-    card = write_card(metadata, manifest, parity, before[1].metrics, sections)
-    measured = [parity, detection, *(variant.metrics for variant in variants)]
-    metrics = {f"export/{name}": value for part in measured for name, value in part.items()}
+    export = build(checkpoint, open_prepared(paths.data), metadata, density, params, before[1].metrics)
     with (
         atomic_directory(paths.reports) as reports,
         atomic_directory(paths.models) as models,
         TemporaryDirectory() as scratch,
     ):
-        write_files(models, files | repository)
-        write_json(models / MANIFEST, manifest)
-        (models / CARD).write_text(card, encoding="utf-8")
-        write_json(reports / "metrics.json", metrics)
+        save(models, reports, export)
         explorer = Path(scratch) / "explorer"
         write_explorer(explorer, models, _installed(params.onnxruntime_web))
-        registered = publish(before, params, metrics, models, [explorer])
-    error = parity["decoder_max_abs_error"]
-    print(f"export: {', '.join(files)} -> {paths.models}; largest pixel error {error:.1e}{registered}")
-
-
-def _of_graph(metadata: Metadata, name: str) -> Metadata:
-    return dataclasses.replace(metadata, graph=name.removesuffix(".onnx"))
+        registered = publish(before, params, export.metrics, models, [explorer])
+    error = export.metrics["export/decoder_max_abs_error"]
+    print(f"export: {', '.join(export.files)} -> {paths.models}; largest pixel error {error:.1e}{registered}")
 
 
 def _installed(onnxruntime_web: str | None) -> Path | None:

@@ -25,8 +25,8 @@ from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
 from pipeline import evaluate, train
-from pipeline.export import build_files
 from pipeline.files import write_files, write_json
+from pipeline.graphs.build import build_files
 from pipeline.graphs.manifest import build_manifest, list_files
 from pipeline.graphs.triton import triton_repository
 from pipeline.runtime.metadata import Metadata

@@ -14,6 +14,7 @@ from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_json, sha256_of, write_json
+from pipeline.graphs import build
 from pipeline.graphs.modules import DecoderAndParameters
 from pipeline.health import Check, verdict
 from pipeline.recipe import MEASURED
@@ -255,7 +256,7 @@ def test_files_that_differ_from_the_model_are_not_written(stage, tmp_path, monke
             x, parameters = super().forward(z)
             return torch.flip(x, [2]), parameters
 
-    monkeypatch.setattr(export, "DecoderAndParameters", Wrong)
+    monkeypatch.setattr(build, "DecoderAndParameters", Wrong)
     with pytest.raises(UserError, match=r"decoder_max_abs_error is .*; expected at most 0.0001"):
         export.main()
     assert_nothing_was_written(tmp_path, stage)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.export import build_files
 from pipeline.graphs import parity
+from pipeline.graphs.build import build_files
 from pipeline.graphs.detection import measure_auroc, measure_detection
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.parity import check_parity, measure_parity

@@ -6,9 +6,9 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export import build_files
 from pipeline.files import read_json
 from pipeline.graphs import latents
+from pipeline.graphs.build import build_files
 from pipeline.runtime import Sampler
 from pipeline.vae.bounds import elbo
 

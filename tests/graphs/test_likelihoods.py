@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.modules import score_noise
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.runtime import open_session

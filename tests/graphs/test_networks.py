@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.graphs.variants.half import to_half
 from pipeline.graphs.variants.layers import ranges

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.onnx_export import check_batch_is_dynamic, finish, to_onnx
 from pipeline.runtime import open_session
 from pipeline.runtime.describe import describe

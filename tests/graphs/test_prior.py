@@ -10,7 +10,7 @@ from flows import stir
 from scipy.stats import ks_2samp
 
 from pipeline.errors import UserError
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.parity import check_parity, measure_parity
 from pipeline.graphs.prior import graph_of, prior_z
 from pipeline.graphs.variants.choice import finish_pair, latents

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.manifest import build_manifest
 from pipeline.graphs.modules import Encoder, Scorer, score_noise
 from pipeline.graphs.onnx_export import to_onnx

@@ -9,7 +9,7 @@ import torch
 from explorer import assert_same, shown
 from sklearn.datasets import load_digits
 
-from pipeline.export import build_files
+from pipeline.graphs.build import build_files
 from pipeline.graphs.manifest import build_manifest
 from pipeline.runtime import Sampler
 from pipeline.runtime.metadata import Metadata
