@@ -28,7 +28,7 @@ from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
 from pipeline.tracking.training import TrainingRun, complete_run, training_run
 from pipeline.training.abandoned import tidy
-from pipeline.training.feed import Labels
+from pipeline.training.feed import SplitLabels
 from pipeline.training.fit import Fit, History
 from pipeline.training.launch import is_launched, launch
 from pipeline.training.name import training_name
@@ -65,14 +65,14 @@ def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tup
     return VAE(config)
 
 
-def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], Labels]:
+def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], SplitLabels]:
     """The names of a conditional model's classes and those of the images; none where the model is not conditional.
 
     Raises:
         UserError: the images have no classes, or training images lack one of them.
     """
     classes = trained_classes(data) if params.condition == "label" else ()
-    return classes, Labels(*(labels_of(data, split, classes) for split in Labels._fields))
+    return classes, SplitLabels(*(labels_of(data, split, classes) for split in SplitLabels._fields))
 
 
 def train_model(

@@ -39,7 +39,7 @@ def open_array(path: Path, conversion: Conversion) -> Source:
     return Source(header.shape[0], classes, _chunks(path, key, header, image_shape, labels, conversion))
 
 
-def to_levels(values: np.ndarray) -> tuple[np.ndarray, float]:
+def nearest_levels(values: np.ndarray) -> tuple[np.ndarray, float]:
     """Floats in [0, 1] as the nearest of 256 levels, uint8, and the largest rounding error in units of the range."""
     scaled = values.astype(np.float64) * 255
     levels = np.rint(scaled)
@@ -60,7 +60,7 @@ def _chunks(
         error = 0.0
         if header.dtype.kind == "f":
             _refuse_outside_unit_range(rows, first, header)
-            rows, error = to_levels(rows)
+            rows, error = nearest_levels(rows)
         images = conversion.batch(rows.reshape(-1, *image_shape))
         yield Chunk(images, part, rounding_error=error)
         first += len(rows)

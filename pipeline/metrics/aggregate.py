@@ -31,7 +31,7 @@ _COMPONENTS = 10  # of the fitted mixture, at most, each with a covariance of it
 _LEAST_VARIANCE = 1e-4  # added to those of a fit
 
 
-class Codes(NamedTuple):
+class PosteriorDraws(NamedTuple):
     """One z for each image, [n, latent_dim], with log q(z|x) and log p(z), each [n], in nats."""
 
     z: Tensor
@@ -40,7 +40,7 @@ class Codes(NamedTuple):
 
 
 @torch.no_grad()
-def draw_codes(model: VAE, given: Encoded, seed: int) -> Codes:
+def draw_codes(model: VAE, given: Encoded, seed: int) -> PosteriorDraws:
     """Draw z from q(z|x) of each image of a split; the noise of an image depends on (seed, its index) alone."""
     parts = []
     for examples in index_batches(torch.arange(len(given.mu)), _TOGETHER):
@@ -48,11 +48,11 @@ def draw_codes(model: VAE, given: Encoded, seed: int) -> Codes:
         q, prior = model.posterior(given.x(examples), label), model.prior.given(label)
         eps = standard_normal(stream_key(seed, _NOISE), examples, q.mu.shape[1]).to(q.mu)
         draw = q.draw(eps)
-        parts.append(Codes(draw.z, q.log_prob(draw), prior.log_prob(draw.z)))
-    return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        parts.append(PosteriorDraws(draw.z, q.log_prob(draw), prior.log_prob(draw.z)))
+    return PosteriorDraws(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def mutual_information(codes: Codes, mu: Tensor, logvar: Tensor) -> Tensor:
+def mutual_information(codes: PosteriorDraws, mu: Tensor, logvar: Tensor) -> Tensor:
     """log q(z|x) - log (1/N) sum_j q(z|x_j) of each code, [n], in nats: its mean is at most I(x; z), and at most log N.
 
     `mu` and `logvar` are those of the codes' own posteriors, diagonal Gaussians, each [n, latent_dim]. The result is
@@ -64,7 +64,7 @@ def mutual_information(codes: Codes, mu: Tensor, logvar: Tensor) -> Tensor:
     return (codes.log_q.double() - log_aggregate).clamp_max(most)  # only rounding goes beyond: its own q is one of N
 
 
-def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tensor:
+def fitted_marginal_kl(fitted_to: PosteriorDraws, measured_on: PosteriorDraws, seed: int) -> Tensor:
     """log q'(z) - log p(z) of each code, [n], in nats, where q' is a Gaussian or a mixture, fitted to other codes.
 
     Over codes of images that the fit has not seen, the mean is at most KL(q(z) || p(z)).
@@ -75,7 +75,7 @@ def fitted_marginal_kl(fitted_to: Codes, measured_on: Codes, seed: int) -> Tenso
 
 
 def fitted_marginal_kl_of_classes(
-    fitted_to: Codes, fitted_labels: Tensor, measured_on: Codes, labels: Tensor, seed: int
+    fitted_to: PosteriorDraws, fitted_labels: Tensor, measured_on: PosteriorDraws, labels: Tensor, seed: int
 ) -> Tensor:
     """`fitted_marginal_kl` with a fit for each class of a conditional model: [m], in nats.
 
@@ -85,7 +85,7 @@ def fitted_marginal_kl_of_classes(
     parts = []
     for label in sorted(set(labels.tolist())):
         known, asked = (
-            Codes(*(value[of == label] for value in codes))
+            PosteriorDraws(*(value[of == label] for value in codes))
             for codes, of in ((fitted_to, fitted_labels), (measured_on, labels))
         )
         if len(known.z) > 1:

@@ -24,7 +24,7 @@ from pipeline.quality.probe import probe_accuracy
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import FixedMixture, Mixture, Prior
 
-AGGREGATE, YARDSTICK = "aggregate_", "yardstick_"
+AGGREGATE_PREFIX, YARDSTICK_PREFIX = "aggregate_", "yardstick_"
 """Before the names of metrics: of samples of the aggregate density; of training images in the place of samples."""
 
 _CODES, _MIXTURE, _SAMPLES, _CLASSIFIER = 11, 12, 13, 14  # streams of the seed
@@ -62,7 +62,7 @@ def assess(
         _refuse_per_class(model)
         fitted_to = codes.z if noisy_codes else codes.mu
         mixture = fit_mixture(fitted_to, params.aggregate_components, stream_key(params.seed, _MIXTURE))
-        densities[AGGREGATE] = FixedMixture(mixture)
+        densities[AGGREGATE_PREFIX] = FixedMixture(mixture)
     if not params.quality_images:
         return Assessment(metrics, {}, mixture)
     classifier = classifier_of(data, stream_key(params.seed, _CLASSIFIER))
@@ -70,7 +70,7 @@ def assess(
         test = data.test.images, data.test.labels
         metrics["classifier_accuracy"] = classifier.accuracy(*(torch.from_numpy(array.copy()) for array in test))
     reference = Reference(data, choose_extractors(classifier, _inception_weights(params)), params.quality_images)
-    metrics |= _prefixed(YARDSTICK, reference.yardstick)
+    metrics |= _prefixed(YARDSTICK_PREFIX, reference.yardstick)
     labels = codes.labels if model.config.classes else None
     judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(params.seed, _SAMPLES))
     return Assessment(metrics | judged, pictures, mixture)
@@ -110,7 +110,7 @@ def _judge(
             metrics[f"{prefix}sample_label_accuracy"] = classifier.accuracy(samples, labels)
         pairs = reference.closest(samples, neighbours), reference.closest(reference.test, reference.neighbours)
         pictures[f"{prefix}nearest_training"] = figures.nearest_training(*pairs)
-        if prefix == AGGREGATE:
+        if prefix == AGGREGATE_PREFIX:
             shown = to_unit(samples[:_SHOWN]).numpy()
             pictures[f"{prefix}samples"] = figures.image_grid(shown, 10, "Samples: z from the aggregate density")
     return metrics, pictures

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """Of a conditional model: the classes, int64 [m]."""
 
 
-class Labels(NamedTuple):
+class SplitLabels(NamedTuple):
     """The class of each image of the splits, int64 [n]; None where the model sees none."""
 
     train: Tensor | None = None
@@ -57,7 +57,7 @@ class Feed:
         latent_dim: int,
         device: torch.device,
         ranks: Ranks,
-        labels: Labels = Labels(),  # noqa: B008  # immutable
+        labels: SplitLabels = SplitLabels(),  # noqa: B008  # immutable
     ) -> None:
         self._params, self._latent_dim, self._device, self._ranks = params, latent_dim, device, ranks
         self.train, self.val = (_resident(images, device) for images in (train, val))

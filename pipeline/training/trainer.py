@@ -12,7 +12,7 @@ from pipeline.params import TrainParams
 from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
-from pipeline.training.feed import Batch, Feed, Labels
+from pipeline.training.feed import Batch, Feed, SplitLabels
 from pipeline.training.flat import FlatParameters
 from pipeline.training.gradients import Gradients
 from pipeline.training.guard import StepGuard
@@ -56,7 +56,7 @@ class Trainer:
         params: TrainParams,
         device: torch.device,
         ranks: Ranks = Ranks(),  # noqa: B008  # frozen
-        labels: Labels = Labels(),  # noqa: B008  # immutable
+        labels: SplitLabels = SplitLabels(),  # noqa: B008  # immutable
     ) -> None:
         self.model = model.to(device)
         self.precision = choose_precision(params.precision, device)

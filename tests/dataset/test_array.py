@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.dataset import chunks as chunks_module
-from pipeline.dataset.array import open_array, to_levels
+from pipeline.dataset.array import nearest_levels, open_array
 from pipeline.dataset.pixels import Conversion
 from pipeline.errors import UserError
 
@@ -80,7 +80,7 @@ def test_floats_become_the_nearest_levels(tmp_path, dtype):
 
 
 def test_the_rounding_error_is_the_largest_one():
-    levels, error = to_levels(np.array([0.0, 1.0, 10.5 / 255, 20.25 / 255]))
+    levels, error = nearest_levels(np.array([0.0, 1.0, 10.5 / 255, 20.25 / 255]))
     assert levels.tolist()[:2] == [0, 255]
     assert error == pytest.approx(0.5 / 255)
 

@@ -7,7 +7,7 @@ import torch
 from linear import LATENTS, give_exact_posterior, linear_vae, marginal, noise, split
 
 from pipeline.metrics.aggregate import (
-    Codes,
+    PosteriorDraws,
     draw_codes,
     fitted_marginal_kl,
     fitted_marginal_kl_of_classes,
@@ -31,7 +31,7 @@ def exact():
 def of_normals(z, mean, variance):
     """Codes drawn from N(mean, variance) under a standard-normal prior; what q(z|x) was does not matter."""
     like = torch.zeros_like(z)
-    return Codes(mean + variance**0.5 * z, like[:, 0], gaussian_log_prob(mean + variance**0.5 * z, like, like))
+    return PosteriorDraws(mean + variance**0.5 * z, like[:, 0], gaussian_log_prob(mean + variance**0.5 * z, like, like))
 
 
 def test_mutual_information_is_the_exact_one(exact):
@@ -54,12 +54,12 @@ def test_where_the_aggregate_posterior_is_the_prior_the_whole_kl_is_information(
 
 
 def half(codes, which):
-    return Codes(*(value[which::2] for value in codes))
+    return PosteriorDraws(*(value[which::2] for value in codes))
 
 
 def test_mutual_information_never_exceeds_the_logarithm_of_the_number_of_images():
     mu, logvar = 100.0 * torch.arange(50.0)[:, None], torch.zeros(50, 1)
-    codes = Codes(mu, gaussian_log_prob(mu, mu, logvar), torch.zeros(50))
+    codes = PosteriorDraws(mu, gaussian_log_prob(mu, mu, logvar), torch.zeros(50))
     assert mutual_information(codes, mu, logvar).mean().item() == pytest.approx(math.log(50))
 
 
@@ -67,7 +67,7 @@ def test_mutual_information_never_exceeds_the_logarithm_of_the_number_of_images(
 def test_not_by_rounding_either(count):
     mu, logvar = 10 * noise(count, 12).float(), noise(count, 12, seed=2).float() - 6
     z = mu + torch.exp(0.5 * logvar) * noise(count, 12, seed=3).float()
-    found = mutual_information(Codes(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
+    found = mutual_information(PosteriorDraws(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
     assert (found <= math.log(count)).all()
     assert found.mean().item() == pytest.approx(math.log(count), abs=1e-5)
 
@@ -75,7 +75,7 @@ def test_not_by_rounding_either(count):
 def test_a_posterior_that_ignores_the_image_carries_no_information():
     mu, logvar = torch.zeros(50, 2), torch.zeros(50, 2)
     z = noise(50, 2).float()
-    found = mutual_information(Codes(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
+    found = mutual_information(PosteriorDraws(z, gaussian_log_prob(z, mu, logvar), z[:, 0]), mu, logvar)
     torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_a_prior_for_each_class_is_held_against_the_codes_of_that_class():
 
     def codes(seed):
         z = at + noise(3001, LATENTS, seed=seed)
-        return Codes(z, z[:, 0], gaussian_log_prob(z, mean.expand_as(z), torch.zeros_like(z)))
+        return PosteriorDraws(z, z[:, 0], gaussian_log_prob(z, mean.expand_as(z), torch.zeros_like(z)))
 
     found = fitted_marginal_kl_of_classes(codes(1), labels, codes(2), labels, 0)
     assert len(found) == 3000
@@ -119,7 +119,7 @@ def test_a_hole_in_the_middle_of_the_prior_is_seen():
     def ring(count, seed):
         z = noise(count, 2, seed=seed)
         z = 3 * z / z.norm(dim=1, keepdim=True) + 0.1 * noise(count, 2, seed=seed + 10)
-        return Codes(z, z[:, 0], StandardNormal(2).log_prob(z))
+        return PosteriorDraws(z, z[:, 0], StandardNormal(2).log_prob(z))
 
     assert fitted_marginal_kl(ring(1000, 1), ring(1000, 2), 0).mean() > 2
 

@@ -7,7 +7,7 @@ from sparse_set import make_sparse_set
 
 from pipeline.dataset.store import memory_bytes
 from pipeline.training import feed as feed_module
-from pipeline.training.feed import Feed, Labels
+from pipeline.training.feed import Feed, SplitLabels
 from pipeline.training.ranks import Ranks
 
 
@@ -21,7 +21,7 @@ def joined(batches):
 
 
 def labelled(trainer, ranks):
-    labels = Labels(torch.arange(600) * 7 % 10, torch.arange(200) * 3 % 10)
+    labels = SplitLabels(torch.arange(600) * 7 % 10, torch.arange(200) * 3 % 10)
     splits = trainer.feed.train, trainer.feed.val
     return labels, Feed(*splits, trainer.params, 4, torch.device("cpu"), ranks, labels)
 
