@@ -11,8 +11,9 @@ machine happens to all. The test ELBO is measured after each epoch by one functi
 is that of the weights that this engine would keep. The seconds to a test ELBO are read off the straight line between
 the ends of two epochs; unless it is given, it is the lowest that a contender with the batch and the pixels of the
 tutorial loop ends with, so that all of them reach it. Compilation is on the clock of these seconds, and not in the
-median of the turns. `its products alone` repeats the matrix products of the engine's steps and nothing else: how far
-the rest of a step could still be cut. `--pythae` is a folder for an environment with pythae from PyPI, made there once.
+median of the turns. `its products alone` repeats the matrix products of the engine's steps and nothing else, `its
+products and Adam alone` moves the weights and their average after them: how far the rest of a step could still be cut.
+`--pythae` is a folder for an environment with pythae from PyPI, made there once.
 """
 
 import argparse
@@ -100,16 +101,24 @@ def engine_rows(network: str) -> list[Row]:
         Row("this engine", "engine.py", small, {"params": {"compile": "never"}}),
         Row("this engine, fp32", "engine.py", small, {"params": {"compile": "never", "precision": "fp32"}}),
         Row("this engine, compiled", "engine.py", small, {"params": {"compile": "always"}}),
-        Row("its products alone", "products.py", small, {"params": {"compile": "never"}}),
+        *products_rows("", small),
     ]
     if large != small:
         rows += [
             Row("this engine, binarising", "engine.py", small, {"params": {"compile": "never", "binarize": "dynamic"}}),
             Row(f"this engine, batch {large}", "engine.py", large, {"params": {"compile": "never"}}),
             Row(f"this engine, batch {large}, compiled", "engine.py", large, {"params": {"compile": "always"}}),
-            Row(f"its products alone, batch {large}", "products.py", large, {"params": {"compile": "never"}}),
+            *products_rows(f", batch {large}", large),
         ]
     return rows
+
+
+def products_rows(suffix: str, batch: int) -> list[Row]:
+    plain = {"params": {"compile": "never"}}
+    return [
+        Row(f"its products alone{suffix}", "products.py", batch, plain | {"optimizer": False}),
+        Row(f"its products and Adam alone{suffix}", "products.py", batch, plain | {"optimizer": True}),
+    ]
 
 
 def rows(arguments: argparse.Namespace) -> list[Row]:

@@ -1,7 +1,7 @@
-"""The matrix products and convolutions of this engine's steps and nothing else: what no loop around them can beat.
+"""The matrix products and convolutions of this engine's steps, and nothing else but Adam where that is asked for.
 
 A step is taken once and its products are recorded, forward and backward, in the precision that the engine picks; then
-they are repeated on the same operands, which stay in the cache as far as they fit.
+they are repeated on the same operands, which stay in the cache as far as they fit. No loop around them can beat that.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,9 @@ from engine import make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from turns import SETTINGS, Turns
+
+LEARNING_RATE = 0.0  # the products are those of one step: their gradient says nothing of the next
+LATE_STEP = 10_000  # by then the average moves slowly
 
 
 class Recorder(TorchDispatchMode):
@@ -50,7 +53,10 @@ def main() -> None:
     trainer = make_trainer()
     with Recorder() as recorder:
         next(trainer.steps())
-    step = repeated(recorder.products)
+    operations = recorder.products
+    if SETTINGS["optimizer"]:
+        operations += [partial(trainer.adam.step, LEARNING_RATE), partial(trainer.average.update, LATE_STEP)]
+    step = repeated(operations)
     turns = Turns(precision=trainer.precision)
     for _ in range(SETTINGS["epochs"]):
         for _ in range(trainer.feed.steps_per_epoch):
