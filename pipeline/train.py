@@ -250,7 +250,8 @@ def state_of_first(ranks: Ranks, found: State | None = None) -> State | None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__, formatter_class=layout)
     parser.add_argument("prepared", type=Path, help="folder of the prepare stage")
     parser.add_argument("checkpoint", type=Path, help="folder to write")
     parser.add_argument("scratch", type=Path, help="folder for trainings that are not finished, at the DVC root")

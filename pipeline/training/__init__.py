@@ -1,1 +1,1 @@
-"""The training loop and what it stands on; used by the train stage alone."""
+"""The training loop and what it stands on; used by the train stage and the paper's experiments."""
