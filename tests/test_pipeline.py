@@ -23,7 +23,7 @@ TINY = {
     "health": dict.fromkeys(HealthParams.model_fields),
     "export": {"max_parity_error": 0.001, "max_latency_ms": None, "min_speedup": None},
 }
-LONGEST_QUEUE_SECONDS = 300
+LONGEST_QUEUE_SECONDS = 900  # a hang ends there; on a machine busy with other work two experiments took 340
 pytestmark = pytest.mark.slow
 
 
