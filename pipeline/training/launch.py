@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError
@@ -61,11 +61,19 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
     except SignalException as stopped:  # it was passed on, and the ranks have ended: the first has said what it saved
         sys.exit(128 + stopped.sigval)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = first_to_fail(error.failures)
         raise UserError(f"train: rank {rank} ended with exit code {failure.exitcode}, and the others with it") from None
     finally:  # torch leaves its own behind
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def first_to_fail(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """The rank that the others ended for: one that a signal ended rather than one that ended itself, then the earlier.
+
+    Ranks that lost another exit at once, and may be found ended at the same look as the one that was killed.
+    """
+    return min(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp, item[0]))
 
 
 def threads_per_rank(devices: int) -> int:
