@@ -17,6 +17,8 @@ from pipeline.training.ranks import ranks_of_environment, whole_number
 
 _TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
 
+_TOLD_TO_STOP = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
+
 
 def is_launched(environment: Mapping[str, str]) -> bool:
     """Whether torchrun, Kubernetes' training operator or srun has started this process as a rank.
@@ -69,11 +71,17 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
 
 
 def first_to_fail(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """The rank that the others ended for: one that a signal ended rather than one that ended itself, then the earlier.
+    """The rank that the others ended for: of those found in the same second one that was killed, if any was.
 
-    Ranks that lost another exit at once, and may be found ended at the same look as the one that was killed.
+    A rank that lost another exits at once, and may be found at the same look as the one that was killed; those that the
+    launcher then stops are failures to torch, too.
     """
-    return min(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[1].timestamp, item[0]))
+
+    def order(item: tuple[int, ProcessFailure]) -> tuple[int, bool, bool, int]:
+        rank, failure = item
+        return failure.timestamp, failure.exitcode in _TOLD_TO_STOP, failure.exitcode >= 0, rank
+
+    return min(failures.items(), key=order)
 
 
 def threads_per_rank(devices: int) -> int:
