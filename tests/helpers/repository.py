@@ -39,7 +39,7 @@ class Repository:
     def run(self, *command):
         """Run a command to its end; returns what it printed."""
         done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=300
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=900
         )
         assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
