@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from pipeline.errors import one_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,7 +47,7 @@ def compiled(function: Callable[P, R], device: torch.device, required: bool = Fa
             if required:
                 raise
             print(
-                f"warning: torch.compile failed ({' '.join(str(error).split())[:120]}); going on without it",
+                f"warning: torch.compile failed ({one_line(error, 120)}); going on without it",
                 file=sys.stderr,
             )
             fast = function

@@ -28,6 +28,11 @@ class Stopped(Exception):  # noqa: N818  # it is no error
         self.code = code
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """The text of an error without line breaks, of at most so many characters; empty where it has none."""
+    return " ".join(str(error).split())[:most]
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; a user's mistake ends as one line on stderr and exit code 1, never as a traceback.
 

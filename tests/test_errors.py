@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.errors import UserError, run_stage
+from pipeline.errors import UserError, one_line, run_stage
 
 # A shell starts what runs in the background with SIGINT ignored.
 WRITE_AND_WAIT = """
@@ -61,3 +61,9 @@ def test_a_stage_runs_in_a_thread_too(capsys):
     thread.join()
     assert codes == [1]
     assert capsys.readouterr().err == "error: params.yaml: train.beta is -1\n"
+
+
+def test_the_text_of_an_error_is_told_in_one_line_of_bounded_length():
+    assert one_line(ValueError("a\n  long\tone"), 6) == "a long"
+    assert one_line(ValueError("a\n  long\tone")) == "a long one"
+    assert one_line(ValueError()) == ""

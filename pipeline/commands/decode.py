@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Pictures, open_sampler
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def read_codes(path: Path) -> "np.ndarray[Any, Any]":
     try:
         z = _mapped(path) if path.suffix.lower() == ".npy" else _zipped(path)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error, 120) or type(error).__name__
         raise UserError(f"{path}: not readable as codes ({reason}); expected .npz with mu, or .npy of z") from None
     if z.ndim != 2 or not len(z) or z.dtype.kind not in "fiu":
         raise UserError(f"{path}: holds {z.dtype} {list(z.shape)}; expected numbers [n >= 1, latent_dim]")

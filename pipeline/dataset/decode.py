@@ -21,7 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.dataset.chunks import Chunk, Skipped
 from pipeline.dataset.pixels import Conversion
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.scans import refuse_many_scans
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -78,7 +78,7 @@ def decode(path: str, conversion: Conversion) -> Decoded:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is more than is safe to decode"
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
-        return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"cannot be decoded ({one_line(error) or type(error).__name__})"
 
 
 def shown(path: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipeline.dataset.store import DAMAGED
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _readable(name: str) -> Iterator[None]:
     except UserError:
         raise
     except (*DAMAGED, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"{name}: not readable as a .npy or .npz file, or truncated ({reason})") from None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import read_json
 
 SPLITS = ("train", "val", "test")
@@ -105,7 +105,7 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected a file that the prepare stage writes") from None
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path}: not readable as .npy, or truncated ({reason}); run the prepare stage again") from None
     if array.dtype != dtype or array.shape != shape:
         raise UserError(

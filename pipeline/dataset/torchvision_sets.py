@@ -8,7 +8,6 @@ CIFAR-10's files are pickles: torchvision opens them only after their checksums 
 import contextlib
 import socket
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -21,7 +20,7 @@ import numpy as np
 from pipeline.dataset.chunks import Chunk, Source, rows_per_chunk
 from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files
 from pipeline.dataset.pixels import Conversion
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 DIGITS = tuple("0123456789")
 TRAIN, TEST = ("train", "val"), ("test",)
@@ -76,7 +75,7 @@ def obtain(published: Published, root: Path, *, train: bool) -> Any:
         return published.build(str(root), train, download=False)
     except BROKEN as error:
         if "not found" not in str(error):
-            reason = _one_line(error) or "truncated"
+            reason = one_line(error, 160) or "truncated"
             raise UserError(
                 f"prepare.source {published.name}: {root} holds broken files ({reason}); "
                 f"expected {published.files}; delete them to download the set again"
@@ -86,7 +85,7 @@ def obtain(published: Published, root: Path, *, train: bool) -> Any:
         return published.build(str(root), train, download=False)
     except BROKEN as error:
         raise UserError(
-            f"prepare.source {published.name}: what was downloaded to {root} is broken ({_one_line(error)}); "
+            f"prepare.source {published.name}: what was downloaded to {root} is broken ({one_line(error, 160)}); "
             f"expected {published.files}; delete them and try again"
         ) from None
 
@@ -99,7 +98,7 @@ def _download(published: Published, root: Path, train: bool) -> None:
             _merge(Path(beside), root)
     except (RuntimeError, OSError, EOFError, ValueError, AssertionError, ImportError, HTTPException) as error:
         raise UserError(
-            f"prepare.source {published.name}: not in {root} and not to be downloaded ({_one_line(error)}); "
+            f"prepare.source {published.name}: not in {root} and not to be downloaded ({one_line(error, 160)}); "
             f"offline, put {published.files} under {root}"
         ) from None
 
@@ -124,10 +123,6 @@ def _merge(source: Path, target: Path) -> None:
             _merge(entry, place)
         else:
             entry.replace(place)
-
-
-def _one_line(error: BaseException) -> str:
-    return textwrap.shorten(str(error), 160, placeholder=" ...")
 
 
 def _arrays(name: str, data: Any) -> Images:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.params.combinations import check_combinations
 from pipeline.params.messages import describe
 from pipeline.params.sections import (
@@ -91,7 +91,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         problem = (error.problem or error.context or "unreadable").splitlines()[0]
         raise UserError(f"{path}: YAML syntax error at {place}: {problem}") from None
     except YAMLError as error:
-        raise UserError(f"{path}: YAML error: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: YAML error: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}; expected sections such as 'train:'")
     _check_names(content, path)

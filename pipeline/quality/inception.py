@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.quality.inputs import in_batches
 
 _SIDE = 299
@@ -57,7 +57,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"evaluate.inception_weights: {path} not found; expected a file of weights, or null") from None
     except Exception as error:  # what torch.load raises has no base of its own
-        raise UserError(f"{path}: not readable as weights ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path}: not readable as weights ({one_line(error, 120)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}; expected a state dict of torchvision's Inception v3")
     return content

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.scans import refuse_many_scans
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is more than is safe to decode"
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
-        return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"cannot be decoded ({one_line(error) or type(error).__name__})"
     if image.size != (width, height):
         raise _another_size(file, image.size, (height, width))
     return np.asarray(image).reshape(shape)

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.runtime.cuda import cuda_device_count
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.providers import PROVIDERS, providers
@@ -105,7 +105,7 @@ def _load(content: bytes, served_by: list[Any], options: "SessionOptions", name:
     try:
         return onnxruntime.InferenceSession(content, sess_options=options, providers=served_by, enable_fallback=0)
     except failures as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{name}: not a whole ONNX file that onnxruntime can open ({reason})") from None
 
 

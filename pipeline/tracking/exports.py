@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.tracking.store import connect, expect_store, store_errors
 
 EXTRA_FILES = "extra_files"
@@ -30,7 +30,7 @@ def fetch_export(name: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(f"{name}/{EXTRA_FILES}", dst_path=_place()))
     except (OSError, mlflow.MlflowException) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"{name}: has no {EXTRA_FILES} ({reason}); expected a version that export made") from None
 
 

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import repository_root
 
 EXPERIMENT = "vae"
@@ -106,7 +106,7 @@ def store_errors() -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> UserError:
-    return UserError(f"MLflow store {store_uri()}: {' '.join(str(error).split())[:300]}; see MLFLOW_TRACKING_URI")
+    return UserError(f"MLflow store {store_uri()}: {one_line(error, 300)}; see MLFLOW_TRACKING_URI")
 
 
 def experiment_name() -> str:

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, RunStatus
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from pipeline.errors import Stopped
+from pipeline.errors import Stopped, one_line
 from pipeline.record import Metrics, Record
 from pipeline.tracking.runs import (
     NO_POINTS,
@@ -123,7 +123,7 @@ class TrainingRun:
             action()
         except STORE_FAILURES as error:
             if not self._told:
-                print(f"warning: MLflow store: {_reason(error)}; training goes on without it", file=sys.stderr)
+                print(f"warning: MLflow store: {one_line(error, 200)}; training goes on without it", file=sys.stderr)
             self._told = True
             return False
         return True
@@ -161,7 +161,9 @@ def complete_run(record: Record) -> None:
     try:
         complete(reach(), record)
     except STORE_FAILURES as error:
-        print(f"warning: MLflow store: {_reason(error)}; evaluate completes the run from run.json", file=sys.stderr)
+        print(
+            f"warning: MLflow store: {one_line(error, 200)}; evaluate completes the run from run.json", file=sys.stderr
+        )
 
 
 @contextmanager
@@ -178,7 +180,3 @@ def _system_metrics(run_id: str, resumed: bool) -> Iterator[None]:
         yield
     finally:
         monitor.finish()  # type: ignore[no-untyped-call]
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

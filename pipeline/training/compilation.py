@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.compiler import compiled, has_compiler
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.params import TrainParams
 
 P = ParamSpec("P")
@@ -94,7 +94,7 @@ class TriedStep:
         except (RuntimeError, AssertionError) as failure:  # of what torch.compile made: a capture, its backward
             if self._required:
                 raise
-            reason = f"fails ({' '.join(str(failure).split())[:120]})"
+            reason = f"fails ({one_line(failure, 120)})"
         else:
             error = self._error(expected, norm)
             if error is None:

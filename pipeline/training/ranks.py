@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline.device import choose_device
-from pipeline.errors import SharedError, UserError, run_stage
+from pipeline.errors import SharedError, UserError, one_line, run_stage
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
 _PORTS = 2**16
@@ -111,7 +111,7 @@ class Ranks:
         except (torch.OutOfMemoryError, torch.AcceleratorError):  # of this rank's own device
             raise
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UserError(
                 f"train: rank {self.rank} of {self.world_size} lost the others ({reason}); expected all to run to the "
                 "end: the first to fail says why, and the same command goes on from the last state"

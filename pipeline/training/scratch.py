@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from pipeline.errors import one_line
 from pipeline.files import write_csv
 
 LOCK = "lock"
@@ -175,7 +176,7 @@ def _read(file: Path) -> State | None:
     try:
         return State.from_bytes(file.read_bytes())
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         print(f"warning: {file}: not a whole checkpoint ({reason}); passed over", file=sys.stderr)
         return None
 
