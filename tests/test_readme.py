@@ -1,0 +1,86 @@
+"""What README.md and docs/results.md say of the default run is what that run left in reports/, all three as committed.
+
+A run of one's own on another processor changes the last digits in reports/, which is no fault of the documents.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from missing import skip_unless_ci
+
+ROOT = Path(__file__).parents[1]
+
+
+def committed(name):
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        skip_unless_ci("what is committed is in no git repository here")
+    shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return " ".join(shown.stdout.split())
+
+
+def told(value, digits=2):
+    """A number as the documents have it, with a minus sign in place of a hyphen."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return {
+        name.rpartition("/")[2]: value
+        for stage in ("evaluate", "export")
+        for name, value in json.loads(committed(f"reports/{stage}/metrics.json")).items()
+    }
+
+
+def assert_told(document, *expected):
+    text = committed(document)
+    assert [part for part in expected if part not in text] == []
+
+
+def test_the_readme_tells_the_results_of_the_default_run(metrics):
+    elbo, recon, kl = (told(metrics[name]) for name in ("elbo", "recon", "kl"))
+    quality = [told(metrics[f"{of}{name}_classifier"]) for of in ("", "yardstick_") for name in ("precision", "recall")]
+    assert_told(
+        "README.md",
+        f"| {elbo} ({recon} − {kl}) |",
+        f"| {told(metrics['nll_iw5000'])} ± {told(metrics['nll_iw5000_stderr'])} |",
+        f"| bits per binary pixel | {told(metrics['bits_per_dim'])} |",
+        f"| {metrics['active_units']} of 12 |",
+        "| {}, {} ({}, {}) |".format(*quality),
+        f"| {metrics['decoder_max_abs_error']:.1e} |",
+    )
+
+
+def test_the_readme_shows_what_the_default_run_printed(metrics):
+    elbo, recon, kl, nll = (f"{metrics[name]:.2f}" for name in ("elbo", "recon", "kl", "nll_iw5000"))
+    assert_told(
+        "README.md",
+        f"evaluate: elbo {elbo}, recon {recon}, kl {kl}, nll_iw5000 {nll}, ",
+        f"largest pixel error {metrics['decoder_max_abs_error']:.1e};",
+        f"(nll_iw {nll}; there was no champion)",
+    )
+
+
+def test_the_results_tell_those_of_the_default_run(metrics):
+    found = {name: told(value) for name, value in metrics.items()}
+    kid = {of: told(metrics[f"{of}kid_classifier"], 3) for of in ("", "yardstick_")}
+    kid_stderr = {of: told(metrics[f"{of}kid_classifier_stderr"], 3) for of in ("", "yardstick_")}
+    rows = [
+        f"| {found[f'{of}fid_classifier']} | {kid[of]} ± {kid_stderr[of]} | "
+        + " | ".join(found[f"{of}{name}_classifier"] for name in ("precision", "recall", "density", "coverage"))
+        for of in ("", "yardstick_")
+    ]
+    assert_told(
+        "docs/results.md",
+        f"test ELBO **{found['elbo']}**, −log p(x) **{found['nll_iw5000']} ± {found['nll_iw5000_stderr']}** (K = 5000)",
+        f"the bound moves by {told(metrics['nll_iw2500'] - metrics['nll_iw5000'])} nats",
+        f"cost {told(metrics['train_test_gap'], 1)} ± {told(metrics['train_test_gap_stderr'], 1)} nats more",
+        f"the codes are {told(metrics['marginal_kl_fitted'], 1)} nats from the prior",
+        f"estimate, {found['mutual_information_nce']} nats, is at its ceiling",
+        f"log 528 = {found['mutual_information_nce_ceiling']}",
+        f"it reads {told(metrics['classifier_accuracy'], 3)} of the test images",
+        *rows,
+    )
