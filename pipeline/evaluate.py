@@ -37,6 +37,7 @@ from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics, evenly
+from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams, Params, flatten, load_params
 from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
@@ -52,8 +53,6 @@ TRAVERSAL = tuple(np.linspace(-3, 3, 13).round(2).tolist())
 MANIFOLD_COLUMNS = 20
 
 MOST_TRAINING_IMAGES = 10_000  # that test images are compared with
-
-_BINARIZATION, _FIGURES, _TRAIN_BINARIZATION = 1, 2, 3  # streams of the seed
 
 
 class Evaluation(NamedTuple):
@@ -85,7 +84,7 @@ def measure(
 def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) -> dict[str, Figure]:
     """Figures of what the model makes, by file name; `pixels` is the test split, uint8 [n, C, H, W]."""
     device = given.mu.device
-    generator = torch.Generator().manual_seed(stream_key(seed, _FIGURES) >> 1)
+    generator = torch.Generator().manual_seed(stream_key(seed, Stream.FIGURES) >> 1)
     shown = torch.randperm(len(pixels), generator=generator)[:RECONSTRUCTIONS]
     reconstructed = _images(model, given.mu[shown.to(device)], given.label(shown))
     dimensions = use.by_kl()[:TRAVERSED_DIMENSIONS]
@@ -132,8 +131,8 @@ def evaluate(checkpoint: Checkpoint, data: PreparedData, training: Record, param
     of_known, of_test = _labels(data, checkpoint.model)
     model = checkpoint.model.to(choose_device(params.train.device))
     seed = params.evaluate.seed
-    train = encode_split(model, known, checkpoint.binarize, stream_key(seed, _TRAIN_BINARIZATION), of_known)
-    test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, _BINARIZATION), of_test)
+    train = encode_split(model, known, checkpoint.binarize, stream_key(seed, Stream.TRAIN_BINARIZATION), of_known)
+    test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, Stream.TEST_BINARIZATION), of_test)
     use = latent_use(test.mu, test.logvar, model.prior.given(test.labels))
     noisy = checkpoint.objective != "autoencoder"
     assessment = assess(model, data, test.mu, params.evaluate, checkpoint.binarize, noisy_codes=noisy)

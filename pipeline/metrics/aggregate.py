@@ -22,10 +22,10 @@ from torch import Tensor
 from pipeline.dataset.batches import index_batches
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
+from pipeline.metrics.streams import Stream
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import Mixture, mixture_log_prob
 
-_NOISE = 4  # a stream of the seed
 _TOGETHER = 1000  # images
 _COMPONENTS = 10  # of the fitted mixture, at most, each with a covariance of its own
 _LEAST_VARIANCE = 1e-4  # added to those of a fit
@@ -46,7 +46,7 @@ def draw_codes(model: VAE, given: Encoded, seed: int) -> PosteriorDraws:
     for examples in index_batches(torch.arange(len(given.mu)), _TOGETHER):
         label = given.label(examples)
         q, prior = model.posterior(given.x(examples), label), model.prior.given(label)
-        eps = standard_normal(stream_key(seed, _NOISE), examples, q.mu.shape[1]).to(q.mu)
+        eps = standard_normal(stream_key(seed, Stream.CODES), examples, q.mu.shape[1]).to(q.mu)
         draw = q.draw(eps)
         parts.append(PosteriorDraws(draw.z, q.log_prob(draw), prior.log_prob(draw.z)))
     return PosteriorDraws(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -18,11 +18,11 @@ from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.metrics.likelihood import Encoded
+from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import iw_bound
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeat, repeated
 
-_NOISE = 3  # a stream of the seed
 _LEAPFROGS = 10  # of a proposal; as in the paper
 _FIRST_STEP = 0.1
 _TUNING = Tuning(accepted=1.02, rejected=0.98)
@@ -93,7 +93,7 @@ class _Noise:
 
     def __init__(self, annealing: Annealing, examples: Tensor, like: Tensor) -> None:
         self._chains, self._like = annealing.chains, like
-        keys = [stream_key(annealing.seed, _NOISE, index) >> 1 for index in examples.tolist()]
+        keys = [stream_key(annealing.seed, Stream.ANNEALING, index) >> 1 for index in examples.tolist()]
         self._generators = [Generator().manual_seed(key) for key in keys]
 
     def start(self, model: VAE, label: Tensor | None) -> Tensor:

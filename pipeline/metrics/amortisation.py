@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
+from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian
 
-_SEARCH, _MEASURE = 5, 6  # streams of the seed
 _STEPS = 100
 _LEARNING_RATE = 0.1  # of Adam; falls to 0 in a straight line
 _SAMPLES_OF_A_STEP = 4
@@ -31,7 +31,7 @@ def amortisation_gap(model: VAE, given: Encoded, examples: Tensor, seed: int) ->
     own = _search(model, x, amortised, examples, seed, label)
     gap = torch.zeros_like(amortised.mu[:, 0])
     for piece in range(_PIECES):
-        eps = _noise(stream_key(seed, _MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, amortised.mu)
+        eps = _noise(stream_key(seed, Stream.AMORTISATION_MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, amortised.mu)
         gap += (_elbo(model, x, own, eps, label) - _elbo(model, x, amortised, eps, label)) / _PIECES
     return gap
 
@@ -44,7 +44,7 @@ def _search(
     optimizer = torch.optim.Adam([shift, stretch], _LEARNING_RATE)
     slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
     for step in range(_STEPS):
-        eps = _noise(stream_key(seed, _SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
+        eps = _noise(stream_key(seed, Stream.AMORTISATION_SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
         with torch.enable_grad():
             loss = -_elbo(model, x, _moved(start, shift, stretch), eps, label).sum()
         shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])

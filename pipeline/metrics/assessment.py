@@ -18,6 +18,7 @@ from pipeline.metrics.codes import Codes, code_training
 from pipeline.metrics.mixture import fit_mixture
 from pipeline.metrics.quality import Reference, choose_extractors, classifier_of
 from pipeline.metrics.samples import draw_images
+from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.probe import probe_accuracy
@@ -27,7 +28,6 @@ from pipeline.vae.priors import FixedMixture, Mixture, Prior
 AGGREGATE_PREFIX, YARDSTICK_PREFIX = "aggregate_", "yardstick_"
 """Before the names of metrics: of samples of the aggregate density; of training images in the place of samples."""
 
-_CODES, _MIXTURE, _SAMPLES, _CLASSIFIER = 11, 12, 13, 14  # streams of the seed
 _SHOWN = 100
 
 
@@ -55,24 +55,24 @@ def assess(
     Raises:
         UserError: Inception's weights cannot be read, or the mixture has more components than there are codes.
     """
-    codes = code_training(model, data.train, binarize, stream_key(params.seed, _CODES))
+    codes = code_training(model, data.train, binarize, stream_key(params.seed, Stream.TRAINING_CODES))
     metrics, mixture = _probe(codes, data, test_mu), None
     densities: dict[str, Prior] = {"": model.prior}
     if params.aggregate_components:
         _refuse_per_class(model)
         fitted_to = codes.z if noisy_codes else codes.mu
-        mixture = fit_mixture(fitted_to, params.aggregate_components, stream_key(params.seed, _MIXTURE))
+        mixture = fit_mixture(fitted_to, params.aggregate_components, stream_key(params.seed, Stream.MIXTURE))
         densities[AGGREGATE_PREFIX] = FixedMixture(mixture)
     if not params.quality_images:
         return Assessment(metrics, {}, mixture)
-    classifier = classifier_of(data, stream_key(params.seed, _CLASSIFIER))
+    classifier = classifier_of(data, stream_key(params.seed, Stream.CLASSIFIER))
     if classifier and data.test.labels is not None:
         test = data.test.images, data.test.labels
         metrics["classifier_accuracy"] = classifier.accuracy(*(torch.from_numpy(array.copy()) for array in test))
     reference = Reference(data, choose_extractors(classifier, _inception_weights(params)), params.quality_images)
     metrics |= _prefixed(YARDSTICK_PREFIX, reference.yardstick)
     labels = codes.labels if model.config.classes else None
-    judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(params.seed, _SAMPLES))
+    judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(params.seed, Stream.SAMPLES))
     return Assessment(metrics | judged, pictures, mixture)
 
 

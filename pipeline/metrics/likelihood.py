@@ -11,10 +11,10 @@ from pipeline.compiler import compiled, has_compiler
 from pipeline.dataset.batches import index_batches, model_input
 from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
+from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import ImportanceSamples, importance_samples, iw_bound, iw_bound_of_groups
 from pipeline.vae.model import VAE
 
-_POSTERIOR_NOISE = 1
 _ENCODER_BATCH = 1000
 
 _WORTH_COMPILING = 1e10
@@ -170,5 +170,5 @@ def _half(at_once: int, batch_log_weights: int) -> int:
 
 def _noise(seed: int, index: int, samples: int, like: Tensor) -> Tensor:
     """Standard-normal noise [K, latent_dim] of one image."""
-    generator = torch.Generator().manual_seed(stream_key(seed, _POSTERIOR_NOISE, index) >> 1)
+    generator = torch.Generator().manual_seed(stream_key(seed, Stream.POSTERIOR, index) >> 1)
     return torch.randn(samples, like.shape[1], generator=generator, dtype=like.dtype)

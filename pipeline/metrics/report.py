@@ -19,6 +19,7 @@ from pipeline.metrics.aggregate import (
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.amortisation import amortisation_gap
 from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, fastest_weigh, mean_and_stderr
+from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams
 from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
@@ -26,7 +27,6 @@ from pipeline.vae.posteriors import DiagonalGaussian
 from pipeline.vae.priors import PerClass
 
 _TRAIN_SAMPLES = 10  # of z for the ELBO of a training image; their noise is small beside the spread of the images
-_TRAIN_NOISE = 7  # a stream of the seed
 
 Metrics = dict[str, float]
 
@@ -71,7 +71,7 @@ def likelihood_metrics(estimates: Estimates, samples: int, values: int) -> Metri
 
 def train_test_gap(model: VAE, test: Estimates, train: Encoded, params: EvaluateParams) -> Metrics:
     """By how much the ELBO of training images is higher than that of test images."""
-    seed = stream_key(params.seed, _TRAIN_NOISE)
+    seed = stream_key(params.seed, Stream.TRAIN)
     known = estimate(model, train, _TRAIN_SAMPLES, seed, params.batch_log_weights).elbo
     (known_mean, known_error), (mean, error) = mean_and_stderr(known), mean_and_stderr(test.elbo)
     stderr = (known_error**2 + error**2) ** 0.5
@@ -85,7 +85,7 @@ def information_metrics(model: VAE, test: Encoded, train: Encoded, kl: float, se
     Gaussian posteriors under such a prior alone, beside the value that its estimate cannot exceed. Of a conditional
     model the codes of each class are held against the prior on their own: z is drawn beside a class, not of all.
     """
-    codes, others = draw_codes(model, test, seed), draw_codes(model, train, stream_key(seed, _TRAIN_NOISE))
+    codes, others = draw_codes(model, test, seed), draw_codes(model, train, stream_key(seed, Stream.TRAIN))
     if train.labels is not None and test.labels is not None:
         gap = fitted_marginal_kl_of_classes(others, train.labels, codes, test.labels, seed)
     else:

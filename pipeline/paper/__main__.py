@@ -43,6 +43,7 @@ CODE = (
     "dataset/*.py",
     "metrics/hmc.py",
     "metrics/likelihood.py",
+    "metrics/streams.py",
     "compiler.py",
     "device.py",
 )

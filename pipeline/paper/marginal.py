@@ -14,9 +14,9 @@ from torch.distributions import MultivariateNormal
 
 from pipeline.dataset.noise import stream_key
 from pipeline.metrics.hmc import Chains, Point, Tuning
+from pipeline.metrics.streams import Stream
 from pipeline.vae.model import VAE
 
-_CHAINS = 5  # a stream of the seed
 _LEAPFROGS = 4  # as in the paper
 _FIRST_STEP, _TUNING, _BURN_IN = 0.1, Tuning.towards(acceptance=0.9, pace=0.3), 40
 _PRIOR_DRAWS = 200
@@ -32,7 +32,7 @@ def log_marginal(model: VAE, x: Tensor, samples: int, seed: int) -> Tensor:
     an acceptance rate of 90 % in 40 moves that are thrown away. `samples` (L of the paper) moves then give the draws
     to which a Gaussian with a full covariance is fitted, and as many more those that are weighed.
     """
-    generator = Generator().manual_seed(stream_key(seed, _CHAINS) >> 1)
+    generator = Generator().manual_seed(stream_key(seed, Stream.MARGINAL) >> 1)
     return torch.cat([_log_marginal(model, some, samples, generator) for some in torch.split(x, _IMAGES)])
 
 

@@ -13,6 +13,7 @@ from pipeline.dataset.store import PreparedData
 from pipeline.device import choose_device
 from pipeline.errors import UserError
 from pipeline.metrics.likelihood import encode_split, estimate
+from pipeline.metrics.streams import Stream
 from pipeline.paper.marginal import log_marginal
 from pipeline.paper.mcem import MonteCarloEM
 from pipeline.paper.plan import MCEM, Run
@@ -22,8 +23,6 @@ from pipeline.training.trainer import Position, Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
 Row = dict[str, float]
-
-_BINARIZATION = 1  # a stream of the seed
 
 
 def train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
@@ -88,7 +87,7 @@ def measure(model: VAE, shown: Mapping[str, Tensor], run: Run) -> Row:
     seed = params.evaluate.seed
     model.eval()
     for split, images in shown.items():
-        given = encode_split(model, images, params.train.binarize, stream_key(seed, _BINARIZATION))
+        given = encode_split(model, images, params.train.binarize, stream_key(seed, Stream.TEST_BINARIZATION))
         if run.algorithm != MCEM:
             estimates = estimate(model, given, how.importance_samples, seed, params.evaluate.batch_log_weights)
             row[f"{split}_elbo"] = estimates.elbo.mean().item()

@@ -62,4 +62,4 @@ def test_where_sigma_is_large_against_a_bin_it_is_the_density_times_the_bins():
 def test_where_sigma_is_small_against_a_bin_it_is_not():
     vae, given = made(0.001)
     found = estimate(vae, given, SAMPLES, 0, SAMPLES)
-    assert (found.iw_bound - D * math.log(255) - found.discrete_bound).abs().min() > 1
+    assert (found.iw_bound - D * math.log(255) - found.discrete_bound).abs().min() > 0.5

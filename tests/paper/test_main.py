@@ -13,6 +13,7 @@ from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import open_prepared
 from pipeline.errors import UserError
 from pipeline.metrics.likelihood import encode_split, estimate
+from pipeline.metrics.streams import Stream
 from pipeline.paper import __main__ as module
 from pipeline.paper import training
 from pipeline.paper.plan import Measure, Run
@@ -95,7 +96,9 @@ def test_the_saved_model_is_the_one_that_was_measured_last(place):
     [run] = [folder for folder in models if load_checkpoint(folder).objective == "wake_sleep"]
     [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
     model = load_checkpoint(run).model
-    given = encode_split(model, training.spread(data.test.images, 30), "dynamic", stream_key(0, 1))
+    given = encode_split(
+        model, training.spread(data.test.images, 30), "dynamic", stream_key(0, Stream.TEST_BINARIZATION)
+    )
     found = estimate(model, given, 3, 0, 5000)
     *_, last = [row for row in table(place) if row["train.objective"] == "wake_sleep"]
     assert found.elbo.mean().item() == pytest.approx(float(last["test_elbo"]), abs=1e-3)
