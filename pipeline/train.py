@@ -191,9 +191,8 @@ def anew(
     rows = state.content["history"]["rows"] if state is not None else ()
     with training_run(values, tags, scratch.run_key, rows) as run:
         model, history = train_model(params, data, ranks, scratch, state, run)
-        run.wait()  # a store that was away may be back: the record is to name its run
         epochs = {"best_epoch": history.best_epoch, "kept_epoch": history.kept_epoch}
-        record = Record("train", run.id, values, tags, epochs)
+        record = Record("train", run.settle(), values, tags, epochs)
         scratch.finish(finished_state(model, history, record))
         run.finish(save(folder, params, model, history, record))
     return history, record
@@ -231,14 +230,14 @@ def shared_name(params: Params, data: PreparedData, ranks: Ranks) -> str:
     """What the training of all ranks is called by.
 
     Raises:
-        SharedError: it is not one training on all, or its objective is not one that several can share.
+        SharedError: it is not one training on all, or its loss is not one that several can share.
     """
     name = training_name(params, data.sha256)
     ranks.expect_alike(name)
-    if params.train.objective == "tc" and ranks.world_size > 1:  # params know of the ranks that they ask for alone
+    if ranks.world_size > 1 and params.train.whole_batch is not None:  # params know of the ranks they ask for alone
         raise SharedError(
-            f"params.yaml: train.objective is 'tc', whose total correlation is that of a whole batch, on "
-            f"{ranks.world_size} ranks; expected one process, or train.objective: elbo"
+            f"params.yaml: {params.train.whole_batch}, on {ranks.world_size} ranks; expected one process, or "
+            "train.objective: elbo without free bits"
         )
     return name
 

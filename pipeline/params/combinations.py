@@ -45,8 +45,7 @@ def _check_objective(model: ModelParams, train: TrainParams) -> None:
             "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
             "expected train.compile: auto or never"
         )
-    if objective == "tc":
-        _check_total_correlation(train)
+    _check_processes(train)
     if train.sampled_kl and (objective != "elbo" or train.free_bits > 0):
         raise ValueError(
             f"train.sampled_kl is true while train.objective is {objective!r} and train.free_bits is "
@@ -75,13 +74,12 @@ def _check_wake_sleep(model: ModelParams, train: TrainParams) -> None:
             )
 
 
-def _check_total_correlation(train: TrainParams) -> None:
-    """It is estimated over the batch, which several processes would cut into pieces."""
+def _check_processes(train: TrainParams) -> None:
     processes = train.devices * train.nodes
-    if processes > 1:
+    if processes > 1 and train.whole_batch is not None:
         raise ValueError(
-            f"train.devices * train.nodes is {processes} while train.objective is 'tc', whose total correlation is "
-            "that of a whole batch; expected one process, or train.objective: elbo"
+            f"train.devices * train.nodes is {processes} while {train.whole_batch}; expected one process, or "
+            "train.objective: elbo without free bits"
         )
 
 

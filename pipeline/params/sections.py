@@ -180,6 +180,15 @@ class TrainParams(Section):
     seed: Seed
     """Seeds the weights, the order of the images and all noise."""
 
+    @property
+    def whole_batch(self) -> str | None:
+        """What of the loss is that of a whole batch, so that ranks with a part each would not add up to it."""
+        if self.objective == "tc":
+            return "train.objective is 'tc', whose total correlation is that of a whole batch"
+        if self.free_bits > 0:
+            return f"train.free_bits is {self.free_bits}, held against each dimension's KL of a whole batch"
+        return None
+
 
 class EvaluateParams(Section):
     """What is measured on the test split."""

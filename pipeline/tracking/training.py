@@ -15,7 +15,7 @@ from mlflow.entities import Metric, RunStatus
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from pipeline.errors import Stopped, one_line
+from pipeline.errors import Stopped, UserError, one_line
 from pipeline.record import Metrics, Record
 from pipeline.tracking.runs import (
     NO_POINTS,
@@ -57,8 +57,10 @@ class TrainingRun:
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._sending: Future[None] | None = None
         self._next = 0.0
-        self._told = False
+        self._told = self._is_settled = False
+        self._losses: tuple[type[Exception], ...] = STORE_FAILURES
         self._attempt(self._open)
+        self._losses = (*STORE_FAILURES, UserError)  # a refusal is told before the first step, and costs none later
 
     def log_epoch(self, row: Metrics) -> None:
         """Add one row of metrics, at the step `row["epoch"]`."""
@@ -71,6 +73,15 @@ class TrainingRun:
         if self._sending is not None:
             self._sending.result()
         self._send()
+
+    def settle(self) -> str:
+        """Wait as `wait` does; the run's id, which is final: of a training that has none no run is opened any more.
+
+        Who joins the run next knows it by this id alone, and would lay it a second time.
+        """
+        self.wait()
+        self._is_settled = True
+        return self.id
 
     def finish(self, record: Record) -> None:
         """Log what is known at the end: the rows that the store lacks, final metrics and artifacts."""
@@ -104,7 +115,7 @@ class TrainingRun:
 
     def _send(self) -> None:
         count = len(self._unsent)
-        if not count:
+        if not count or (self._is_settled and not self.id):
             return
         sent = (self._is_open or self._attempt(self._open)) and self._attempt(lambda: self._log(self._unsent[:count]))
         if sent:
@@ -121,7 +132,7 @@ class TrainingRun:
         """Whether the store did it; the first time that it does not is told of."""
         try:
             action()
-        except STORE_FAILURES as error:
+        except self._losses as error:
             if not self._told:
                 print(f"warning: MLflow store: {one_line(error, 200)}; training goes on without it", file=sys.stderr)
             self._told = True

@@ -95,7 +95,12 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
         (
             {"train.objective": "tc", "train.devices": 2},
             "train.devices * train.nodes is 2 while train.objective is 'tc', whose total correlation is that of a "
-            "whole batch; expected one process, or train.objective: elbo",
+            "whole batch; expected one process, or train.objective: elbo without free bits",
+        ),
+        (
+            {"train.free_bits": 0.1, "train.nodes": 3},
+            "train.devices * train.nodes is 3 while train.free_bits is 0.1, held against each dimension's KL of a "
+            "whole batch; expected one process, or train.objective: elbo without free bits",
         ),
         (
             {"model.prior": "vamp", "train.objective": "autoencoder"},

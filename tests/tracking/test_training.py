@@ -8,8 +8,10 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
+from pipeline.record import Record
 from pipeline.tracking import runs, training
 from pipeline.tracking.provenance import provenance
+from pipeline.tracking.runs import log_stage
 from pipeline.tracking.training import complete_run, training_run
 
 PARAMS = {"train.beta": 1.0}
@@ -158,6 +160,35 @@ def test_a_run_that_was_opened_after_an_outage_is_gone_on_with(store, outage, ro
         second.log_epoch(ROW | {"epoch": 2.0})
     assert [row.info.run_id for row in rows()] == [run.id] == [second.id]
     assert steps_of(curve, run.id) == [1, 2]
+
+
+def test_a_training_that_ends_without_a_run_opens_none_any_more(store, outage, rows, capsys):
+    """The next stage lays one: it would not know of this."""
+    failures = outage("create_run", times=100, after=False)
+    with training_run(PARAMS, {}, "a-key") as run:
+        run.log_epoch(ROW)
+        record = Record("train", run.settle(), PARAMS, metrics={"best_epoch": 1}, curves=[ROW])
+        failures.extend(["the store is back"] * 100)
+        run.finish(record)
+    assert record.run_id == ""
+    assert rows() == []
+    assert "the run is not whole in the store; evaluate completes it from run.json" in capsys.readouterr().err
+    joined = log_stage([record], Record("evaluate", "", PARAMS))
+    assert [row.info.run_id for row in rows()] == [joined.run_id]
+
+
+def test_a_store_that_refuses_ends_a_training_before_its_first_step_alone(store, outage, monkeypatch, capsys):
+    def refuse(*_):
+        raise UserError("the experiment is deleted")
+
+    failures = outage("create_run", times=100, after=False)
+    with training_run(PARAMS, {}, "a-key") as run:
+        monkeypatch.setattr(training, "create_run", refuse)
+        failures.extend(["the store is back"] * 100)
+        run.log_epoch(ROW)
+        assert run.settle() == ""
+    with pytest.raises(UserError, match="deleted"), training_run(PARAMS, {}, "a-key"):
+        pass
 
 
 def test_another_training_goes_on_with_no_run_but_its_own(store, rows):
