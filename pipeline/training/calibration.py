@@ -1,5 +1,6 @@
 """The sigma of an optimal-sigma Gaussian: of a step, the whole batch's; kept, that of the training images."""
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -31,20 +32,19 @@ def sharing_batches(likelihood: Likelihood, ranks: Ranks) -> Gaussian | None:
 
 
 @torch.no_grad()
-def mean_squared_error(model: VAE, batches: Iterator[Batch], ranks: Ranks) -> float:
-    """E (x - mean)^2 over the pixels of the first images that the ranks see, z drawn from q(z|x)."""
+def mean_squared_error(model: VAE, batches: Iterator[Batch], global_batch_size: int, ranks: Ranks) -> float:
+    """E (x - mean)^2 over the pixels of the first images that the ranks see, z drawn from q(z|x).
+
+    `batches` are this rank's; all ranks take the same number of them, so that they see the images that one would.
+    """
     device = next(model.parameters()).device
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # of squares, and how many
-    seen = 0
-    for batch in batches:
+    for batch in itertools.islice(batches, -(-CALIBRATION_IMAGES // global_batch_size)):
         if not len(batch.examples):  # the other ranks have what the last batch holds
             break
         eps = first_sample(batch.eps, model.config.latent_dim)
         means = model.parameters_of(model.posterior(batch.x, batch.label).draw(eps), batch.label)
         squares = (batch.x - means).square().sum(dtype=torch.float64)
         sums += torch.stack([squares, torch.full_like(squares, batch.x.numel())])
-        seen += len(batch.examples)
-        if seen * ranks.world_size >= CALIBRATION_IMAGES:
-            break
     squares, count = ranks.add_up(sums).tolist()
     return float(squares / count)

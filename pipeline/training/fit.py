@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from pipeline.errors import SharedError, UserError
@@ -21,7 +22,8 @@ MOST_RETURNS = 5
 LEARNING_RATE_AFTER_RETURN = 0.5
 BATCH = "nonfinite.csv"
 _GOOD = "good."  # before the names of the tensors to go back to
-_STEPS_BETWEEN_AGREEMENTS = 16  # of several ranks, on whether to save or to stop: it costs them a message
+_MOST_STEPS_BETWEEN_AGREEMENTS = 16  # of several ranks, on whether to save or to stop: it costs them messages
+_SECONDS_BETWEEN_AGREEMENTS = 1.0  # where steps are long: who asked them to stop does not wait for 16
 
 
 @dataclass
@@ -62,7 +64,8 @@ class Fit:
         self._wish = wish or StopWish()
         self._on_step, self._on_epoch = on_step, on_epoch
         self._kept: Tensor | None = None
-        self._saved = time.monotonic()
+        self._saved = self._agreed = time.monotonic()
+        self._steps_since_agreement, self._steps_to_agreement = 0, 1
         self._good = self._state(copied=True) if trainer.params.on_nonfinite == "rollback" else None
 
     def resume(self, state: State) -> None:
@@ -120,7 +123,7 @@ class Fit:
     def _look_up(self) -> None:
         """Between two steps: save if it is time to, stop if somebody wishes it."""
         ranks, position = self.trainer.ranks, self.trainer.position
-        if ranks.world_size > 1 and position.step % _STEPS_BETWEEN_AGREEMENTS:
+        if ranks.world_size > 1 and not self._is_time_to_agree():
             return
         is_time = time.monotonic() - self._saved >= 60 * self.trainer.params.checkpoint_minutes
         stop = ranks.any(self._wish.signal is not None)
@@ -129,6 +132,18 @@ class Fit:
             if stop:
                 where = f"saved at epoch {position.epoch}, step {position.step}" if saved else "NOT saved"
                 raise self._wish.stopped(f"{where}; the same command goes on from there")
+
+    def _is_time_to_agree(self) -> bool:
+        """Of several ranks: after an epoch, and after as many steps as take a second by the first one's clock."""
+        self._steps_since_agreement += 1
+        if self.trainer.position.step and self._steps_since_agreement < self._steps_to_agreement:
+            return False
+        now = time.monotonic()
+        step_seconds = (now - self._agreed) / self._steps_since_agreement
+        steps = min(int(_SECONDS_BETWEEN_AGREEMENTS / max(step_seconds, 1e-9)), _MOST_STEPS_BETWEEN_AGREEMENTS)
+        self._steps_to_agreement = int(self.trainer.ranks.copy_from_first(torch.tensor(max(steps, 1))).item())
+        self._agreed, self._steps_since_agreement = now, 0
+        return True
 
     def _save(self) -> bool:
         if self.trainer.is_held_back:  # at a GPU, seen at the next look: the state before those steps is the good one

@@ -17,6 +17,7 @@ from pipeline.training.ranks import ranks_of_environment, whole_number
 
 _TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
 
+_SECONDS_TO_STOP = 120  # then a rank is killed; until then it may end a validation, and save
 _TOLD_TO_STOP = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
 
 
@@ -54,6 +55,7 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         rdzv_backend=backend,
         rdzv_endpoint=endpoint,
         rdzv_configs=options,
+        shutdown_timeout=_SECONDS_TO_STOP,
     )
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -203,8 +203,9 @@ class Trainer:
         likelihood = to_calibrate(self.model.likelihood)
         if likelihood is None:
             return
+        batches = self.feed.steps(self.position.epoch)
         with self._averaged(), precision_context(self.precision, self.device):
-            error = mean_squared_error(self.model, self.feed.steps(self.position.epoch), self.ranks)
+            error = mean_squared_error(self.model, batches, self.params.global_batch_size, self.ranks)
             likelihood.calibrate(error)
             self.average.weights.copy_(self.flat.weights)
         likelihood.calibrate(error)

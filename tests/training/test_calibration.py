@@ -5,7 +5,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from pipeline.params import load_params
+from pipeline.training import calibration
+from pipeline.training.calibration import mean_squared_error
+from pipeline.training.feed import Feed
 from pipeline.training.fit import Fit
+from pipeline.training.ranks import Ranks
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.posteriors import reparameterize
@@ -72,3 +76,20 @@ def test_a_learned_sigma_is_left_to_its_gradient():
     before = run.model.likelihood.logvar.item()
     epoch(run)
     assert run.model.likelihood.logvar.item() != before
+
+
+@pytest.mark.parametrize("batch", [32, 33])
+def test_ranks_ask_as_many_images_for_their_sigma_as_one_process_would(monkeypatch, batch):
+    monkeypatch.setattr(calibration, "CALIBRATION_IMAGES", 95)
+    params = load_params().train.model_copy(update={"global_batch_size": batch, "binarize": "none"})
+    vae = trainer().model.eval()
+
+    def asked(ranks):
+        pixels = []
+        for rank in ranks:
+            monkeypatch.setattr(Ranks, "add_up", lambda _, sums: pixels.append(sums[1].item()) or sums)
+            feed = Feed(DIGITS[:600], DIGITS[600:800], params, 4, torch.device("cpu"), rank)
+            mean_squared_error(vae, feed.steps(1), batch, rank)
+        return sum(pixels) / 64
+
+    assert asked([Ranks(rank, 3) for rank in range(3)]) == asked([Ranks()]) == 3 * batch

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.params import load_params
 from pipeline.training.fit import Fit
+from pipeline.training.ranks import Ranks
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
@@ -188,3 +190,26 @@ def test_validation_tells_the_kl_of_each_group_of_a_ladder():
     assert row["val/kl_group_1"] + row["val/kl_group_2"] == pytest.approx(row["val/kl"], rel=1e-5)
     assert "val/kl_group_3" not in row
     assert not [name for name in first_epoch(trainer()) if "group" in name]
+
+
+@pytest.mark.parametrize(("seconds", "apart"), [(0.001, 16), (0.25, 4), (3.0, 1)])
+def test_ranks_ask_one_another_once_a_second_or_every_16_steps(monkeypatch, seconds, apart):
+    looks, steps = [], []
+
+    class Alone(Ranks):
+        """The first of two ranks; what it asks, nobody answers."""
+
+        def add_up(self, value):
+            return value
+
+        def copy_from_first(self, value):
+            looks.append(len(steps))
+            return value
+
+    monkeypatch.setattr("pipeline.training.fit.time.monotonic", lambda: 1 + seconds * len(steps))
+    params = PARAMS.model_copy(update={"epochs": 1, "global_batch_size": 10})
+    ranked = Trainer(VAE(CONFIG), DIGITS[:600], DIGITS[600:800], params, torch.device("cpu"), Alone(0, 2))
+    Fit(ranked, on_step=steps.append).run()
+    first, *others, last = looks
+    assert (first, last) == (1, 60)  # after a step, whose time is not known before; and after the epoch
+    assert {later - earlier for earlier, later in itertools.pairwise([first, *others])} == {apart}
