@@ -75,13 +75,18 @@ class TriedStep:
         self._plain, self._fast, self._gradients, self._sizes = plain, fast, gradients, list(sizes)
         self._tries, self._required = tries, required
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether it has been held to the plain one."""
+        return self._tries == 0
+
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Take the step.
 
         Raises:
             UserError: the compiled step gives other gradients, and is required.
         """
-        return self._fast(*arguments) if self._tries == 0 else self._try(*arguments)
+        return self._fast(*arguments) if self.is_tried else self._try(*arguments)
 
     def _try(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         result = self._plain(*arguments)

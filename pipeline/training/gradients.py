@@ -67,6 +67,8 @@ class Gradients:
         """
         if self._compiled is None or len(batch.examples) != self._compiled_size:
             return self._plain(batch, beta)
+        if not self._compiled.is_tried and self._params.beta > 0 and beta == 0:  # no gradient of the KL to be held to
+            return self._plain(batch, beta)
         return self._compiled(batch, beta)
 
     def _plain(self, batch: Batch, beta: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,9 @@ class Child:
     def kill(self):
         self._process.kill()
 
+    def is_alive(self):
+        return self._process.is_alive()
+
     def end(self):
         """Wait for its end; the exit code."""
         self._process.join()

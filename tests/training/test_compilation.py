@@ -133,6 +133,7 @@ def test_a_compiled_step_that_fails_is_an_error_where_it_is_required(make_traine
 
 def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_trainer, without_a_compiler):
     trainer, calls = make_trainer(compile="auto"), []
+    trainer._beta.fill_(1)
     plain = trainer._gradients._compiled._plain
     trainer._gradients._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
     batches = list(itertools.islice(trainer.feed.steps(1), 4))
@@ -162,6 +163,17 @@ def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, w
     monkeypatch.setattr("pipeline.training.compilation._TOLERANCE", 1.0)
     next(trainer.steps())
     assert "none at all for 1 of 8 parameters" in capsys.readouterr().err
+
+
+def test_a_compiled_step_that_loses_the_gradient_of_the_kl_is_found_after_an_epoch_without_it(
+    make_trainer, without_a_compiler, monkeypatch, capsys
+):
+    plain, trainer = (make_trainer(compile=mode, warmup_epochs=2) for mode in ("never", "auto"))
+    whole = trainer._gradients._compiled._fast
+    monkeypatch.setattr(trainer._gradients._compiled, "_fast", lambda batch, beta: whole(batch, beta * 0))
+    expected, found = (Fit(one).run()[0] for one in (plain, trainer))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert capsys.readouterr().err.count("gives other gradients, by ") == 1
 
 
 def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):

@@ -85,20 +85,32 @@ def test_a_compiled_training_goes_on_to_the_same_end(make_trainer):
     assert_every_state_leads_to_the_same_end(make_trainer, {}, {"compile": "always"}, every=4)
 
 
+def newest_state(folder):
+    """The number of the newest state that lies there; 0 where there is none."""
+    return max((int(path.stem) for path in (folder / "training").glob("*.safetensors")), default=0)
+
+
 def test_twenty_kills_at_random_moments_change_nothing(make_trainer, unbroken, tmp_path):
+    """Each a while after the process has begun, or has saved its first, second or third state."""
     chance = random.Random(0)  # noqa: S311
-    kills = 0
+    kills, gone_on = 0, 0
     while kills < 20:
+        before, states = newest_state(tmp_path), chance.randrange(4)
         child = Child(train_in_child, tmp_path, CHANGES)
-        time.sleep(chance.uniform(0.0, 0.08))
+        while child.is_alive() and newest_state(tmp_path) < before + states:
+            time.sleep(0.0005)
+        time.sleep(chance.uniform(0.0, 0.01))
         child.kill()
         code = child.end()
         assert code in (0, -signal.SIGKILL)
-        kills += code == -signal.SIGKILL
-        if code == 0:  # it came to its end: begin anew, there are kills left
+        if code == -signal.SIGKILL:
+            kills += 1
+            gone_on += before > 0
+        else:  # it came to its end: begin anew, there are kills left
             (tmp_path / "training" / "lock").unlink(missing_ok=True)
             for state in (tmp_path / "training").glob("*.safetensors"):
                 state.unlink()
+    assert gone_on >= 10
     assert train(make_trainer(**CHANGES), tmp_path) == unbroken
 
 
