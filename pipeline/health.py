@@ -51,7 +51,7 @@ def examine(metrics: Metrics, sizes: Sizes, params: HealthParams) -> list[Check]
     checks = (
         _collapsed_units(metrics, sizes, params.min_active_share),
         _train_test_gap(metrics, sizes, params.max_train_test_gap),
-        _unconverged_bound(metrics, sizes, params.max_bound_drift),
+        _unconverged_bound(metrics, sizes.importance_samples, params.max_bound_drift),
         _prior_hole(metrics, params.max_prior_gap),
         _memorisation(metrics, params.max_copied_share),
     )
@@ -87,7 +87,10 @@ def _collapsed_units(metrics: Metrics, sizes: Sizes, limit: float | None) -> Che
     if active is None or limit is None:
         return None
     found = f"{active:.0f} of {sizes.latent_dim} latent dimensions are active, expected a share of at least {limit:g}"
-    advice = "a smaller train.beta, train.free_bits, longer train.warmup_epochs or a smaller model.latent_dim"
+    advice = (
+        "a smaller train.beta, longer train.warmup_epochs, a smaller model.latent_dim or, with model.prior: standard, "
+        "train.free_bits"
+    )
     return _at_least("collapsed_units", active / sizes.latent_dim, limit, found, advice)
 
 
@@ -100,16 +103,12 @@ def _train_test_gap(metrics: Metrics, sizes: Sizes, limit: float | None) -> Chec
     return _at_most("train_test_gap", gap / nats, limit, found, advice)
 
 
-def _unconverged_bound(metrics: Metrics, sizes: Sizes, limit: float | None) -> Check | None:
-    k, nats = sizes.importance_samples, _code_length(metrics, sizes)
+def _unconverged_bound(metrics: Metrics, k: int, limit: float | None) -> Check | None:
     half, whole = metrics.get(f"test/nll_iw{k // 2}"), metrics.get(f"test/nll_iw{k}")  # of one sample there is no half
-    if half is None or whole is None or nats is None or limit is None:
+    if half is None or whole is None or limit is None:
         return None
-    drift = (half - whole) / nats
-    found = (
-        f"the second half of {k} importance samples moved the bound by {half - whole:.3g} nats, {drift:.1%}, "
-        f"expected at most {limit:.1%}"
-    )
+    drift = half - whole
+    found = f"the second half of {k} importance samples moved the bound by {drift:.3g} nats, expected at most {limit:g}"
     return _at_most("unconverged_bound", drift, limit, found, "more evaluate.importance_samples")
 
 
@@ -119,7 +118,10 @@ def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
         return None
     share = gap / max(kl, 1.0)  # of a KL below a nat a share would be noise
     found = f"the codes are {gap:.3g} nats from the prior, {share:.0%} of their KL, expected at most {limit:.0%}"
-    advice = "more train.epochs if the ELBO still rose, model.prior: vamp or mixture, or a larger train.beta"
+    advice = (
+        "more train.epochs if the ELBO still rose, a larger train.beta or, unless model.network is ladder, "
+        "model.prior: mixture or flow"
+    )
     return _at_most("prior_hole", share, limit, found, advice)
 
 

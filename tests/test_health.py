@@ -12,7 +12,7 @@ LIMITS = load_params(Path(__file__).parents[1] / "params.yaml").health.model_cop
     update={
         "min_active_share": 0.25,
         "max_train_test_gap": 0.2,
-        "max_bound_drift": 0.01,
+        "max_bound_drift": 0.5,
         "max_prior_gap": 0.5,
         "max_copied_share": 0.05,
     }
@@ -49,7 +49,7 @@ def test_a_healthy_model_misses_nothing():
     [
         ({"active_units": 2}, "collapsed_units"),
         ({"train_test_gap": 21.0}, "train_test_gap"),
-        ({"nll_iw2500": 103.3}, "unconverged_bound"),
+        ({"nll_iw2500": 102.7}, "unconverged_bound"),
         ({"marginal_kl_fitted": 10.5}, "prior_hole"),
         ({"memorisation_copies": 0.07}, "memorisation"),
     ],
@@ -74,7 +74,7 @@ def test_a_density_is_measured_by_the_nats_of_its_stored_values():
 def test_the_bound_of_one_sample_is_not_judged_to_have_converged():
     metrics = {"test/nll_iw1": 107.0, "test/bits_per_dim": 0.197}
     assert examine(metrics, dataclasses.replace(SIZES, importance_samples=1), LIMITS) == []
-    both = metrics | {"test/nll_iw2": 106.0}
+    both = metrics | {"test/nll_iw2": 106.6}
     [check] = examine(both, dataclasses.replace(SIZES, importance_samples=2), LIMITS)
     assert (check.name, check.healthy) == ("unconverged_bound", True)
 
@@ -98,7 +98,7 @@ def test_it_is_said_in_one_line_what_was_found_and_what_to_try():
     told = unhealthy(checks)
     assert "\n" not in told
     assert "0 of 12 latent dimensions are active, expected a share of at least 0.25 (try a smaller train.beta" in told
-    assert "moved the bound by 3 nats, 2.9%, expected at most 1.0% (try more evaluate.importance_samples)" in told
+    assert "moved the bound by 3 nats, expected at most 0.5 (try more evaluate.importance_samples)" in told
 
 
 def test_a_verdict_comes_back_from_its_file(tmp_path):

@@ -229,7 +229,7 @@ class HealthParams(Section):
     max_train_test_gap: Annotated[float, Field(ge=0)] | None
     """What test images cost more than training images, as a share of the nats of the test images' stored values."""
     max_bound_drift: Annotated[float, Field(ge=0)] | None
-    """By how much the importance bound still moves from K/2 samples to K, as a share of the same nats."""
+    """By how many nats the importance bound still moves from K/2 samples to K."""
     max_prior_gap: Annotated[float, Field(ge=0)] | None
     """How far the aggregate posterior is from the prior, as a share of the KL."""
     max_copied_share: Annotated[float, Field(ge=0, le=1)] | None
