@@ -32,7 +32,7 @@ def value_statistics(levels: np.ndarray, has_colour: bool = False) -> dict[str, 
     """Statistics of pixel values 0..255 from how often each level occurs, `levels` [256].
 
     `binary_fraction` is the share of values that are 0 or 255; `kind` is a key of SUITABLE. Hand-written digits are
-    near-binary: 85 % of the values or more are nearly black or nearly white, and both occur.
+    near-binary: 85 % of the values or more are nearly black or nearly white, both occur, and channels do not differ.
     """
     total = int(levels.sum())
     present = np.flatnonzero(levels)
@@ -55,9 +55,9 @@ def _kind(shares: np.ndarray, binary_fraction: float, has_colour: bool) -> str:
     if binary_fraction == 1:
         return "binary"
     ends = float(shares[:NEAR_AN_END].sum()), float(shares[-NEAR_AN_END:].sum())
-    if sum(ends) >= MOSTLY and min(ends) >= AT_EACH_END:
-        return "near-binary"
-    return "colour" if has_colour else "grey"
+    if has_colour:  # also where nearly all are at an end: drawn as black or white, channels would be eight colours
+        return "colour"
+    return "near-binary" if sum(ends) >= MOSTLY and min(ends) >= AT_EACH_END else "grey"
 
 
 def has_colour(images: np.ndarray) -> bool:

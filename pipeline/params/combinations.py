@@ -59,13 +59,21 @@ def _check_objective(model: ModelParams, train: TrainParams) -> None:
 
 
 def _check_wake_sleep(model: ModelParams, train: TrainParams) -> None:
-    """Its phases have no beta, dream of a standard z, and make each dreamt pixel of one number of noise."""
+    """Its phases have no beta, dream of a standard z, and make each dreamt pixel of one number of noise.
+
+    An optimal sigma is that of the images of a step: the dreams before it would have another.
+    """
     expected = {
         "train.beta": (train.beta, (1.0,)),
         "train.warmup_epochs": (train.warmup_epochs, (0,)),
         "model.prior": (model.prior, ("standard",)),
         "model.likelihood": (model.likelihood, ("bernoulli", "gaussian")),
     }
+    if model.sigma == "optimal" and model.likelihood == "gaussian":
+        raise ValueError(
+            "model.sigma is 'optimal' while train.objective is 'wake_sleep', whose dreams are of no step's images; "
+            "expected model.sigma: learned, per_pixel or a number, or train.objective: elbo"
+        )
     for name, (found, allowed) in expected.items():
         if found not in allowed:
             raise ValueError(

@@ -24,6 +24,9 @@ from pipeline.params.sections import (
 
 PARAMS_FILE = Path("params.yaml")
 
+RUNNING = ("checkpoint_minutes", "devices", "nodes")
+"""Of `train`: how a training is run; they change the weights by rounding at most."""
+
 
 class Params(Section):
     """The whole of params.yaml, one section for each stage and one for the model."""
@@ -41,8 +44,13 @@ class Params(Section):
         return self
 
     def digest(self) -> str:
-        """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits."""
-        values = self.model_dump(mode="json", include={"prepare", "model", "train"})
+        """sha256 of all values that shape a trained model, in a canonical form, as 64 hexadecimal digits.
+
+        Where the images lie and how a training is run (RUNNING, the device) are left out: the same recipe has the same
+        digest on every machine. What the images are, the sha256 of the prepared data says.
+        """
+        elsewhere = {"prepare": {"root", "path"}, "train": {*RUNNING, "device"}}
+        values = self.model_dump(mode="json", include={"prepare", "model", "train"}, exclude=elsewhere)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

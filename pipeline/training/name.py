@@ -9,10 +9,10 @@ import torch
 from pipeline.device import choose_device
 from pipeline.files import sha256_of_files
 from pipeline.params import Params
+from pipeline.params.document import RUNNING
 from pipeline.training.precision import choose_precision
 
 PACKAGE = Path(__file__).parents[1]
-RUNNING = ("checkpoint_minutes", "devices", "nodes")  # of `train`: they change the weights by rounding at most
 CODE = (
     "train.py",
     "checkpoint.py",

@@ -42,3 +42,11 @@ def test_levels_are_counted_whatever_the_number_of_images():
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 28, 28), dtype=np.uint8)
     for count in (1, 100):
         np.testing.assert_array_equal(count_levels(images[:count]), np.bincount(images[:count].ravel(), minlength=256))
+
+
+def test_colour_whose_values_are_nearly_all_at_an_end_is_colour():
+    """Drawn as black or white, its channels would be eight colours."""
+    levels = [0] * 99 + [255] * 100 + [254]
+    assert kind(levels, colour=False) == "near-binary"
+    assert kind(levels, colour=True) == "colour"
+    assert kind([0, 255, 255, 0], colour=True) == "binary"

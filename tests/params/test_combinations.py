@@ -52,6 +52,10 @@ WAKE_SLEEP = {"train.objective": "wake_sleep", "train.warmup_epochs": 0}
             "model.likelihood is 'logistic_mixture' while train.objective is 'wake_sleep'; expected model.likelihood: "
             "bernoulli or gaussian, or train.objective: elbo",
         ),
+        (
+            {"model.likelihood": "gaussian", "model.sigma": "optimal", "train.binarize": "none"},
+            "model.sigma is 'optimal' while train.objective is 'wake_sleep', whose dreams are of no step's images; ",
+        ),
     ],
 )
 def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):

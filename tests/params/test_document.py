@@ -129,7 +129,20 @@ OTHER_VALUES = {
 SHAPE_THE_MODEL = ("prepare", "model", "train")
 
 
-@pytest.mark.parametrize("name", [f"{section}.{field}" for section in SHAPE_THE_MODEL for field in REAL[section]])
+ELSEWHERE = {
+    "prepare.root": "/data",
+    "prepare.path": "other",
+    "train.checkpoint_minutes": 7.0,
+    "train.devices": 2,
+    "train.nodes": 2,
+    "train.device": "cpu",
+}
+SHAPING = [
+    name for section in SHAPE_THE_MODEL for field in REAL[section] if (name := f"{section}.{field}") not in ELSEWHERE
+]
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPING if name not in ELSEWHERE])
 def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
     section, field = name.split(".")
     accepted = []
@@ -148,6 +161,12 @@ def test_the_digest_changes_with_every_param_that_shapes_the_model(name):
         accepted.append(params.digest() != check_params(changed(base), "params.yaml").digest())
     assert accepted
     assert all(accepted)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_the_digest_of_a_recipe_is_the_same_on_every_machine(name):
+    digests = [check_params(changed(change), "params.yaml").digest() for change in ({}, {name: ELSEWHERE[name]})]
+    assert digests[0] == digests[1]
 
 
 def test_the_digest_of_a_model_does_not_change_with_how_it_is_measured():
