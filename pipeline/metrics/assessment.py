@@ -71,7 +71,9 @@ def assess(
         metrics["classifier_accuracy"] = classifier.accuracy(*(torch.from_numpy(array.copy()) for array in test))
     reference = Reference(data, choose_extractors(classifier, _inception_weights(params)), params.quality_images)
     metrics |= _prefixed(YARDSTICK_PREFIX, reference.yardstick)
-    labels = codes.labels if model.config.classes else None
+    labels = None
+    if codes.labels is not None and model.config.classes:
+        labels = _drawn(codes.labels, len(reference.test), stream_key(params.seed, Stream.SAMPLE_LABELS))
     judged, pictures = _judge(model, densities, reference, classifier, labels, stream_key(params.seed, Stream.SAMPLES))
     return Assessment(metrics | judged, pictures, mixture)
 
@@ -94,16 +96,14 @@ def _judge(
     densities: Mapping[str, Prior],
     reference: Reference,
     classifier: Classifier | None,
-    training_labels: Tensor | None,
+    labels: Tensor | None,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, Figure]]:
-    """Metrics and figures of samples from each density, which stand under its prefix; a conditional model is asked for
-    classes as often as they occur in training."""
-    count = len(reference.test)
-    labels = None if training_labels is None else _drawn(training_labels, count, seed)
+    """Metrics and figures of samples from each density, which stand under its prefix; of a conditional model of these
+    classes."""
     metrics, pictures = {"memorisation_test_copies": reference.neighbours.copy_share}, {}
     for prefix, density in densities.items():
-        samples = draw_images(model, density, count, seed, labels)
+        samples = draw_images(model, density, len(reference.test), seed, labels)
         neighbours = reference.nearest(samples)
         metrics |= _prefixed(prefix, reference.distances(samples) | reference.copying(neighbours))
         if labels is not None and classifier:
@@ -124,6 +124,7 @@ def _probe(codes: Codes, data: PreparedData, test_mu: Tensor) -> dict[str, float
 
 
 def _drawn(labels: Tensor, count: int, seed: int) -> Tensor:
+    """So many of them, as often as they occur."""
     return labels[torch.randint(len(labels), (count,), generator=Generator().manual_seed(seed % 2**63))]
 
 

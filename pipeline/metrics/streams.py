@@ -24,3 +24,4 @@ class Stream(IntEnum):
     MIXTURE = 12
     SAMPLES = 13
     CLASSIFIER = 14
+    SAMPLE_LABELS = 15
