@@ -1,5 +1,9 @@
 """Which device computes."""
 
+import platform
+from contextlib import suppress
+from pathlib import Path
+
 import torch
 
 from pipeline.errors import UserError
@@ -22,3 +26,18 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     # TF32 would round what is multiplied to 10 bits: what is measured is to be what a CPU measures.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(name, index)
+
+
+def describe_device(device: torch.device) -> str:
+    """For a person to read: a GPU's name, or the processor's and how many threads torch takes of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    with suppress(OSError):  # Linux alone has the file, and platform knows no more than the architecture there
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

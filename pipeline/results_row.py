@@ -48,7 +48,8 @@ def _training(row: Row, epochs: list[Epoch]) -> str:
         return "unknown"
     minutes = (epochs[-1].ended - row.started).total_seconds() / 60
     speed = statistics.median(epoch.images_per_second for epoch in epochs)
-    return f"{len(epochs)} epochs in {minutes:.1f} minutes at {speed:,.0f} images a second"
+    how = f"seed {row.params['train.seed']}, on {row.tags.get('machine', 'an unknown machine')}"
+    return f"{len(epochs)} epochs in {minutes:.1f} minutes at {speed:,.0f} images a second, {how}"
 
 
 def _number(metrics: Mapping[str, float], name: str) -> str:

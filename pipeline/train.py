@@ -20,7 +20,7 @@ from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
-from pipeline.device import choose_device
+from pipeline.device import choose_device, describe_device
 from pipeline.errors import SharedError, Stopped, run_stage
 from pipeline.files import atomic_directory, repository_root, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
@@ -187,7 +187,8 @@ def anew(
 ) -> tuple[History, Record]:
     """Train from `state` or from the start, and keep in the scratch folder what came of it before it is delivered."""
     values = flatten(params.prepare, "prepare") | flatten(params.model, "model") | flatten(params.train, "train")
-    tags = provenance(params.digest(), data.sha256)
+    machine = describe_device(choose_device(params.train.device, ranks.local_rank))
+    tags = provenance(params.digest(), data.sha256) | {"machine": machine}
     rows = state.content["history"]["rows"] if state is not None else ()
     with training_run(values, tags, scratch.run_key, rows) as run:
         model, history = train_model(params, data, ranks, scratch, state, run)

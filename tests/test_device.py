@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.device import choose_device
+from pipeline.device import choose_device, describe_device
 from pipeline.errors import UserError
 
 
@@ -34,3 +34,11 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(monkeypatch):
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="train.device is 'cuda' but no CUDA device is available"):
         choose_device("cuda")
+
+
+def test_a_processor_is_told_with_its_threads_and_a_gpu_by_its_name(monkeypatch):
+    name, _, threads = describe_device(torch.device("cpu")).rpartition(", ")
+    assert name
+    assert threads == f"{torch.get_num_threads()} threads"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert describe_device(torch.device("cuda", 1)) == "GPU 1"

@@ -107,7 +107,7 @@ def test_a_recipe_runs_beside_the_workspace_and_is_held_to_its_target(repository
     [row] = [row for row in repository.rows() if row.info.run_name == "tiny"]
     assert (row.data.params["model.latent_dim"], row.data.params["train.epochs"]) == ("4", "1")
     assert re.search(r"^\| \[tiny\]\(.*\) \| .* \| test/elbo ≥ -1e\+06 \| −\d+\.\d\d \| \d+\.\d\d ± ", last)
-    assert re.search(r" of 4 \| 1 epochs in .* minutes at .* images a second \| ", last)
+    assert re.search(r" of 4 \| 1 epochs in .* minutes at .* images a second, seed 0, on .* threads \| ", last)
     assert last.endswith(f" | {row.data.tags['git_revision'][:7]}, {row.data.tags['params_hash'][:8]} |")
 
 

@@ -129,11 +129,12 @@ ROW = Row(
     {
         "prepare.source": "mnist-5k",
         "train.binarize": "dynamic",
+        "train.seed": "7",
         "model.latent_dim": "12",
         "evaluate.importance_samples": "500",
     },
     {"test/elbo": -106.014, "test/nll_iw500": 101.706, "test/nll_iw500_stderr": 1.254, "test/active_units": 11.0},
-    {"git_revision": "0fb6cfb123", "params_hash": "9a3a" * 16},
+    {"git_revision": "0fb6cfb123", "params_hash": "9a3a" * 16, "machine": "EPYC, 2 threads"},
 )
 
 
@@ -141,7 +142,8 @@ def test_a_run_is_told_as_a_row_of_the_table():
     epochs = [Epoch(speed, ROW.started + timedelta(minutes=end)) for speed, end in ((900, 1), (1100, 2), (1000, 2.5))]
     assert as_table_row("small", "test/elbo ≥ -110", ROW, epochs) == (
         "| [small](../recipes/small.yaml) | mnist-5k, binarisation: dynamic | test/elbo ≥ -110 | −106.01 "
-        "| 101.71 ± 1.25 (K = 500) | 11 of 12 | 3 epochs in 2.5 minutes at 1,000 images a second | 0fb6cfb, 9a3a9a3a |"
+        "| 101.71 ± 1.25 (K = 500) | 11 of 12 | 3 epochs in 2.5 minutes at 1,000 images a second, seed 7, "
+        "on EPYC, 2 threads | 0fb6cfb, 9a3a9a3a |"
     )
 
 
