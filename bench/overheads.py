@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pipeline.dataset.batches import mapped_images
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.params import Params, flatten, load_params
 from pipeline.record import Record
@@ -56,7 +57,7 @@ class Waits:
 def train(params: Params, data: PreparedData, folder: Path) -> tuple[float, Waits]:
     """Seconds of a whole training, and what it waited for."""
     waits, start = Waits(), time.perf_counter()
-    train, val = (torch.from_numpy(split.images) for split in (data.train, data.val))
+    train, val = (mapped_images(split.images) for split in (data.train, data.val))
     trainer = Trainer(build_model(params.model, data, 0), train, val, params.train, torch.device("cpu"))
     trainer.validate = waits.timed("validation", trainer.validate)  # type: ignore[method-assign]
     opening = training_run(flatten(params.train, "train"), {})
