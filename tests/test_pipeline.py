@@ -44,7 +44,7 @@ class Chain(Repository):
         end = time.monotonic() + LONGEST_QUEUE_SECONDS
         while re.search("Queued|Running", status := self.run("dvc", "queue", "status")):
             assert time.monotonic() < end, status
-            time.sleep(5)
+            time.sleep(15)  # to ask takes DVC seconds of a core that the experiments want
         return status
 
 
