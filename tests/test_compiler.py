@@ -11,3 +11,19 @@ print([name for name in ("torch._dynamo", "torchvision") if name in sys.modules]
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_step_and_a_bound_that_are_not_compiled_load_no_computer_algebra():
+    """What torch has for symbolic shapes takes a process longer to load than a small training does to begin."""
+    code = """
+import sys
+import torch
+from pipeline.vae.bounds import elbo
+from pipeline.vae.model import VAE, VAEConfig
+for likelihood, sigma in (("bernoulli", 1.0), ("gaussian", "learned"), ("discretized_logistic", 1.0)):
+    vae = VAE(VAEConfig((1, 8, 8), "mlp", (16,), "relu", 4, likelihood, sigma))
+    elbo(vae, torch.rand(2, 1, 8, 8), torch.randn(2, 4)).elbo.sum().backward()
+print("sympy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"

@@ -34,15 +34,14 @@ def bernoulli_log_prob(x: Tensor, logits: Tensor) -> Tensor:
 
     For x strictly between 0 and 1 the value is a negative cross-entropy, not a log-density.
     """
-    shape = torch.broadcast_shapes(x.shape, logits.shape)  # type: ignore[no-untyped-call]
-    value: Tensor = _BernoulliSum.apply(x.expand(shape).flatten(1), logits.expand(shape).flatten(1))
+    x, logits = torch.broadcast_tensors(x, logits)  # type: ignore[no-untyped-call]
+    value: Tensor = _BernoulliSum.apply(x.flatten(1), logits.flatten(1))
     return value
 
 
 def bernoulli_elements(x: Tensor, logits: Tensor) -> Tensor:
     """log p of each element of `bernoulli_log_prob`, in the shape to which both broadcast."""
-    shape = torch.broadcast_shapes(x.shape, logits.shape)  # type: ignore[no-untyped-call]
-    elements: Tensor = _BernoulliElements.apply(x.expand(shape), logits.expand(shape))
+    elements: Tensor = _BernoulliElements.apply(*torch.broadcast_tensors(x, logits))  # type: ignore[no-untyped-call]
     return elements
 
 
