@@ -8,6 +8,8 @@ PAPER ?= frey mnist mnist-samples likelihood
 DATA ?= data
 
 export MLFLOW_DISABLE_TELEMETRY := true
+# Empty is unset: .venv is installed uncompiled, and modules that are not kept compiled are compiled in every process.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help repro test gpu check format results sweep paper demo ui clean
