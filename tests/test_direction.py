@@ -37,6 +37,7 @@ def test_every_metric_that_can_decide_on_the_champion_has_a_direction():
         "val/recon",
         "test/active_units",
         "test/mutual_information_nce",
+        "test/mutual_information_fitted",
         "test/memorisation_ratio",
         "test/precision_classifier",
         "export/auroc_defects",

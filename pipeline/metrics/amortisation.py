@@ -1,7 +1,9 @@
 """What is lost because one network answers for every image: the amortisation gap.
 
-Cremer et al. 2018, arXiv 1801.03558: the ELBO of the best diagonal Gaussian q for an image, less that of the encoder's.
-The best one is looked for by gradient steps from the encoder's answer, so what is found is on average at most the gap.
+Cremer et al. 2018, arXiv 1801.03558: the ELBO of the best q of the family for an image, less that of the encoder's. It
+is looked for by gradient steps from the encoder's answer, among the q whose Gaussians lie elsewhere: all of the family
+where q is a Gaussian, else the same flow of other Gaussians, or a ladder whose groups are moved. What is found is on
+average at most the gap.
 """
 
 import torch
@@ -12,7 +14,7 @@ from pipeline.metrics.likelihood import Encoded
 from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE
-from pipeline.vae.posteriors import DiagonalGaussian
+from pipeline.vae.posteriors import Posterior
 
 _STEPS = 100
 _LEARNING_RATE = 0.1  # of Adam; falls to 0 in a straight line
@@ -22,42 +24,33 @@ _PIECES, _SAMPLES_OF_A_PIECE = 16, 16  # both ELBOs are measured with 256 sample
 
 @torch.no_grad()
 def amortisation_gap(model: VAE, given: Encoded, examples: Tensor, seed: int) -> Tensor:
-    """How many nats of ELBO an own q would win for some images of a split, [len(examples)].
-
-    The encoder's q of these images must be a `DiagonalGaussian`.
-    """
-    x, label = given.x(examples), given.label(examples)
-    amortised = DiagonalGaussian(given.mu[examples], given.logvar[examples])
+    """How many nats of ELBO an own q would win for some images of a split, [len(examples)]."""
+    x, label, like = given.x(examples), given.label(examples), given.mu[examples]
+    amortised = model.posterior(x, label)
     own = _search(model, x, amortised, examples, seed, label)
-    gap = torch.zeros_like(amortised.mu[:, 0])
+    gap = torch.zeros_like(like[:, 0])
     for piece in range(_PIECES):
-        eps = _noise(stream_key(seed, Stream.AMORTISATION_MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, amortised.mu)
+        eps = _noise(stream_key(seed, Stream.AMORTISATION_MEASURE, piece), examples, _SAMPLES_OF_A_PIECE, like)
         gap += (_elbo(model, x, own, eps, label) - _elbo(model, x, amortised, eps, label)) / _PIECES
     return gap
 
 
-def _search(
-    model: VAE, x: Tensor, start: DiagonalGaussian, examples: Tensor, seed: int, label: Tensor | None
-) -> DiagonalGaussian:
-    """The q at the end of the steps; mu moves in units of the first standard deviation, so that one step size suits."""
+def _search(model: VAE, x: Tensor, start: Posterior, examples: Tensor, seed: int, label: Tensor | None) -> Posterior:
+    """The q at the end of the steps; means move in units of standard deviations, so that one step size suits."""
     shift, stretch = (torch.zeros_like(start.mu).requires_grad_() for _ in range(2))
     optimizer = torch.optim.Adam([shift, stretch], _LEARNING_RATE)
     slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
     for step in range(_STEPS):
         eps = _noise(stream_key(seed, Stream.AMORTISATION_SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
         with torch.enable_grad():
-            loss = -_elbo(model, x, _moved(start, shift, stretch), eps, label).sum()
+            loss = -_elbo(model, x, start.moved(shift, stretch), eps, label).sum()
         shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
         optimizer.step()
         slower.step()
-    return _moved(start, shift, stretch)
+    return start.moved(shift, stretch)
 
 
-def _moved(q: DiagonalGaussian, shift: Tensor, stretch: Tensor) -> DiagonalGaussian:
-    return DiagonalGaussian(q.mu + torch.exp(0.5 * q.logvar) * shift, q.logvar + stretch)
-
-
-def _elbo(model: VAE, x: Tensor, q: DiagonalGaussian, eps: Tensor, label: Tensor | None) -> Tensor:
+def _elbo(model: VAE, x: Tensor, q: Posterior, eps: Tensor, label: Tensor | None) -> Tensor:
     """The ELBO of each image with q in the encoder's place; eps is [batch, samples, latent_dim] -> [batch], in nats."""
     samples, prior = importance_samples(model, x, q, eps, label), model.prior.given(label)
     if q.has_closed_kl(prior):

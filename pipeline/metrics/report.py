@@ -47,8 +47,7 @@ def density_metrics(model: VAE, test: Encoded, train: Encoded, params: EvaluateP
     metrics = likelihood_metrics(estimates, k, test.pixels[0].numel())
     metrics |= train_test_gap(model, estimates, train, params)
     metrics |= information_metrics(model, test, train, metrics["test/kl"], params.seed)
-    if has_gaussian_posteriors(model, test):
-        metrics |= amortisation_metrics(model, test, params)
+    metrics |= amortisation_metrics(model, test, params)
     return metrics | ais_metrics(model, test, estimates, params, progress)
 
 
@@ -81,16 +80,20 @@ def train_test_gap(model: VAE, test: Estimates, train: Encoded, params: Evaluate
 def information_metrics(model: VAE, test: Encoded, train: Encoded, kl: float, seed: int) -> Metrics:
     """What z says of x, and how far the aggregate posterior is from the prior; `kl` is test/kl.
 
-    Mutual information takes the density of every code under every posterior, and one prior for all, so it is told of
-    Gaussian posteriors under such a prior alone, beside the value that its estimate cannot exceed. Of a conditional
-    model the codes of each class are held against the prior on their own: z is drawn beside a class, not of all.
+    One estimate of the mutual information takes the density of every code under every posterior, and one prior for all,
+    so it is told of Gaussian posteriors under such a prior alone, beside the value that it cannot exceed; the other is
+    what the fitted gap leaves of the KL. Of a conditional model the codes of each class are held against the prior on
+    their own: z is drawn beside a class, not of all, and what z says is of x where the class is known.
     """
     codes, others = draw_codes(model, test, seed), draw_codes(model, train, stream_key(seed, Stream.TRAIN))
     if train.labels is not None and test.labels is not None:
         gap = fitted_marginal_kl_of_classes(others, train.labels, codes, test.labels, seed)
     else:
         gap = fitted_marginal_kl(others, codes, seed)
-    found = with_stderr("test/marginal_kl_fitted", gap) if len(gap) > 1 else {}
+    found = {}
+    if len(gap) > 1:
+        found = with_stderr("test/marginal_kl_fitted", gap)
+        found["test/mutual_information_fitted"] = kl - found["test/marginal_kl_fitted"]
     if not isinstance(model.prior, PerClass) and has_gaussian_posteriors(model, test):
         information, _ = mean_and_stderr(mutual_information(codes, test.mu, test.logvar))
         found |= {

@@ -84,6 +84,17 @@ class _Descent(NamedTuple):
     state: Tensor
 
 
+class _Move(NamedTuple):
+    """What `Posterior.moved` was asked for, each [batch, latent_dim]."""
+
+    shift: Tensor
+    stretch: Tensor
+
+    def after(self, first: "_Move") -> "_Move":
+        """This move, of what another has moved already."""
+        return _Move(first.shift + torch.exp(0.5 * first.stretch) * self.shift, first.stretch + self.stretch)
+
+
 class LadderPosterior(Posterior):
     """q(u|x), a product over the groups of Gaussians, each under the u of those above it.
 
@@ -93,6 +104,7 @@ class LadderPosterior(Posterior):
         features: of each group, the top one's first.
         dtype: of u and of the densities; the features may be of less precision.
         label: of a conditional model, int64 [batch].
+        move: by which each group's Gaussian lies beside the encoder's; None leaves it there.
     """
 
     def __init__(
@@ -102,9 +114,10 @@ class LadderPosterior(Posterior):
         features: tuple[Tensor, ...],
         dtype: torch.dtype,
         label: Tensor | None = None,
+        move: _Move | None = None,
     ) -> None:
         self._encoder, self._decoder, self._features, self._dtype = encoder, decoder, features, dtype
-        self._label = label
+        self._label, self._move = label, move
         self._mean: _Descent | None = None
 
     @property
@@ -150,7 +163,14 @@ class LadderPosterior(Posterior):
         """Each example so many times in a row."""
         features = tuple(repeat(value, times) for value in self._features)
         label = repeated(self._label, times)
-        return type(self)(self._encoder, self._decoder, features, self._dtype, label)
+        move = None if self._move is None else _Move(*(repeat(value, times) for value in self._move))
+        return type(self)(self._encoder, self._decoder, features, self._dtype, label, move)
+
+    def moved(self, shift: Tensor, stretch: Tensor) -> Self:
+        """Each group's Gaussian moved, wherever the groups above it took theirs."""
+        move = _Move(shift, stretch)
+        move = move if self._move is None else move.after(self._move)
+        return type(self)(self._encoder, self._decoder, self._features, self._dtype, self._label, move)
 
     def _mean_path(self) -> _Descent:
         if self._mean is None:
@@ -163,11 +183,22 @@ class LadderPosterior(Posterior):
         """Through all groups, `given` [batch, latent_dim] being eps, or u itself."""
         state = self._decoder.begin(given, self._label)
         groups = []
-        parts = torch.split(given, list(self._decoder.sizes), dim=1)
-        for place, (part, features) in enumerate(zip(parts, self._features, strict=True)):
-            mu, logvar = self._encoder.group(place, features, state)
+        for place, part in enumerate(self._split(given)):
+            mu, logvar = self._gaussian(place, state)
             u = reparameterize(mu, logvar, part) if is_noise else part
             state = self._decoder.group(place, u, state)
             groups.append((u, mu, logvar))
         u, mu, logvar = (torch.cat(column, dim=1) for column in zip(*groups, strict=True))
         return _Descent(u, mu, logvar, state)
+
+    def _gaussian(self, place: int, state: Tensor) -> tuple[Tensor, Tensor]:
+        """m and log s^2 of one group's u, each [batch, group], under the state that the groups above it left."""
+        mu, logvar = self._encoder.group(place, self._features[place], state)
+        if self._move is None:
+            return mu, logvar
+        shift, stretch = (self._split(value)[place] for value in self._move)
+        return reparameterize(mu, logvar, shift), logvar + stretch
+
+    def _split(self, value: Tensor) -> tuple[Tensor, ...]:
+        """What each group has of [batch, latent_dim], the top one first."""
+        return torch.split(value, list(self._decoder.sizes), dim=1)

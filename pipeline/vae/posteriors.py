@@ -62,6 +62,15 @@ class Posterior:
         """Each example so many times in a row: a posterior of batch * times examples."""
         raise NotImplementedError
 
+    def moved(self, shift: Tensor, stretch: Tensor) -> Self:
+        """The posterior of the same family whose Gaussians lie elsewhere; all that hangs on their draws stays.
+
+        Args:
+            shift: by how many of its standard deviations each mean moves, [batch, latent_dim].
+            stretch: what is added to each log-variance, [batch, latent_dim].
+        """
+        raise NotImplementedError
+
 
 class DiagonalGaussian(Posterior):
     """N(mu, diag(exp(logvar))) (arXiv 1312.6114, equation 9)."""
@@ -92,6 +101,10 @@ class DiagonalGaussian(Posterior):
     def repeat(self, times: int) -> "DiagonalGaussian":
         """Each example so many times in a row."""
         return DiagonalGaussian(repeat(self.mu, times), repeat(self.logvar, times))
+
+    def moved(self, shift: Tensor, stretch: Tensor) -> "DiagonalGaussian":
+        """The Gaussian with another mean and variance."""
+        return DiagonalGaussian(reparameterize(self.mu, self.logvar, shift), self.logvar + stretch)
 
     def detached(self) -> "DiagonalGaussian":
         """The same density, as a constant: what of log q(z|x) is left when q's own parameters are held still."""
@@ -144,6 +157,10 @@ class FlowPosterior(Posterior):
     def repeat(self, times: int) -> "FlowPosterior":
         """Each example so many times in a row."""
         return FlowPosterior(self.base.repeat(times), self.flow, repeat(self.context, times))
+
+    def moved(self, shift: Tensor, stretch: Tensor) -> "FlowPosterior":
+        """Another Gaussian through the same flow, in the same context."""
+        return FlowPosterior(self.base.moved(shift, stretch), self.flow, self.context)
 
     @cached_property
     def _centre(self) -> Moved:

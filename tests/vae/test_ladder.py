@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from linear import split
 from sklearn.datasets import load_digits
 
 from pipeline.errors import UserError
+from pipeline.metrics.amortisation import amortisation_gap
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
 from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, VAEConfig
@@ -113,6 +115,31 @@ def test_a_repeated_posterior_is_that_of_repeated_images(vae):
     found, expected = vae.posterior(IMAGES).repeat(3), vae.posterior(repeat(IMAGES, 3))
     eps = noise(12, 2)
     torch.testing.assert_close(found.draw(eps).z, expected.draw(eps).z)
+
+
+def test_a_moved_posterior_moves_each_group_wherever_those_above_it_are(vae):
+    q, shift, stretch = vae.posterior(IMAGES[:1]), noise(1, 2), 0.5 * noise(2, 2)[1:]
+    moved = q.moved(shift, stretch)
+    assert integrate(moved.repeat(len(GRID)).log_prob(Draw(GRID))).item() == pytest.approx(1, abs=1e-4)
+    eps = noise(50, 2)
+    where = shift + (0.5 * stretch).exp() * eps  # the noise with which q itself draws the same u
+    torch.testing.assert_close(moved.repeat(50).draw(eps).z, q.repeat(50).draw(where).z)
+
+
+def test_a_posterior_that_is_moved_twice_has_gone_both_ways(vae):
+    q, first, second = vae.posterior(IMAGES), (noise(4, 2), noise(8, 2)[4:]), (noise(12, 2)[8:], noise(16, 2)[12:])
+    shift, stretch = (first[0] + (0.5 * first[1]).exp() * second[0], first[1] + second[1])
+    once, twice = q.moved(shift, stretch), q.moved(*first).moved(*second)
+    torch.testing.assert_close(twice.draw(noise(4, 2)), once.draw(noise(4, 2)))
+
+
+def test_the_best_posterior_of_an_image_comes_closer_to_its_likelihood_and_not_beyond(vae):
+    given = split(vae, IMAGES)
+    gap = amortisation_gap(vae, given, torch.arange(4), 0)
+    amortised = importance_samples(vae, IMAGES, vae.posterior(IMAGES), noise(4, 20_000, 2)).log_w.mean(1)
+    above = log_likelihoods(vae) - amortised
+    assert (gap > 0.5 * above).all()
+    assert (gap < above + 0.01).all()
 
 
 def test_the_prior_is_standard_in_whitened_latents(vae):

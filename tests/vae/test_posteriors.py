@@ -47,6 +47,13 @@ def test_a_repeated_posterior_is_that_of_repeated_images():
     torch.testing.assert_close(found.logvar, expected.logvar)
 
 
+def test_a_moved_gaussian_lies_so_many_of_its_standard_deviations_away():
+    q, shift, stretch = gaussian(), noise(5, LATENTS, seed=6), noise(5, LATENTS, seed=7)
+    moved = q.moved(shift, stretch)
+    torch.testing.assert_close((moved.mu - q.mu) / (0.5 * q.logvar).exp(), shift)
+    torch.testing.assert_close(moved.logvar - q.logvar, stretch)
+
+
 def test_a_detached_posterior_moves_with_z_alone():
     q = DiagonalGaussian(*(value.requires_grad_() for value in (noise(5, LATENTS, seed=2), noise(5, LATENTS, seed=3))))
     draw = q.draw(noise(5, LATENTS))
@@ -97,6 +104,16 @@ def test_a_repeated_flow_is_that_of_repeated_images(flow):
     torch.testing.assert_close(found.z, torch.stack([draw.z for draw in each], dim=1).flatten(0, 1))
     torch.testing.assert_close(found.log_q, torch.stack([draw.log_q for draw in each], dim=1).flatten())
     torch.testing.assert_close(q.repeat(4).mu, repeat(q.mu, 4))
+
+
+@torch.no_grad()
+def test_a_moved_flow_is_the_same_flow_of_a_moved_gaussian(flow):
+    q, shift, stretch = moved_gaussian(flow, 1), noise(1, LATENTS, seed=6), noise(1, LATENTS, seed=7)
+    moved = q.moved(shift, stretch)
+    eps = noise(20_000, LATENTS)
+    where = shift + (0.5 * stretch).exp() * eps  # the noise with which q itself draws the same z
+    torch.testing.assert_close(moved.repeat(20_000).draw(eps).z, q.repeat(20_000).draw(where).z)
+    assert_drawn_from(moved.repeat(20_000).draw(eps).z, log_density(moved))
 
 
 def test_a_flow_is_asked_of_its_own_draws_alone(flow):
