@@ -140,7 +140,7 @@ def evaluate(checkpoint: Checkpoint, data: PreparedData, training: Record, param
     metrics |= {f"test/{name}": value for name, value in assessment.metrics.items()}
     _refuse_non_finite(metrics)
     sizes = Sizes(model.config.latent_dim, pixels[0].numel(), params.evaluate.importance_samples)
-    checks = examine(metrics, sizes, params.health)
+    checks = examine(metrics, sizes, params)
     metrics[FAILED_CHECKS] = sum(not check.healthy for check in checks)
     pictures = draw(model, pixels, test, use, seed) | plot(training, use, metrics) | assessment.pictures
     return Evaluation(metrics, use, pictures, assessment.mixture, checks)

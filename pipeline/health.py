@@ -6,13 +6,14 @@ otherwise, and no champion is unhealthy. docs/architecture.md has the reason for
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.advice import Remedy, advise
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.params import HealthParams
+from pipeline.params import Params
 
 HEALTH = "health.json"
 
@@ -20,6 +21,37 @@ FAILED_CHECKS = "test/failed_checks"
 """The metric that tells a run, and the champion's gates, how many checks the model missed."""
 
 Metrics = Mapping[str, float]
+
+_WITHOUT_KL = ("autoencoder",)
+_MORE_IMAGES = Remedy("more images")
+_SMALLER_NETWORK = Remedy("a smaller model.hidden", "model.hidden", lambda sizes: [max(1, size // 2) for size in sizes])
+_FEWER_EPOCHS = Remedy("fewer train.epochs", "train.epochs", lambda epochs: max(1, epochs // 2))
+
+REMEDIES = {
+    "collapsed_units": (
+        Remedy("a smaller train.beta", "train.beta", lambda beta: beta / 2, _WITHOUT_KL),
+        Remedy("longer train.warmup_epochs", "train.warmup_epochs", lambda epochs: epochs + 10, _WITHOUT_KL),
+        Remedy("train.free_bits", "train.free_bits", lambda nats: nats or 0.1),
+        Remedy("a smaller model.latent_dim", "model.latent_dim", lambda latent_dim: latent_dim // 2),
+    ),
+    "train_test_gap": (
+        _MORE_IMAGES,
+        _SMALLER_NETWORK,
+        _FEWER_EPOCHS,
+        Remedy("train.early_stopping_epochs", "train.early_stopping_epochs", lambda epochs: epochs or 10),
+    ),
+    "unconverged_bound": (
+        Remedy("more evaluate.importance_samples", "evaluate.importance_samples", lambda samples: 2 * samples),
+    ),
+    "prior_hole": (
+        Remedy("more train.epochs if the ELBO still rose", "train.epochs", lambda epochs: 2 * epochs),
+        Remedy("a larger train.beta", "train.beta", lambda beta: 2 * beta or 1.0, _WITHOUT_KL),
+        Remedy("model.prior: mixture", "model.prior", lambda prior: "mixture" if prior == "standard" else prior),
+        Remedy("model.prior: flow", "model.prior", lambda prior: "flow"),  # noqa: ARG005
+    ),
+    "memorisation": (_MORE_IMAGES, _FEWER_EPOCHS, _SMALLER_NETWORK),
+}
+"""What to try where a check is missed, by its name."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +63,7 @@ class Check:
     limit: float
     healthy: bool
     found: str
-    advice: str
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,19 +75,20 @@ class Sizes:
     importance_samples: int
 
 
-def examine(metrics: Metrics, sizes: Sizes, params: HealthParams) -> list[Check]:
-    """Every check whose metric was measured and whose limit is not null.
+def examine(metrics: Metrics, sizes: Sizes, params: Params) -> list[Check]:
+    """Every check whose metric was measured and whose limit is not null, with advice that the other params allow.
 
     `metrics` are those of evaluate, by their names in metrics.json.
     """
+    limits = params.health
     checks = (
-        _collapsed_units(metrics, sizes, params.min_active_share),
-        _train_test_gap(metrics, sizes, params.max_train_test_gap),
-        _unconverged_bound(metrics, sizes.importance_samples, params.max_bound_drift),
-        _prior_hole(metrics, params.max_prior_gap),
-        _memorisation(metrics, params.max_copied_share),
+        _collapsed_units(metrics, sizes, limits.min_active_share),
+        _train_test_gap(metrics, sizes, limits.max_train_test_gap),
+        _unconverged_bound(metrics, sizes.importance_samples, limits.max_bound_drift),
+        _prior_hole(metrics, limits.max_prior_gap),
+        _memorisation(metrics, limits.max_copied_share),
     )
-    return [check for check in checks if check is not None]
+    return [replace(check, advice=advise(REMEDIES[check.name], params)) for check in checks if check is not None]
 
 
 def unhealthy(checks: Iterable[Check]) -> str:
@@ -87,11 +120,7 @@ def _collapsed_units(metrics: Metrics, sizes: Sizes, limit: float | None) -> Che
     if active is None or limit is None:
         return None
     found = f"{active:.0f} of {sizes.latent_dim} latent dimensions are active, expected a share of at least {limit:g}"
-    advice = (
-        "a smaller train.beta, longer train.warmup_epochs, a smaller model.latent_dim or, with model.prior: standard, "
-        "train.free_bits"
-    )
-    return _at_least("collapsed_units", active / sizes.latent_dim, limit, found, advice)
+    return _at_least("collapsed_units", active / sizes.latent_dim, limit, found)
 
 
 def _train_test_gap(metrics: Metrics, sizes: Sizes, limit: float | None) -> Check | None:
@@ -99,8 +128,7 @@ def _train_test_gap(metrics: Metrics, sizes: Sizes, limit: float | None) -> Chec
     if gap is None or nats is None or limit is None:
         return None
     found = f"test images cost {gap:.3g} nats more than training images, {gap / nats:.0%}, expected at most {limit:.0%}"
-    advice = "more images, a smaller model.hidden, fewer train.epochs or train.early_stopping_epochs"
-    return _at_most("train_test_gap", gap / nats, limit, found, advice)
+    return _at_most("train_test_gap", gap / nats, limit, found)
 
 
 def _unconverged_bound(metrics: Metrics, k: int, limit: float | None) -> Check | None:
@@ -109,7 +137,7 @@ def _unconverged_bound(metrics: Metrics, k: int, limit: float | None) -> Check |
         return None
     drift = half - whole
     found = f"the second half of {k} importance samples moved the bound by {drift:.3g} nats, expected at most {limit:g}"
-    return _at_most("unconverged_bound", drift, limit, found, "more evaluate.importance_samples")
+    return _at_most("unconverged_bound", drift, limit, found)
 
 
 def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
@@ -118,11 +146,7 @@ def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
         return None
     share = gap / max(kl, 1.0)  # of a KL below a nat a share would be noise
     found = f"the codes are {gap:.3g} nats from the prior, {share:.0%} of their KL, expected at most {limit:.0%}"
-    advice = (
-        "more train.epochs if the ELBO still rose, a larger train.beta or, unless model.network is ladder, "
-        "model.prior: mixture or flow"
-    )
-    return _at_most("prior_hole", share, limit, found, advice)
+    return _at_most("prior_hole", share, limit, found)
 
 
 def _memorisation(metrics: Metrics, limit: float | None) -> Check | None:
@@ -133,8 +157,7 @@ def _memorisation(metrics: Metrics, limit: float | None) -> Check | None:
         f"{copies:.1%} of the samples are copies of training images, and {of_test:.1%} of test images, "
         f"expected at most {limit:.1%} more"
     )
-    advice = "more images, fewer train.epochs or a smaller model.hidden"
-    return _at_most("memorisation", copies - of_test, limit, found, advice)
+    return _at_most("memorisation", copies - of_test, limit, found)
 
 
 def _code_length(metrics: Metrics, sizes: Sizes) -> float | None:
@@ -143,9 +166,9 @@ def _code_length(metrics: Metrics, sizes: Sizes) -> float | None:
     return None if bits is None else bits * sizes.values * math.log(2)
 
 
-def _at_least(name: str, value: float, limit: float, found: str, advice: str) -> Check:
-    return Check(name, value, limit, value >= limit, found, advice)
+def _at_least(name: str, value: float, limit: float, found: str) -> Check:
+    return Check(name, value, limit, value >= limit, found)
 
 
-def _at_most(name: str, value: float, limit: float, found: str, advice: str) -> Check:
-    return Check(name, value, limit, value <= limit, found, advice)
+def _at_most(name: str, value: float, limit: float, found: str) -> Check:
+    return Check(name, value, limit, value <= limit, found)
