@@ -54,6 +54,8 @@ class Figure:
     """grey, or binarised from which seed."""
     importance_samples: str
     """K of the importance-weighted bound; `-` for the ELBO, which has none."""
+    condition: str = "none"
+    """What the model is told of an image: with its label, the bound is one of log p(x|y). Older versions do not say."""
 
     def to_tags(self) -> dict[str, str]:
         """Every field as a text, which a model version can carry."""
@@ -63,7 +65,8 @@ class Figure:
     def from_tags(cls, tags: Mapping[str, str]) -> "Figure | None":
         """What `to_tags` wrote; None where something else registered the version."""
         try:
-            texts: dict[str, Any] = {field.name: tags[field.name] for field in fields(cls)}
+            known = {"condition": "none", **tags}
+            texts: dict[str, Any] = {field.name: known[field.name] for field in fields(cls)}
             return cls(**texts | {"value": float(texts["value"])})
         except (KeyError, ValueError):
             return None
@@ -100,6 +103,7 @@ def figure_of(metric: str, training: Record, evaluation: Record) -> Figure:
             likelihood=training.params["model.likelihood"],
             test_pixels="grey" if binarize == "none" else f"binarised, seed {evaluation.params['evaluate.seed']}",
             importance_samples="-" if metric == "elbo" else str(k),
+            condition=training.params.get("model.condition", "none"),
         )
     except KeyError as error:
         raise UserError(f"run.json of train or evaluate lacks {error}; expected what those stages write") from None

@@ -81,6 +81,7 @@ def test_every_failed_gate_is_named():
         ({"likelihood": "gaussian"}, "its likelihood is bernoulli, here gaussian"),
         ({"test_pixels": "binarised, seed 1"}, "its test_pixels is binarised, seed 0, here binarised, seed 1"),
         ({"importance_samples": "50"}, "its importance_samples is 5000, here 50"),
+        ({"condition": "label"}, "its condition is none, here label"),
     ],
 )
 def test_figures_of_different_measurements_are_not_compared(change, told):
@@ -124,6 +125,18 @@ def test_a_limit_is_within_the_limit():
 def test_a_figure_says_what_it_was_measured_on(metric, value, importance_samples):
     found = figure_of(metric, TRAINING, EVALUATION)
     assert found == figure(metric=metric, value=value, importance_samples=importance_samples)
+
+
+def test_a_bound_of_images_whose_class_is_told_says_so():
+    training = dataclasses.replace(TRAINING, params={**TRAINING.params, "model.condition": "label"})
+    assert figure_of("nll_iw", training, EVALUATION) == figure(condition="label")
+
+
+def test_a_version_that_does_not_tell_its_condition_had_none():
+    tags = figure().to_tags()
+    assert Figure.from_tags(tags) == figure()
+    del tags["condition"]
+    assert Figure.from_tags(tags) == figure()
 
 
 def test_grey_pixels_need_no_seed():

@@ -71,6 +71,7 @@ def _read_rows() -> "list[Row]":
 def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool, curve: bool) -> None:
     from rich.console import Console
 
+    from pipeline.commands.ranking import measured_on_different
     from pipeline.commands.run_table import run_table
 
     console = Console(highlight=False, markup=False)
@@ -79,5 +80,7 @@ def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool,
     counted = f"{total} runs" if total > 1 else "1 run"
     shown = f"the best {len(rows)} of {counted}" if len(rows) < total else counted
     console.print(f"\n{shown}, {'lowest' if lowest_first else 'highest'} {metric} first")
+    if different := measured_on_different(rows):
+        console.print(f"nats of runs that differ in {' or '.join(different)} do not compare", style="yellow")
     if left_out:
         console.print(f"no room for {', '.join(left_out)}: a wider terminal, or --format csv, shows all", style="dim")

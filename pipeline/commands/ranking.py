@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
 
 DEFAULT_METRICS = ("test/elbo", "val/elbo")
+MEASURED_ON = ("model.likelihood", "model.condition", "train.binarize")
+"""Params that say of what a bound is one: a density or a probability, of grey pixels or of drawn black and white ones,
+of an image alone or of one whose class is told."""
 
 
 def default_metric(rows: "Sequence[Row]") -> str:
@@ -54,6 +57,11 @@ def ranked(rows: "Sequence[Row]", metric: str, lowest_first: bool) -> "list[Row]
 def differing(rows: "Sequence[Row]") -> list[str]:
     """The params of which the rows have different values; one that lacks a param, as unfinished runs do, has none."""
     return [name for name in names(row.params for row in rows) if _values(rows, name) > 1]
+
+
+def measured_on_different(rows: "Sequence[Row]") -> list[str]:
+    """Those of MEASURED_ON in which the rows differ, so that their nats do not compare."""
+    return [name for name in differing(rows) if name in MEASURED_ON]
 
 
 def names(mappings: "Iterable[Iterable[str]]") -> list[str]:

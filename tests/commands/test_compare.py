@@ -175,6 +175,13 @@ def test_other_data_shows_because_its_metrics_do_not_compare(compare):
     assert "sha256" not in compare(THREE, columns=120)[1]
 
 
+@pytest.mark.parametrize("param", ["model.likelihood", "model.condition", "train.binarize"])
+def test_bounds_of_another_density_are_said_not_to_compare(compare, param):
+    rows = [row(name, params={param: name}, metrics=measured(-100.0)) for name in ("one", "other")]
+    assert f"nats of runs that differ in {param} do not compare" in compare(rows)[1]
+    assert "do not compare" not in compare(THREE)[1]
+
+
 @pytest.mark.parametrize("columns", [45, 60, 80, 100, 300])
 def test_the_table_fits_the_terminal_and_what_does_not_fit_is_named(compare, columns):
     values = {f"train.a_rather_long_name_{letter}": f"value_{letter}" for letter in "abcdefghij"}

@@ -56,6 +56,14 @@ def test_a_gradient_alone_is_enough(make_trainer):
         list(trainer.steps())
 
 
+def test_a_loss_alone_is_enough(make_trainer, monkeypatch):
+    trainer = make_trainer(epochs=1)
+    plain = trainer._gradients
+    monkeypatch.setattr(trainer, "_gradients", lambda batch, beta: (torch.tensor(-math.inf), plain(batch, beta)[1]))
+    with pytest.raises(NonFiniteError, match="is not finite at epoch 1, step 1"):
+        list(trainer.steps())
+
+
 def test_stop_ends_with_one_line(make_trainer, poison):
     poison(17)
     with pytest.raises(UserError, match=r"^train: the loss is not finite .*; the update was not applied") as error:
