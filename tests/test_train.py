@@ -32,6 +32,16 @@ def column(folder, name):
     return [row[name] for row in read_csv(folder / "history.csv")]
 
 
+def test_a_vamp_prior_sets_out_from_training_images(workplace):
+    still = {"train__epochs": 1, "train__learning_rate": 1e-30, "train__ema_decay": 0.0}
+    folder = workplace.train(model__prior="vamp", model__prior_components=7, **still)
+    inputs = load_checkpoint(folder).model.prior.logits.detach().sigmoid()
+    images = mapped_images(open_prepared(Path("data/prepared")).train.images) / 255
+    apart = (inputs[:, None] - images.clamp(0.02, 0.98)).abs().flatten(2).amax(2)
+    assert apart.amin(1).max() < 1e-4
+    assert len(set(apart.argmin(1).tolist())) == 7
+
+
 def assert_nothing_was_written(workplace, expected, **changes):
     with pytest.raises(UserError, match=expected) as error:
         workplace.train(**changes)

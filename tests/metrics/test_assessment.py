@@ -13,7 +13,9 @@ from pipeline.dataset.store import PreparedData, Split
 from pipeline.errors import UserError
 from pipeline.metrics.assessment import assess
 from pipeline.metrics.codes import code_training
+from pipeline.metrics.quality import Reference
 from pipeline.params import load_params
+from pipeline.quality.compare import compare
 from pipeline.vae.model import VAE, VAEConfig
 
 DISTANCES = ("kid", "fid", "precision", "recall", "density", "coverage")
@@ -68,6 +70,31 @@ def test_without_labels_the_features_are_random_convolutions(unlabelled):
     assert set(unlabelled.metrics) == expected | {"memorisation_test_copies"}
     assert set(unlabelled.pictures) == {"nearest_training", "aggregate_nearest_training", "aggregate_samples"}
     assert unlabelled.mixture.mu.shape == (5, 3)
+
+
+class Stripes:
+    """Stands for Inception: the means of eight stripes of an image, on a scale that is not one."""
+
+    def __init__(self, weights):
+        assert weights == Path("inception.safetensors")
+
+    def features(self, images):
+        return 7 * images.float().flatten(1).unflatten(1, (8, -1)).mean(2) / 255
+
+
+def test_inception_is_asked_where_its_weights_are_named_and_its_features_are_taken_as_they_are(monkeypatch):
+    monkeypatch.setattr("pipeline.metrics.quality.Inception", Stripes)
+    found = judged(model_of(), UNLABELLED, inception_weights="inception.safetensors").metrics
+    assert {f"{name}_inception" for name in DISTANCES} <= found.keys()
+    assert found["fid_inception"] > found["yardstick_fid_inception"] > 0
+    extract = Stripes(Path("inception.safetensors")).features
+    reference = Reference(UNLABELLED, {"inception": extract, "random_conv": extract}, 150)
+    samples = torch.from_numpy(UNLABELLED.val.images)
+    plain = compare(extract(reference.test), extract(samples))
+    distances = reference.distances(samples)
+    assert distances["kid_inception"] == plain["kid"]
+    assert distances["kid_inception_stderr"] == plain["kid_stderr"]
+    assert distances["kid_random_conv"] != pytest.approx(plain["kid"], rel=0.1)  # our own features are brought to scale
 
 
 def test_training_images_are_nearer_to_test_images_than_samples_of_an_untrained_model(unlabelled):

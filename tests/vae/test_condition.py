@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from linear import LATENTS, conditional_linear_vae, images, marginal_of_class, model_of_class, noise
+from quadrature import assert_drawn_from, grid
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
@@ -61,6 +62,23 @@ def test_a_prior_per_class_draws_what_its_density_says():
     torch.testing.assert_close(z.var(1).log().double(), prior.logvar.detach(), atol=0.05, rtol=0)
     density = Normal(prior.mu[label], torch.exp(0.5 * prior.logvar[label])).log_prob(z.flatten(0, 1)).sum(1)
     torch.testing.assert_close(prior.given(label).log_prob(z.flatten(0, 1)), density)
+
+
+@torch.no_grad()
+def test_the_density_of_each_class_integrates_to_one_and_is_drawn_from():
+    prior = conditional_linear_vae("per_class").prior
+    points, area = grid(12.0, 400)
+    for y in range(3):
+        of_class = prior.given(torch.full((1,), y))
+        assert (of_class.log_prob(points).exp().sum() * area).item() == pytest.approx(1, abs=1e-4)
+        many = prior.given(torch.full((20_000,), y))
+        assert_drawn_from(many.sample(20_000, torch.Generator().manual_seed(y)).double(), of_class.log_prob)
+
+
+def test_gradients_of_a_prior_per_class_agree_with_finite_differences():
+    prior, z = conditional_linear_vae("per_class").prior, noise(4, LATENTS).requires_grad_()
+    weights = tuple(prior.parameters())
+    assert torch.autograd.gradcheck(lambda z, *_: prior.given(LABEL).log_prob(z), (z, *weights))
 
 
 def test_a_class_is_one_input_more_of_a_dense_network():

@@ -1,5 +1,7 @@
 """The hierarchical model against brute force: two binary pixels, two groups of one latent."""
 
+import copy
+
 import pytest
 import torch
 from linear import split
@@ -115,6 +117,13 @@ def test_a_repeated_posterior_is_that_of_repeated_images(vae):
     found, expected = vae.posterior(IMAGES).repeat(3), vae.posterior(repeat(IMAGES, 3))
     eps = noise(12, 2)
     torch.testing.assert_close(found.draw(eps).z, expected.draw(eps).z)
+
+
+def test_gradients_of_the_posterior_agree_with_finite_differences(vae):
+    vae = copy.deepcopy(vae).requires_grad_()
+    u = noise(4, 2).requires_grad_()
+    weights = tuple(vae.encoder.parameters())
+    assert torch.autograd.gradcheck(lambda u, *_: vae.posterior(IMAGES).log_prob(Draw(u)), (u, *weights))
 
 
 def test_a_moved_posterior_moves_each_group_wherever_those_above_it_are(vae):

@@ -85,10 +85,11 @@ def test_a_mixture_agrees_with_torch_distributions(mixture):
     torch.testing.assert_close(mixture.log_prob(z), reference(mixture).log_prob(z))
 
 
-def test_gradients_agree_with_finite_differences(mixture):
-    z = noise(3, 2).requires_grad_()
-    weights = tuple(mixture.parameters())
-    assert torch.autograd.gradcheck(lambda z, *_: mixture.log_prob(z), (z, *weights))
+@pytest.mark.parametrize("name", ["mixture", "vamp", "flow"])
+def test_gradients_agree_with_finite_differences(name):
+    prior, z = vae_with(name).prior, noise(3, 2).requires_grad_()
+    weights = tuple(prior.parameters())
+    assert torch.autograd.gradcheck(lambda z, *_: prior.log_prob(z), (z, *weights))
 
 
 @torch.no_grad()
