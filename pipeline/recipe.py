@@ -122,7 +122,7 @@ def main() -> None:
     if not misses:
         reached = ", ".join(f"{name} {metrics[name]:.2f}" for name in recipe.target)
         print(f"recipe {arguments.recipe.stem}: target reached, {reached}")
-    print(results_row(arguments.recipe.stem, recipe.target_in_words))
+    print(results_row(arguments.recipe.stem, recipe.target_in_words, recipe.target))
     if misses:
         raise UserError(f"recipe {arguments.recipe.stem}: {'; '.join(misses)}")
 

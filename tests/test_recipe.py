@@ -131,6 +131,7 @@ ROW = Row(
         "train.binarize": "dynamic",
         "train.seed": "7",
         "model.latent_dim": "12",
+        "model.likelihood": "bernoulli",
         "evaluate.importance_samples": "500",
     },
     {"test/elbo": -106.014, "test/nll_iw500": 101.706, "test/nll_iw500_stderr": 1.254, "test/active_units": 11.0},
@@ -145,6 +146,14 @@ def test_a_run_is_told_as_a_row_of_the_table():
         "| 101.71 ± 1.25 (K = 500) | 11 of 12 | 3 epochs in 2.5 minutes at 1,000 images a second, seed 7, "
         "on EPYC, 2 threads | 0fb6cfb, 9a3a9a3a |"
     )
+
+
+def test_beside_its_bound_stand_what_the_recipe_is_held_to_and_the_bits_of_a_density():
+    metrics = {**ROW.metrics, "test/bits_per_dim": 4.789, "export/auroc_held_out": 0.8812}
+    grey = dataclasses.replace(ROW, params={**ROW.params, "model.likelihood": "gaussian"}, metrics=metrics)
+    held_to = ["test/elbo", "export/auroc_held_out", "test/probe_accuracy"]
+    told = "| 101.71 ± 1.25 (K = 500); test/bits_per_dim 4.79; export/auroc_held_out 0.88; test/probe_accuracy – |"
+    assert told in as_table_row("small", "", grey, [], held_to)
 
 
 def test_what_a_run_has_not_is_left_open_in_its_row():
