@@ -30,11 +30,11 @@ repro: $(READY)  ## run the pipeline: prepare, train, evaluate, export (only wha
 test: $(READY)  ## run all tests, a file at a time on each core (four at most)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-gpu: $(READY)  ## on a machine with a GPU: the tests that need one, and the training benchmark
+gpu: $(READY)  ## on a machine with a GPU: the tests that need one, and the training benchmark (MNIST=ROOT PYTHAE=FOLDER)
 	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no CUDA device was found; make gpu needs one")'
 	@$(BIN)/python -m pytest -m gpu
-	@$(BIN)/python bench/train.py
-	@$(BIN)/python bench/train.py --network conv
+	@$(BIN)/python bench/train.py $(if $(MNIST),--mnist $(MNIST) --epochs 3) $(if $(PYTHAE),--pythae $(PYTHAE))
+	@$(BIN)/python bench/train.py --network conv --epochs 4
 
 check: $(READY)  ## lint, format check and type check
 	@$(BIN)/ruff check .

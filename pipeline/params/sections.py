@@ -199,7 +199,7 @@ class EvaluateParams(Section):
     """How many log-weights are held at once, 16 times as many on a GPU, and how many chains of annealing move at once;
     bounds the memory, changes the result by rounding only."""
     amortisation_images: Count
-    """Test images for which the best Gaussian q is looked for, to see what the encoder loses; 0 leaves it out."""
+    """Test images for which the best q of the family is looked for, to see what the encoder loses; 0 leaves it out."""
     ais_images: Count
     """Test images whose likelihood is estimated by annealed importance sampling too; 0 leaves it out."""
     ais_steps: Annotated[int, Field(ge=1, le=10**6)]

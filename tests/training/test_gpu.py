@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_training import Kept
 
 from pipeline.training import feed
 from pipeline.training.feed import Feed
@@ -57,18 +58,46 @@ def test_no_step_waits_for_the_gpu(make_trainer, monkeypatch, resident):
     assert trainer.position.step == 5
 
 
-def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, monkeypatch):
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the training noise of example 17 NaN in the epochs for which `when` says so."""
     ready = Feed._ready
 
-    def poisoned(self, images, examples, split, *epoch):
-        x, eps = ready(self, images, examples, split, *epoch)
-        bad = (examples == 17).to(eps.device)[:, None] if epoch else torch.zeros(len(eps), 1, device=eps.device).bool()
-        return x, torch.where(bad, math.nan, eps)
+    def poison(when):
+        def poisoned(self, images, examples, split, *epoch):
+            x, eps = ready(self, images, examples, split, *epoch)
+            if epoch and when(*epoch):
+                eps = torch.where((examples == 17).to(eps.device)[:, None], math.nan, eps)
+            return x, eps
 
-    monkeypatch.setattr(Feed, "_ready", poisoned)
+        monkeypatch.setattr(Feed, "_ready", poisoned)
+
+    return poison
+
+
+def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, poison):
+    poison(lambda epoch: True)
     trainer = make_trainer(device="cuda", epochs=1)
     with pytest.raises(NonFiniteError, match=r"training examples 17\)"):
         list(trainer.steps())
     kept = trainer.tensors()
     del kept["sums"]  # of an epoch that is given up
     assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_a_rollback_goes_on_from_the_last_good_epoch(make_trainer, poison, capsys):
+    fit = Fit(make_trainer(device="cuda", epochs=4, on_nonfinite="rollback"), Kept())
+    poison(lambda epoch: epoch == 3 and not fit.history.returns)
+    rows = fit.run()[1].rows
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert rows[-1]["val/elbo"] > rows[1]["val/elbo"]
+    assert "back to epoch 3, step 0, with 0.5 of the learning rate" in capsys.readouterr().out
+
+
+def test_a_saved_state_leads_to_the_same_end(make_trainer):
+    changes = {"device": "cuda", "epochs": 3, "checkpoint_minutes": 1e-9}
+    kept = Kept()
+    expected = Fit(make_trainer(**changes), kept).run()[1].rows[-1]["val/elbo"]
+    fit = Fit(make_trainer(**changes))
+    fit.resume(kept.states[len(kept.states) // 2])
+    assert fit.run()[1].rows[-1]["val/elbo"] == pytest.approx(expected, abs=0.01)
