@@ -1,8 +1,9 @@
-"""What README.md and docs/results.md say of the default run is what that run left in reports/, all three as committed.
+"""What README.md and docs/ say is what the runs left in reports/ (the default one, the sweep, the paper's), as committed.
 
 A run of one's own on another processor changes the last digits in reports/, which is no fault of the documents.
 """
 
+import csv
 import json
 import shutil
 import subprocess
@@ -14,11 +15,15 @@ from missing import skip_unless_ci
 ROOT = Path(__file__).parents[1]
 
 
-def committed(name):
+def lines_of(name):
     if not shutil.which("git") or not (ROOT / ".git").exists():
         skip_unless_ci("what is committed is in no git repository here")
     shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return " ".join(shown.stdout.split())
+    return shown.stdout.splitlines()
+
+
+def committed(name):
+    return " ".join(" ".join(lines_of(name)).split())
 
 
 def told(value, digits=2):
@@ -84,3 +89,42 @@ def test_the_results_tell_those_of_the_default_run(metrics):
         f"it reads {told(metrics['classifier_accuracy'], 3)} of the test images",
         *rows,
     )
+
+
+def ends_of(name, curve_of, value_of):
+    """The values of the last line of each of a paper's curves."""
+    lines = sorted(csv.DictReader(lines_of(f"reports/paper/{name}.csv")), key=lambda line: float(line["samples"]))
+    return {
+        (line[curve_of], line["train.objective"]): [float(line[f"{split}_{value_of}"]) for split in ("train", "test")]
+        for line in lines
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "form"), [("mnist", (3, 5, 10, 20, 200), ".1f"), ("frey", (2, 5, 10, 20), ",.0f")]
+)
+def test_the_paper_s_second_figure_is_told_by_the_ends_of_its_curves(name, sizes, form):
+    ends = ends_of(name, "model.latent_dim", "elbo")
+    for size in sizes:
+        values = ends[str(size), "elbo"] + ends[str(size), "wake_sleep"]
+        cells = " | ".join(format(value, form).replace("-", "−") for value in values)
+        assert_told("docs/paper.md", f"| {size} | {cells} |")
+
+
+def test_the_paper_s_third_figure_is_told_by_the_ends_of_its_curves():
+    ends = ends_of("likelihood", "prepare.train_images", "log_p")
+    for images in ("1000", "50000"):
+        values = [ends.get((images, objective), ()) for objective in ("elbo", "wake_sleep", "mcem")]
+        cells = " | ".join(" | ".join(told(value, 1) for value in pair) or "– | –" for pair in values)
+        assert_told("docs/paper.md", f"| {int(images):,} | {cells} |")
+
+
+def test_rate_and_distortion_are_told_as_the_sweep_found_them():
+    points = list(csv.DictReader(lines_of("reports/sweeps/rate-distortion.csv")))
+    assert len(points) == 15
+    rows = " ".join(lines_of("docs/results.md")).replace("**", "")
+    for point in points:
+        measured = [told(float(point[name])) for name in ("rate", "distortion", "elbo")]
+        active = f"{float(point['active_units']):.0f}"
+        cells = [point["model.latent_dim"], f"{float(point['train.beta']):g}", *measured, active]
+        assert f"| {' | '.join(cells)} |" in rows
