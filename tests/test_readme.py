@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is what the runs left in reports/ (the default one, the sweep, the paper's), as committed.
+"""What README.md and docs/ say is what runs left in reports/ (the default one, the sweep's, the paper's), as committed.
 
 A run of one's own on another processor changes the last digits in reports/, which is no fault of the documents.
 """

@@ -156,9 +156,11 @@ class TrainParams(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     """Decay of the exponential moving average of the weights that is validated and saved; 0 turns it off."""
     early_stopping_epochs: Positive | None
-    """Stop after so many epochs without a better validation score; null never stops early."""
+    """Stop after so many epochs without a better validation score, those of the warm-up not counted; null never stops
+    early."""
     keep_epoch: Literal["best", "last"]
-    """Which epoch's weights are saved: the best by the validation score, or the last whatever its score."""
+    """Which epoch's weights are saved: the best by the validation score, of those after the warm-up where there are
+    any, or the last whatever its score."""
     max_gradient_norm: Annotated[float, Field(gt=0)] | None
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.errors import SharedError, UserError
 from pipeline.training.flat import named_weights
 from pipeline.training.nonfinite import NonFiniteError
+from pipeline.training.schedule import is_warm
 from pipeline.training.scratch import Scratch, State
 from pipeline.training.signals import StopWish
 from pipeline.training.trainer import Position, Trainer
@@ -32,7 +33,7 @@ class History:
 
     rows: list[Metrics] = field(default_factory=list)
     best_epoch: int = 0
-    """Of the best validation score, whichever is kept; early stopping counts from it."""
+    """Of the best validation score, whichever is kept: of an epoch under the whole beta, once there is one."""
     best_score: float = -math.inf
     kept_epoch: int = 0
     """Whose weights are kept: the best, or the last by `keep_epoch: last`."""
@@ -105,7 +106,7 @@ class Fit:
             terms = ", ".join(f"{name} {metrics[name]:g}" for name in ("val/recon", "val/kl") if name in metrics)
             raise NonFiniteError(f"the validation score is {score} after epoch {epoch} ({terms})")
         self.history.rows.append(metrics)
-        if score > self.history.best_score:
+        if score > self.history.best_score or self._is_first_warm(epoch):
             self.history.best_epoch, self.history.best_score = epoch, score
         if self.history.best_epoch == epoch or self.trainer.params.keep_epoch == "last":
             self.history.kept_epoch = epoch
@@ -115,10 +116,16 @@ class Fit:
             self._good = self._state(copied=True)
         self._look_up()
 
+    def _is_first_warm(self, epoch: int) -> bool:
+        """What was best while beta rose was trained for something else: under a KL that cost less."""
+        params = self.trainer.params
+        return is_warm(params, epoch) and not is_warm(params, self.history.best_epoch)
+
     def _is_finished(self) -> bool:
-        patience, done = self.trainer.params.early_stopping_epochs, len(self.history.rows)
-        stale = patience is not None and done - self.history.best_epoch >= patience
-        return done >= self.trainer.params.epochs or stale
+        params, done, best = self.trainer.params, len(self.history.rows), self.history.best_epoch
+        patience = params.early_stopping_epochs
+        stale = patience is not None and is_warm(params, best) and done - best >= patience
+        return done >= params.epochs or stale
 
     def _look_up(self) -> None:
         """Between two steps: save if it is time to, stop if somebody wishes it."""

@@ -17,11 +17,16 @@ def warmed_up(beta: float, epoch: int, warmup_epochs: int) -> float:
     return beta * (min(1.0, (epoch - 1) / warmup_epochs) if warmup_epochs else 1.0)
 
 
+def is_warm(params: TrainParams, epoch: int) -> bool:
+    """Whether epoch 1, 2, ... trains what params ask for: under the whole beta, or by an objective that has none."""
+    return params.objective == "autoencoder" or warmed_up(params.beta, epoch, params.warmup_epochs) == params.beta
+
+
 def check_warmup(params: TrainParams) -> str | None:
     """A warning where the training is over before beta is what params say; None where it is, or where beta is not."""
     epochs, warmup_epochs = params.epochs, params.warmup_epochs
     last = warmed_up(params.beta, epochs, warmup_epochs)
-    if last == params.beta or params.objective == "autoencoder":
+    if is_warm(params, epochs):
         return None
     return (
         f"params.yaml: train.warmup_epochs is {warmup_epochs} while train.epochs is {epochs}: beta ends at {last:g} "

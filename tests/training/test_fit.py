@@ -133,6 +133,35 @@ def test_early_stopping_ends_after_the_patience(keep):
     assert history.kept_epoch == (history.best_epoch if keep == "best" else len(history.rows))
 
 
+STILL = {"learning_rate": 1e-12, "ema_decay": 0.0}
+
+
+def test_patience_and_the_best_epoch_wait_for_the_end_of_the_warm_up():
+    _, history = fit(trainer(epochs=50, warmup_epochs=6, early_stopping_epochs=2, **STILL))
+    assert history.best_epoch > 6
+    assert len(history.rows) == history.best_epoch + 2
+    assert history.kept_epoch == history.best_epoch
+
+
+def test_what_was_best_while_beta_rose_gives_way_to_the_first_epoch_under_the_whole():
+    ruined = {"learning_rate": 0.5, "ema_decay": 0.0, "schedule": "constant", "epochs": 4}
+    assert fit(trainer(**ruined))[1].best_epoch < 4
+    _, history = fit(trainer(warmup_epochs=3, **ruined))
+    assert history.best_epoch == history.kept_epoch == 4
+    assert history.best_score == history.rows[3]["val/elbo"] < max(row["val/elbo"] for row in history.rows)
+
+
+def test_a_training_that_ends_in_its_warm_up_keeps_the_best_of_it():
+    _, history = fit(trainer(epochs=3, warmup_epochs=9, early_stopping_epochs=1, **STILL))
+    assert len(history.rows) == 3
+    assert history.rows[history.best_epoch - 1]["val/elbo"] == max(row["val/elbo"] for row in history.rows)
+
+
+def test_an_autoencoder_has_no_beta_to_wait_for():
+    _, history = fit(trainer(epochs=50, warmup_epochs=40, early_stopping_epochs=2, objective="autoencoder", **STILL))
+    assert len(history.rows) == history.best_epoch + 2 < 40
+
+
 def test_validation_is_the_same_every_time():
     run = trainer()
     assert run.validate() == run.validate()
