@@ -1,12 +1,13 @@
 """Which device computes."""
 
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:
@@ -26,6 +27,20 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     # TF32 would round what is multiplied to 10 bits: what is measured is to be what a CPU measures.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device(name, index)
+
+
+@contextmanager
+def memory_bounded_by(param: str) -> Iterator[None]:
+    """Where the device's memory comes to its end, name the param that asks for less of it.
+
+    Raises:
+        UserError: that is so.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = one_line(error).partition(". ")[0]
+        raise UserError(f"params.yaml: the device's memory is too small ({said}); expected a smaller {param}") from None
 
 
 def describe_device(device: torch.device) -> str:

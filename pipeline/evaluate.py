@@ -27,7 +27,7 @@ from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import renumbered
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData, open_prepared
-from pipeline.device import choose_device
+from pipeline.device import choose_device, memory_bounded_by
 from pipeline.errors import UserError, run_stage
 from pipeline.files import atomic_directory, write_csv, write_json
 from pipeline.health import FAILED_CHECKS, HEALTH, Check, Sizes, examine, verdict
@@ -37,6 +37,7 @@ from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics, evenly
+from pipeline.metrics.samples import pixel_means
 from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams, Params, flatten, load_params
 from pipeline.record import Record, read_record, write_record
@@ -166,7 +167,8 @@ def main() -> None:
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
     training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
     data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
-    evaluation = evaluate(checkpoint, data, training, params)
+    with memory_bounded_by("evaluate.batch_log_weights"):
+        evaluation = evaluate(checkpoint, data, training, params)
     with atomic_directory(arguments.report) as beside:
         save(beside, evaluation)
         values = flatten(params.evaluate, "evaluate") | flatten(params.health, "health")
@@ -211,7 +213,7 @@ def _labels(data: PreparedData, model: VAE) -> tuple[Tensor | None, Tensor | Non
 
 def _images(model: VAE, z: Tensor, label: Tensor | None = None) -> figures.Array:
     """Pixel means [n, C, H, W] in [0, 1] of z [n, latent_dim]."""
-    images: figures.Array = model.mean(z, label).cpu().numpy()
+    images: figures.Array = pixel_means(model, z, label).numpy()
     return images
 
 

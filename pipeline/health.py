@@ -127,8 +127,9 @@ def _train_test_gap(metrics: Metrics, sizes: Sizes, limit: float | None) -> Chec
     gap, nats = metrics.get("test/train_test_gap"), _code_length(metrics, sizes)
     if gap is None or nats is None or limit is None:
         return None
-    found = f"test images cost {gap:.3g} nats more than training images, {gap / nats:.0%}, expected at most {limit:.0%}"
-    return _at_most("train_test_gap", gap / nats, limit, found)
+    share = gap / max(nats, 1.0)  # of an image that costs nothing a share would be noise
+    found = f"test images cost {gap:.3g} nats more than training images, {share:.0%}, expected at most {limit:.0%}"
+    return _at_most("train_test_gap", share, limit, found)
 
 
 def _unconverged_bound(metrics: Metrics, k: int, limit: float | None) -> Check | None:

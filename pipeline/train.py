@@ -20,7 +20,7 @@ from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
-from pipeline.device import choose_device, describe_device
+from pipeline.device import choose_device, describe_device, memory_bounded_by
 from pipeline.errors import SharedError, Stopped, run_stage
 from pipeline.files import atomic_directory, repository_root, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
@@ -151,7 +151,7 @@ def start(arguments: argparse.Namespace) -> None:
         return
     data = open_prepared(arguments.prepared)
     classes_and_labels(params.model, data)  # a mistake is told before any rank waits for another
-    with joined_ranks(params.train.device) as ranks:
+    with joined_ranks(params.train.device) as ranks, memory_bounded_by("train.global_batch_size"):
         if ranks.is_first:
             lead(params, data, ranks, arguments.checkpoint, arguments.scratch)
         else:

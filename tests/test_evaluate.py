@@ -322,6 +322,14 @@ def test_a_missing_checkpoint_is_named(workplace):
     assert_nothing_was_written(workplace, expected)
 
 
+def test_where_the_device_s_memory_ends_fewer_log_weights_are_asked_for(trained, monkeypatch):
+    def measure(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(evaluate, "measure", measure)
+    assert_nothing_was_written(trained, r"expected a smaller evaluate.batch_log_weights$")
+
+
 def test_weights_that_do_not_fit_are_named(trained):
     config = Path("models/checkpoint/config.json")
     config.write_text(config.read_text().replace('"latent_dim": 3', '"latent_dim": 4'))

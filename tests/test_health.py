@@ -68,6 +68,12 @@ def test_of_a_kl_below_a_nat_no_share_is_taken():
     assert missed(kl=0.001, marginal_kl_fitted=0.01) == []
 
 
+@pytest.mark.parametrize("bits", [0.0, -1e-7])
+def test_of_an_image_that_costs_nothing_no_share_is_taken(bits):
+    assert missed(bits_per_dim=bits, train_test_gap=0.05) == []
+    assert missed(bits_per_dim=bits, train_test_gap=5.0) == ["train_test_gap"]
+
+
 def test_a_density_is_measured_by_the_nats_of_its_stored_values():
     assert missed(nll_iw2500=-1999.95, nll_iw5000=-2000.0) == []
     assert missed(nll_iw2500=-1998.0, nll_iw5000=-2000.0) == ["unconverged_bound"]

@@ -32,6 +32,18 @@ def column(folder, name):
     return [row[name] for row in read_csv(folder / "history.csv")]
 
 
+def test_where_the_device_s_memory_ends_a_smaller_batch_is_asked_for(workplace, monkeypatch):
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more.")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert_nothing_was_written(
+        workplace,
+        r"^params.yaml: the device's memory is too small \(CUDA out of memory\); expected a smaller "
+        r"train.global_batch_size$",
+    )
+
+
 def test_a_vamp_prior_sets_out_from_training_images(workplace):
     still = {"train__epochs": 1, "train__learning_rate": 1e-30, "train__ema_decay": 0.0}
     folder = workplace.train(model__prior="vamp", model__prior_components=7, **still)

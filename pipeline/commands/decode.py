@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.runtime.sampler import Sampler
 
 MAX_CODES_BYTES = 2**31  # of the array in an .npz, which is read whole; an .npy is mapped and may be larger
-DECODED_TOGETHER = 512
 
 _UNREADABLE = (
     *(OSError, ValueError, OverflowError, EOFError, KeyError),
@@ -51,8 +50,8 @@ def decode_in_parts(sampler: "Sampler", z: "np.ndarray[Any, Any]", label: str | 
     """The images of latents [n, latent_dim], uint8 [k, H, W, C] at a time, under a progress bar."""
     from pipeline.commands.progress import track_images
 
-    starts = range(0, len(z), DECODED_TOGETHER)
-    parts = (sampler.decode(z[start : start + DECODED_TOGETHER], label) for start in starts)
+    starts = range(0, len(z), sampler.batch_size)
+    parts = (sampler.decode(z[start : start + sampler.batch_size], label) for start in starts)
     return track_images(parts, len(z), "decoding")
 
 

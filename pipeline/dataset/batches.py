@@ -1,7 +1,8 @@
 """Batches of whole tensors: the stored uint8 pixels as the model wants to see them."""
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from pipeline.dataset.noise import stream_key, uniform_16_bits
 from pipeline.errors import UserError
 
+MOST_IMAGES_AT_ONCE = 1000
+_VALUES_AT_ONCE = 2**20  # of all images together; a convolutional network takes some 150 bytes for each
 _THRESHOLDS_PER_LEVEL = 257  # 65535 / 255
 _SMALLEST, _LARGEST = -32768, 32767  # of an int16
 _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
@@ -29,6 +32,12 @@ def mapped_images(images: np.ndarray) -> Tensor:
 def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Split `order` into batches; the last one may be smaller."""
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+def images_at_once(image_shape: Sequence[int], most: int = MOST_IMAGES_AT_ONCE) -> int:
+    """How many images, at most `most` and at least one, a network may be given at once: its memory grows with their
+    values. More or fewer change what it gives by rounding only."""
+    return max(1, min(most, _VALUES_AT_ONCE // math.prod(image_shape)))
 
 
 def to_unit(pixels: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from pipeline.graphs.scorer import LATENTS_TOGETHER
 from pipeline.runtime.sampler import SCORER
 from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import open_session
+from pipeline.runtime.together import rows_together
 
 SEED = 0
 LEAST_IMAGES = 2  # of each kind: one has no spread, so its AUROC no standard error
@@ -161,7 +162,7 @@ class _Reader:
     def __init__(self, scorer: bytes, window: int) -> None:
         self._session, self._window = open_session(scorer, "cpu", name=SCORER), window
         scale = ScoreScale.from_strings(self._session.get_modelmeta().custom_metadata_map, SCORER)
-        self._together = images_together(LATENTS_TOGETHER, scale.samples)
+        self._samples = scale.samples
         self._classes = classes_of(self._session, SCORER)
 
     def read(self, images: Images, label: Mapping[str, Labels]) -> Reading:
@@ -177,7 +178,9 @@ class _Reader:
         return scores
 
     def _batches(self, asked: Mapping[str, Images | Labels]) -> Iterator[tuple[NDArray[np.float32], Floats, Rows]]:
-        for start in range(0, len(asked["images"]), self._together):
-            some = {name: values[start : start + self._together] for name, values in asked.items()}
+        images = asked["images"]
+        together = images_together(rows_together(images.shape[1:], LATENTS_TOGETHER), self._samples)
+        for start in range(0, len(images), together):
+            some = {name: values[start : start + together] for name, values in asked.items()}
             score, error = self._session.run(["score", "error"], some)
             yield score, *_peaks(error, self._window)

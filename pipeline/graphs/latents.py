@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from pipeline.graphs.labels import Labels, label_input
 from pipeline.runtime.sampler import ENCODER
 from pipeline.runtime.session import open_session
+from pipeline.runtime.together import rows_together
 from pipeline.vae.priors import Prior
 
-IMAGES_TOGETHER = 512  # bounds the memory
+IMAGES_TOGETHER = 512
 
 
 def measure_latent_kl(
@@ -22,8 +23,9 @@ def measure_latent_kl(
     """
     encode = open_session(encoder, "cpu", name=ENCODER).run
     total = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(validation), IMAGES_TOGETHER):
-        rows = slice(start, start + IMAGES_TOGETHER)
+    together = rows_together(validation.shape[1:], IMAGES_TOGETHER)
+    for start in range(0, len(validation), together):
+        rows = slice(start, start + together)
         asked = {"images": np.moveaxis(validation[rows], 1, -1), **label_input(labels, rows)}  # images (n, H, W, C)
         mu, logvar = (torch.from_numpy(output).double() for output in encode(["mu", "logvar"], asked))
         label = None if labels is None else torch.from_numpy(labels[rows])

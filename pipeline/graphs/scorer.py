@@ -11,8 +11,9 @@ from pipeline.graphs.onnx_export import finish
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import open_session
+from pipeline.runtime.together import rows_together
 
-LATENTS_TOGETHER = 512  # decoded at once; bounds the memory
+LATENTS_TOGETHER = 512  # decoded at once
 
 
 def finish_scorer(
@@ -29,7 +30,7 @@ def finish_scorer(
     """
     entries = dict(extra or {})
     score = open_session(finish(model, metadata, entries), "cpu", name="scorer.onnx").run
-    together = images_together(LATENTS_TOGETHER, samples)
+    together = images_together(rows_together(metadata.image_shape, LATENTS_TOGETHER), samples)
     parts = [
         score(["score"], {"images": np.moveaxis(validation[rows], 1, -1), **label_input(labels, rows)})[0]
         for rows in (slice(start, start + together) for start in range(0, len(validation), together))

@@ -11,8 +11,10 @@ import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from pipeline.graphs.scorer import LATENTS_TOGETHER
+from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.runtime.scores import ScoreScale, images_together
+from pipeline.runtime.together import rows_together
 
 FOLDER = "triton"
 _MODELS = (SAMPLER, DECODER, ENCODER, SCORER)
@@ -99,10 +101,9 @@ def model_config(file: str, content: bytes) -> str:
 
 def _rows_together(file: str, model: onnx.ModelProto) -> int:
     """How many rows the memory is bounded by; the scorer decodes each several times."""
-    if file != SCORER:
-        return LATENTS_TOGETHER
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    return images_together(LATENTS_TOGETHER, ScoreScale.from_strings(properties, file).samples)
+    latents = rows_together(Metadata.from_strings(properties, file).image_shape, LATENTS_TOGETHER)
+    return latents if file != SCORER else images_together(latents, ScoreScale.from_strings(properties, file).samples)
 
 
 def _tensor(value: ValueInfoProto) -> str:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from pipeline.dataset.batches import index_batches
+from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
 from pipeline.metrics.streams import Stream
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import Mixture, mixture_log_prob
 
-_TOGETHER = 1000  # images
+_CODES_TOGETHER = 1000  # whose density under every posterior is asked for at once
 _COMPONENTS = 10  # of the fitted mixture, at most, each with a covariance of its own
 _LEAST_VARIANCE = 1e-4  # added to those of a fit
 
@@ -43,7 +43,7 @@ class PosteriorDraws(NamedTuple):
 def draw_codes(model: VAE, given: Encoded, seed: int) -> PosteriorDraws:
     """Draw z from q(z|x) of each image of a split; the noise of an image depends on (seed, its index) alone."""
     parts = []
-    for examples in index_batches(torch.arange(len(given.mu)), _TOGETHER):
+    for examples in index_batches(torch.arange(len(given.mu)), images_at_once(given.pixels.shape[1:])):
         label = given.label(examples)
         q, prior = model.posterior(given.x(examples), label), model.prior.given(label)
         eps = standard_normal(stream_key(seed, Stream.CODES), examples, q.mu.shape[1]).to(q.mu)
@@ -60,7 +60,7 @@ def mutual_information(codes: PosteriorDraws, mu: Tensor, logvar: Tensor) -> Ten
     """
     most = math.log(len(codes.z))
     q = Mixture(torch.full_like(codes.log_q, -most), mu, logvar)
-    log_aggregate = torch.cat([mixture_log_prob(z, q) for z in torch.split(codes.z, _TOGETHER)])
+    log_aggregate = torch.cat([mixture_log_prob(z, q) for z in torch.split(codes.z, _CODES_TOGETHER)])
     return (codes.log_q.double() - log_aggregate).clamp_max(most)  # only rounding goes beyond: its own q is one of N
 
 

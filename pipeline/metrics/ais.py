@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from pipeline.dataset.batches import index_batches
+from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.metrics.hmc import Chains, Tuning
@@ -48,11 +48,12 @@ def estimate_ais(
 ) -> Tensor:
     """log p(x) of some images of a split by annealed importance sampling, [len(examples)], in nats.
 
-    `most_chains` bounds how many chains move at once, and changes the result by rounding only. `on_steps` hears how
-    many steps of an image's chains are done.
+    `most_chains` bounds how many chains move at once, fewer of large images, and changes the result by rounding only.
+    `on_steps` hears how many steps of an image's chains are done.
     """
     found = torch.empty(len(examples), dtype=given.mu.dtype, device=given.mu.device)
-    for places in index_batches(torch.arange(len(examples)), max(1, most_chains // annealing.chains)):
+    at_once = images_at_once(given.pixels.shape[1:], most_chains)
+    for places in index_batches(torch.arange(len(examples)), max(1, at_once // annealing.chains)):
         some = examples[places]
         noise = _Noise(annealing, some, given.mu)
         x, label = repeat(given.x(some), annealing.chains), repeated(given.label(some), annealing.chains)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.dataset.batches import index_batches, mapped_images, model_input
+from pipeline.dataset.batches import images_at_once, index_batches, mapped_images, model_input
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.dataset.store import Split
 from pipeline.metrics.report import evenly
@@ -15,7 +15,6 @@ MOST = 60_000
 """Training images that are coded, from all over the split."""
 
 _BINARIZATION, _NOISE = 0, 1  # streams of the seed
-_TOGETHER = 1000
 
 
 class Codes(NamedTuple):
@@ -36,7 +35,7 @@ def code_training(model: VAE, split: Split, binarize: str, seed: int) -> Codes:
     labels = None if split.labels is None else torch.from_numpy(split.labels)
     pixels, chosen = mapped_images(split.images), evenly(len(split.images), MOST)
     mu, z = (torch.empty(len(chosen), model.config.latent_dim) for _ in range(2))
-    for rows in index_batches(torch.arange(len(chosen)), _TOGETHER):
+    for rows in index_batches(torch.arange(len(chosen)), images_at_once(split.images.shape[1:])):
         examples = chosen[rows]
         x = model_input(pixels[examples], examples, binarize, stream_key(seed, _BINARIZATION)).to(device)
         eps = standard_normal(stream_key(seed, _NOISE), examples, model.config.latent_dim).to(device)

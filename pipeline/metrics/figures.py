@@ -27,6 +27,8 @@ STYLE: dict[Any, Any] = {
 _INCHES_PER_IMAGE = 0.62
 DOTS_PER_INCH = 110
 _LEAST_WIDTH = 4.6  # inches; narrower than this a title does not fit
+_WIDEST = 16.0  # inches, of a figure that grows with the latents
+_MOST_BARS = 200  # that are drawn one by one
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -53,12 +55,13 @@ def image_grid(images: Array, columns: int, title: str, row_labels: Sequence[str
 
 
 def reconstructions(originals: Array, reconstructed: Array, columns: int = 12) -> Figure:
-    """Originals and their reconstructions in alternating rows."""
-    rows = -(-len(originals) // columns)
-    pairs = [half[row * columns : (row + 1) * columns] for row in range(rows) for half in (originals, reconstructed)]
-    return image_grid(
-        np.concatenate(pairs), columns, "Test images, and their reconstructions", ["image", "recon"] * rows
-    )
+    """Originals and their reconstructions in alternating rows, of which the last two may be shorter."""
+    columns = min(columns, len(originals))
+    rows, image = -(-len(originals) // columns), originals.shape[1:]
+    blank = np.ones((rows * columns - len(originals), *image), originals.dtype)
+    whole = [np.concatenate([half, blank]).reshape(rows, columns, *image) for half in (originals, reconstructed)]
+    alternating = np.stack(whole, axis=1).reshape(-1, *image)
+    return image_grid(alternating, columns, "Test images, and their reconstructions", ["image", "recon"] * rows)
 
 
 def traversals(images: Array, dimensions: Sequence[int], kl: Sequence[float], values: Sequence[float]) -> Figure:
@@ -95,9 +98,14 @@ def kl_per_dimension(kl: Sequence[float], variance: Sequence[float], threshold: 
     order = np.argsort(kl)[::-1]
     colours = [VAL_COLOUR if variance[dimension] > threshold else "#cfd4da" for dimension in order]
     with mpl.rc_context(STYLE | {"axes.grid.axis": "y"}):
-        figure = Figure(figsize=(max(3.4, 0.24 * len(kl) + 1), 2.7), layout="constrained")
+        figure = Figure(figsize=(min(max(3.4, 0.24 * len(kl) + 1), _WIDEST), 2.7), layout="constrained")
         axes = figure.subplots()
-        axes.bar(range(len(kl)), [kl[dimension] for dimension in order], color=colours, width=0.75)
+        if len(kl) <= _MOST_BARS:
+            axes.bar(range(len(kl)), np.asarray(kl)[order], color=colours, width=0.75)
+        else:
+            for colour in dict.fromkeys(colours):
+                shown = np.asarray(colours) == colour
+                axes.stairs(np.where(shown, np.asarray(kl)[order], 0), fill=True, color=colour)
         if len(kl) <= 50:
             axes.set_xticks(range(len(kl)), [str(dimension) for dimension in order], size=7)
         axes.set(xlabel="dimension of z", ylabel="KL (nats)", title="KL to the prior, mean over test images")

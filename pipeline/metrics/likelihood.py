@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from pipeline.compiler import compiled, has_compiler
-from pipeline.dataset.batches import index_batches, model_input
+from pipeline.dataset.batches import images_at_once, index_batches, model_input
 from pipeline.dataset.noise import stream_key
 from pipeline.errors import UserError
 from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import ImportanceSamples, importance_samples, iw_bound, iw_bound_of_groups
 from pipeline.vae.model import VAE
-
-_ENCODER_BATCH = 1000
 
 _WORTH_COMPILING = 1e10
 """Values weighed, images * K * values of an image, from which on compiling pays: on two cores it took 1 to 11 s, and
@@ -75,7 +73,7 @@ def encode_split(model: VAE, images: Tensor, binarize: str, seed: int, labels: T
     nothing = torch.empty(len(images), model.config.latent_dim, device=next(model.parameters()).device)
     labels = None if labels is None else labels.to(nothing.device)
     given = Encoded(nothing, nothing.clone(), images, binarize, seed, labels)
-    for examples in index_batches(torch.arange(len(images)), _ENCODER_BATCH):
+    for examples in index_batches(torch.arange(len(images)), images_at_once(images.shape[1:])):
         q = model.posterior(given.x(examples), given.label(examples))
         given.mu[examples], given.logvar[examples] = q.mu, q.logvar
     return given
@@ -93,9 +91,9 @@ def estimate(
 ) -> Estimates:
     """The ELBO and the importance-weighted bound with exactly K = `samples` samples of z per image.
 
-    The noise of an image depends on (seed, its index) alone; `batch_log_weights` bounds how many samples of z
-    are decoded at once, 16 times as many on a GPU or what its memory holds of them, and changes the result by rounding
-    only; so does `weigh`, of `fastest_weigh`. `on_images` hears how many images are done.
+    The noise of an image depends on (seed, its index) alone; `batch_log_weights` bounds how many samples of z are
+    decoded at once, fewer of large images, 16 times as many on a GPU or what its memory holds of them, and changes
+    the result by rounding only; so does `weigh`, of `fastest_weigh`. `on_images` hears how many images are done.
 
     Raises:
         UserError: the device's memory does not hold a single sample.
@@ -104,7 +102,7 @@ def estimate(
     recon, kl, bound, discrete = (torch.empty_like(given.mu[:, 0]) for _ in range(4))
     sizes = curve_sizes(samples)
     curve = torch.empty(len(recon), len(sizes), dtype=recon.dtype, device=recon.device)
-    at_once = batch_log_weights * (1 if given.mu.device.type == "cpu" else _MORE_ON_A_GPU)
+    at_once = _at_once(given, batch_log_weights)
     done = 0
     while done < len(given.mu):
         examples = torch.arange(done, min(done + max(1, at_once // samples), len(given.mu)))
@@ -147,7 +145,7 @@ def curve_sizes(samples: int) -> list[int]:
 def recon_at_mean(model: VAE, given: Encoded) -> Tensor:
     """log p(x|z) with z at the posterior's mean, [n], in nats: what a plain auto-encoder maximises."""
     recon = torch.empty_like(given.mu[:, 0])
-    for examples in index_batches(torch.arange(len(recon)), _ENCODER_BATCH):
+    for examples in index_batches(torch.arange(len(recon)), images_at_once(given.pixels.shape[1:])):
         parameters = model.decode(given.mu[examples], given.label(examples))
         recon[examples] = model.likelihood.log_prob(given.x(examples), parameters)
     return recon
@@ -157,6 +155,12 @@ def mean_and_stderr(values: Tensor) -> tuple[float, float]:
     """The mean over images, and the standard error of that mean."""
     values = values.double()
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def _at_once(given: Encoded, batch_log_weights: int) -> int:
+    if given.mu.device.type != "cpu":
+        return batch_log_weights * _MORE_ON_A_GPU
+    return images_at_once(given.pixels.shape[1:], batch_log_weights)
 
 
 def _half(at_once: int, batch_log_weights: int) -> int:

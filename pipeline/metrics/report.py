@@ -139,5 +139,7 @@ def has_gaussian_posteriors(model: VAE, given: Encoded) -> bool:
 
 def with_stderr(name: str, values: Tensor) -> Metrics:
     """The mean over images, [n], and beside it its standard error, which one image does not have."""
+    if len(values) == 1:
+        return {name: values.double().item()}
     mean, stderr = mean_and_stderr(values)
-    return {name: mean, f"{name}_stderr": stderr} if len(values) > 1 else {name: mean}
+    return {name: mean, f"{name}_stderr": stderr}

@@ -1,13 +1,13 @@
 """Images that a model makes, as the sampler gives them: pixel means, rounded to grey levels."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor
 
-from pipeline.dataset.batches import index_batches
+from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import Prior
-
-_TOGETHER = 1000
 
 
 @torch.no_grad()
@@ -19,9 +19,15 @@ def draw_images(model: VAE, density: Prior, count: int, seed: int, labels: Tenso
     device = next(model.parameters()).device
     labels = None if labels is None else labels.to(device)
     z = density.given(labels).sample(count, Generator().manual_seed(seed % 2**63)).to(device)
-    batches = index_batches(torch.arange(count), _TOGETHER)
-    return torch.cat([_grey_levels(model.mean(z[rows], None if labels is None else labels[rows])) for rows in batches])
+    return torch.cat([means.mul(255).round().to(torch.uint8) for means in _means(model, z, labels)])
 
 
-def _grey_levels(means: Tensor) -> Tensor:
-    return means.mul(255).round().to(torch.uint8).cpu()
+@torch.no_grad()
+def pixel_means(model: VAE, z: Tensor, label: Tensor | None = None) -> Tensor:
+    """E[x|z] of z [n, latent_dim] and a conditional model's classes `label`: [n, C, H, W] in [0, 1], on the CPU."""
+    return torch.cat(list(_means(model, z, label)))
+
+
+def _means(model: VAE, z: Tensor, label: Tensor | None) -> Iterator[Tensor]:
+    for rows in index_batches(torch.arange(len(z)), images_at_once(model.config.image_shape)):
+        yield model.mean(z[rows], None if label is None else label[rows]).cpu()

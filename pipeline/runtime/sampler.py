@@ -17,6 +17,7 @@ from pipeline.runtime.pixels import Images, gather, to_pixels
 from pipeline.runtime.providers import Device
 from pipeline.runtime.scores import ScoreScale, images_together
 from pipeline.runtime.session import read_metadata, served_device
+from pipeline.runtime.together import rows_together
 from pipeline.runtime.variants import Variant
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Sampler:
         device: Device = "auto",
         *,
         threads: int | None = None,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         variant: Variant | None = None,
         spin_us: int | None = None,
     ) -> None:
@@ -61,7 +62,8 @@ class Sampler:
                 `models:/NAME@ALIAS` in MLflow's registry.
             device: auto, cpu, cuda or tensorrt, as in `open_session`.
             threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
-            batch_size: how many images are computed at once; bounds the memory, does not change the images.
+            batch_size: how many images are computed at once; bounds the memory, does not change the images. None takes
+                512, or fewer of images of more than 4,096 values.
             variant: int8 or fp16 opens sampler and decoder in that arithmetic, where the folder holds them;
                 a lone file is what it is.
             spin_us: how long a CPU thread waits awake for more work, in microseconds, as in `open_session`; less leaves
@@ -71,11 +73,12 @@ class Sampler:
             UserError: a file is missing, damaged or not one of ours; the device cannot be served; the folder
                 lacks the variant.
         """
-        self.batch_size = whole_number("batch_size", batch_size, 1)
+        asked = None if batch_size is None else whole_number("batch_size", batch_size, 1)
         self._export = ExportFiles(path, device, threads, variant, spin_us)
         session, source = self.session(SAMPLER), str(self._export.where(SAMPLER))
         self.metadata = read_metadata(session, source)
         channels, height, width = self.metadata.image_shape
+        self.batch_size = asked or rows_together(self.metadata.image_shape)
         self.latent_dim = self.metadata.latent_dim
         self.image_shape = (height, width, channels)
         self.labels = read_labels(session, source)

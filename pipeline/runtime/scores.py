@@ -38,7 +38,8 @@ class ScoreScale:
     def strangeness(self, scores: NDArray[Any] | float) -> NDArray[np.float64]:
         """The share of validation images that score lower, in [0, 1], linear between the stored quantiles.
 
-        It is 1 for every score above all of theirs, however far above. NaN stays NaN.
+        It is 1 for every score above all of theirs, however far above; a score that many of them have stands somewhere
+        among those. NaN stays NaN.
         """
         return np.asarray(np.interp(scores, self.scores, self.levels), np.float64)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.dataset.batches import binarize, index_batches, model_input, to_unit
+from pipeline.dataset.batches import binarize, images_at_once, index_batches, model_input, to_unit
 
 
 def grey(level, count=4000):
@@ -12,6 +12,13 @@ def test_batches_cover_the_order_and_the_last_may_be_smaller():
     batches = list(index_batches(torch.arange(10), 4))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert torch.equal(torch.cat(batches), torch.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "images"), [((1, 28, 28), 1000), ((3, 64, 64), 85), ((3, 256, 256), 5), ((3, 2000, 2000), 1)]
+)
+def test_the_larger_the_images_the_fewer_at_once(image_shape, images):
+    assert images_at_once(image_shape) == images
 
 
 def test_pixels_become_fractions_of_255():

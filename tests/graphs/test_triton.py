@@ -1,10 +1,12 @@
 """The model repository, read by Triton's own definition of its configuration and run by the oldest onnxruntime."""
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from noise_graph import noise_model
 from onnx import TensorProto, helper
@@ -58,16 +60,25 @@ def test_there_is_a_model_for_each_file_and_none_for_another(mlp):
     }
 
 
-def test_the_label_of_a_conditional_model_is_a_value_a_row():
+def test_the_label_of_a_conditional_model_is_a_value_a_row(mlp):
     z, label = (
         helper.make_tensor_value_info(*value)
         for value in (("z", TensorProto.FLOAT, ["n", 3]), ("label", TensorProto.INT64, ["n"]))
     )
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 8, 8])
     model = helper.make_model(helper.make_graph([], "decoder", [z, label], [x]))
+    helper.set_model_props(model, mlp.metadata.to_strings())
     config = model_config(DECODER, model.SerializeToString())
     assert '{ name: "label", data_type: TYPE_INT64, dims: [ 1 ], reshape: { shape: [ ] } }' in config
     assert config.count('key: "label", value: { data_type: TYPE_INT64, dims: [ 1 ], zero_data: true }') == 2
+
+
+def test_of_large_images_a_server_takes_fewer_rows_at_once(mlp):
+    model = onnx.load_from_string(mlp.files[DECODER])
+    large = dataclasses.replace(mlp.metadata, image_shape=(3, 256, 256))
+    helper.set_model_props(model, large.to_strings())
+    assert "max_batch_size: 512\n" in model_config(DECODER, mlp.files[DECODER])
+    assert "max_batch_size: 10\n" in model_config(DECODER, model.SerializeToString())
 
 
 def test_names_types_and_shapes_are_those_of_the_graph(exported, configs):

@@ -29,6 +29,31 @@ def test_reconstructions_stand_below_their_originals():
     assert shown[5, 0] == 1
 
 
+@pytest.mark.parametrize("count", [5, 7, 11])
+def test_each_reconstruction_stands_below_its_original_in_a_short_row_too(count):
+    grey = np.linspace(0.1, 0.4, count, dtype=np.float32)
+    originals = np.broadcast_to(grey[:, None, None, None], (count, 1, 4, 4))
+    axes = figures.reconstructions(originals, originals + 0.5, columns=4).axes[0]
+    shown = np.asarray(axes.images[0].get_array())[::5, ::5]  # the first pixel of each
+    rows, places = np.divmod(np.arange(count), 4)
+    np.testing.assert_allclose(shown[2 * rows, places], grey)
+    np.testing.assert_allclose(shown[2 * rows + 1, places], grey + 0.5)
+    assert [text.get_text() for text in axes.texts] == ["image", "recon"] * (len(shown) // 2)
+    assert (shown[-2:, count % 4 :] == 1).all()
+
+
+def test_fewer_images_than_columns_fill_one_row_each():
+    images = np.zeros((3, 1, 4, 4), np.float32)
+    assert figures.reconstructions(images, images).axes[0].images[0].get_array().shape[:2] == (9, 14)
+
+
+def test_the_kl_of_thousands_of_dimensions_fits_a_page():
+    kl = np.linspace(0, 2, 3000)
+    figure = figures.kl_per_dimension(kl.tolist(), kl.tolist(), 0.01)
+    assert figure.get_size_inches()[0] <= 16
+    assert len(figure.axes[0].patches) == 2  # the active ones, and the others
+
+
 def test_figures_are_png_files_that_depend_on_nothing_but_their_contents(tmp_path):
     images = random_images(4)
     for name in ("first.png", "second.png"):

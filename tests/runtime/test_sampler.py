@@ -61,6 +61,15 @@ def test_chunks_do_not_change_the_images(mlp):
     assert levels(whole, np.concatenate(parts)) <= 1
 
 
+def test_of_large_images_fewer_are_computed_at_once(mlp, monkeypatch):
+    assert Sampler(mlp.folder, "cpu").batch_size == 512
+    monkeypatch.setattr("pipeline.runtime.together.MOST_VALUES", 10 * 64)
+    sampler = Sampler(mlp.folder, "cpu")
+    assert sampler.batch_size == 10
+    assert [len(part) for part in sampler.iterate(25)] == [10, 10, 5]
+    assert levels(sampler.sample(25), Sampler(mlp.folder, "cpu", batch_size=25).sample(25)) <= 1
+
+
 def test_temperature_zero_gives_the_image_of_the_centre(sampler):
     images = sampler.sample(3, seed=5, temperature=0.0)
     assert levels(images, sampler.decode(np.zeros((3, 3)))) <= 1

@@ -7,6 +7,7 @@ from pipeline.graphs.variants.layers import PARAMETERS, TOGETHER
 from pipeline.runtime.labels import LABEL
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import Device, open_session
+from pipeline.runtime.together import rows_together
 from pipeline.vae.bounds import iw_bound
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeat, repeated
@@ -45,7 +46,7 @@ class DecoderBound:
     def of(self, decoder: bytes, device: Device) -> Tensor:
         """The bound of each image in nats, [n], by a decoder with the inner tensor PARAMETERS."""
         run = open_session(decoder, device, name=DECODER).run
-        images_together = max(1, TOGETHER // self.samples)
+        images_together = max(1, rows_together(self._x.shape[1:], TOGETHER) // self.samples)
         bounds = []
         for start in range(0, len(self._x), images_together):
             images = slice(start, start + images_together)

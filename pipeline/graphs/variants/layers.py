@@ -11,11 +11,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from pipeline.graphs.labels import Labels, label_input
 from pipeline.runtime.sampler import DECODER
 from pipeline.runtime.session import open_session
+from pipeline.runtime.together import rows_together
 
 PARAMETERS = "parameters"
 """The tensor inside decoder.onnx that the likelihood takes: all that is above it may be computed otherwise."""
 
-TOGETHER = 2048  # latents decoded at once; bounds the memory
+TOGETHER = 2048  # latents decoded at once, at most
 
 Floats = NDArray[np.float32]
 
@@ -51,6 +52,12 @@ def expose(decoder: ModelProto, names: Iterable[str]) -> bytes:
     return content
 
 
+def image_shape_of(decoder: ModelProto) -> tuple[int, ...]:
+    """(channels, height, width) of what a decoder gives."""
+    _, *image = decoder.graph.output[0].type.tensor_type.shape.dim
+    return tuple(size.dim_value for size in image)
+
+
 def ranges(
     decoder: ModelProto, names: Iterable[str], z: Floats, labels: Labels | None = None
 ) -> Mapping[str, tuple[float, float]]:
@@ -59,7 +66,8 @@ def ranges(
     if not names:
         return {}
     run = open_session(expose(decoder, names), "cpu", name=DECODER).run
-    slices = (slice(start, start + TOGETHER) for start in range(0, len(z), TOGETHER))
+    together = rows_together(image_shape_of(decoder), TOGETHER)
+    slices = (slice(start, start + together) for start in range(0, len(z), together))
     parts = [run(names, {"z": z[rows], **label_input(labels, rows)}) for rows in slices]
     return {
         name: (float(min(part.min() for part in column)), float(max(part.max() for part in column)))

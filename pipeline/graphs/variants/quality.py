@@ -12,12 +12,13 @@ from torch import Tensor
 
 from pipeline.graphs.labels import classes_of, in_turn, label_input
 from pipeline.graphs.variants.bound import DecoderBound
-from pipeline.graphs.variants.layers import PARAMETERS, expose
+from pipeline.graphs.variants.layers import PARAMETERS, expose, image_shape_of
 from pipeline.quality.kid import kid_blocks, paired_kid, scaled
 from pipeline.quality.random_conv import random_conv_features
 from pipeline.runtime.draws import rows
 from pipeline.runtime.sampler import DECODER, SAMPLER
 from pipeline.runtime.session import Device, open_session
+from pipeline.runtime.together import rows_together
 
 SAMPLES = 1024  # images drawn from each sampler, of seed 0
 _CALLS = (64, 7, 1)  # sizes of the calls in which the first samples are drawn once more
@@ -77,7 +78,7 @@ class Yardstick:
         self._bound, self._real = bound, _features(test)
         images, self._z = _draw(files[SAMPLER], "cpu")
         classes = classes_of(open_session(files[SAMPLER], "cpu", name=SAMPLER), SAMPLER)
-        self._label = label_input(in_turn(classes, SAMPLES))
+        self._labels = in_turn(classes, SAMPLES)
         self._made = self._features(images)
         self._means, self._bounds = self._decode(files[DECODER], "cpu")
 
@@ -100,9 +101,11 @@ class Yardstick:
 
     def _decode(self, decoder: bytes, device: Device) -> tuple[Floats, Tensor]:
         """The pixel means of the samples, [1024, C, H, W], and the bound of each test image, [n]."""
-        exposed = expose(onnx.load_from_string(decoder), [PARAMETERS])
-        means = open_session(decoder, device, name=DECODER).run(["x"], {"z": self._z, **self._label})[0]
-        return means, self._bound.of(exposed, device)
+        model = onnx.load_from_string(decoder)
+        run, together = open_session(decoder, device, name=DECODER).run, rows_together(image_shape_of(model), SAMPLES)
+        slices = (slice(start, start + together) for start in range(0, SAMPLES, together))
+        parts = [run(["x"], {"z": self._z[rows], **label_input(self._labels, rows)})[0] for rows in slices]
+        return np.concatenate(parts), self._bound.of(expose(model, [PARAMETERS]), device)
 
     def _features(self, images: Images) -> Tensor:
         return scaled(_features(images), by=self._real)
