@@ -199,7 +199,7 @@ class EvaluateParams(Section):
     """K of the importance-weighted bound."""
     batch_log_weights: Positive
     """How many log-weights are held at once, 16 times as many on a GPU, and how many chains of annealing move at once;
-    bounds the memory, changes the result by rounding only."""
+    on the CPU fewer of large images. Bounds the memory, changes the result by rounding only."""
     amortisation_images: Count
     """Test images for which the best q of the family is looked for, to see what the encoder loses; 0 leaves it out."""
     ais_images: Count

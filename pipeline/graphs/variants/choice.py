@@ -21,6 +21,7 @@ from pipeline.runtime.labels import read_labels
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER
 from pipeline.runtime.session import Device, open_session, read_metadata
+from pipeline.runtime.together import rows_together
 from pipeline.runtime.variants import Variant, variant_file
 
 GREY_LEVELS = 1  # between batches: what rounding explains
@@ -100,9 +101,10 @@ def latents(files: Files, validation: Images, labels: Labels | None = None) -> F
     """
     encode, draw = (open_session(files[name], "cpu", name=name).run for name in (ENCODER, SAMPLER))
     encoded, drawn = [], []
-    for start in range(0, len(validation), 512):
-        images = validation[start : start + 512]
-        of_class = label_input(labels, slice(start, start + 512))
+    together = rows_together(validation.shape[1:])
+    for start in range(0, len(validation), together):
+        images = validation[start : start + together]
+        of_class = label_input(labels, slice(start, start + together))
         (z,) = draw(["z"], rows(len(images), 1, start, 1.0) | of_class)
         mu, logvar = encode(["mu", "logvar"], {"images": images, **of_class})
         eps = standard_normal(np.full(len(images), 2), np.arange(start, start + len(images)), z.shape[1])

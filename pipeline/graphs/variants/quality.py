@@ -1,7 +1,7 @@
 """What a variant loses against the float32 files, by running both on the same z."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,16 +115,22 @@ class Yardstick:
         return None if blocks is None else Estimate.of(blocks)
 
 
+def _calls_of(size: int) -> list[int]:
+    """Sizes of the calls in which all samples are drawn, so many in each but for the last."""
+    return [min(size, SAMPLES - start) for start in range(0, SAMPLES, size)]
+
+
 def _features(images: Images) -> Tensor:
     return random_conv_features(torch.from_numpy(images).movedim(3, 1))
 
 
-def _draw(
-    sampler: bytes, device: Device, calls: tuple[int, ...] = (SAMPLES // 2, SAMPLES // 2)
-) -> tuple[Images, Floats]:
-    """The first images of seed 0, of each class in its turn, in calls of the given sizes, and their z."""
-    session, starts = open_session(sampler, device, name=SAMPLER), np.cumsum((0, *calls[:-1])).tolist()
-    classes = classes_of(session, SAMPLER)
+def _draw(sampler: bytes, device: Device, calls: Sequence[int] = ()) -> tuple[Images, Floats]:
+    """The first images of seed 0, of each class in its turn, in calls of the given sizes or of all that fits, and their
+    z."""
+    session = open_session(sampler, device, name=SAMPLER)
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    calls = calls or _calls_of(rows_together(shapes["images"][1:], SAMPLES // 2))
+    starts, classes = np.cumsum((0, *calls[:-1])).tolist(), classes_of(session, SAMPLER)
     drawn = [
         session.run(["images", "z"], rows(size, 0, start, 1.0) | label_input(in_turn(classes, size, start)))
         for start, size in zip(starts, calls, strict=True)
