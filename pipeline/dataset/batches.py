@@ -12,7 +12,7 @@ from pipeline.dataset.noise import stream_key, uniform_16_bits
 from pipeline.errors import UserError
 
 MOST_IMAGES_AT_ONCE = 1000
-_VALUES_AT_ONCE = 2**20  # of all images together; a convolutional network takes some 150 bytes for each
+_SMALL = 1024  # values; a thousand larger images would take too much, at some 150 bytes a value in convolutions
 _THRESHOLDS_PER_LEVEL = 257  # 65535 / 255
 _SMALLEST, _LARGEST = -32768, 32767  # of an int16
 _STATIC = 0  # the stream of noise that never changes; epochs are 1, 2, ...
@@ -35,9 +35,11 @@ def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 
 def images_at_once(image_shape: Sequence[int], most: int = MOST_IMAGES_AT_ONCE) -> int:
-    """How many images, at most `most` and at least one, a network may be given at once: its memory grows with their
-    values. More or fewer change what it gives by rounding only."""
-    return max(1, min(most, _VALUES_AT_ONCE // math.prod(image_shape)))
+    """How many images a network may be given at once: `most` of up to 1,024 values each, as many values of larger ones.
+
+    More or fewer change what it gives by rounding only.
+    """
+    return max(1, min(most, most * _SMALL // math.prod(image_shape)))
 
 
 def to_unit(pixels: Tensor) -> Tensor:

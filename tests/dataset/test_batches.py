@@ -15,10 +15,15 @@ def test_batches_cover_the_order_and_the_last_may_be_smaller():
 
 
 @pytest.mark.parametrize(
-    ("image_shape", "images"), [((1, 28, 28), 1000), ((3, 64, 64), 85), ((3, 256, 256), 5), ((3, 2000, 2000), 1)]
+    ("image_shape", "images"), [((1, 28, 28), 1000), ((3, 64, 64), 83), ((3, 256, 256), 5), ((3, 2000, 2000), 1)]
 )
 def test_the_larger_the_images_the_fewer_at_once(image_shape, images):
     assert images_at_once(image_shape) == images
+
+
+def test_who_asks_for_more_small_images_at_once_gets_them():
+    assert images_at_once((1, 28, 28), 5000) == 5000
+    assert images_at_once((3, 32, 32), 5000) == 1666
 
 
 def test_pixels_become_fractions_of_255():

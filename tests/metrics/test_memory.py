@@ -28,11 +28,11 @@ def model():
 
 
 @pytest.fixture
-def at_most(monkeypatch):
-    """Lets so many images through at once; hears how many went, of each call of the decoder."""
+def below(monkeypatch):
+    """Calls images of more than so many values large; hears how many went through the networks in each call."""
 
-    def limit(images, model):
-        monkeypatch.setattr("pipeline.dataset.batches._VALUES_AT_ONCE", images * 64)
+    def limit(values, model):
+        monkeypatch.setattr("pipeline.dataset.batches._SMALL", values)
         sizes = []
         model.decoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
         model.encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
@@ -41,19 +41,19 @@ def at_most(monkeypatch):
     return limit
 
 
-def test_metrics_of_a_density_are_the_same(model, at_most):
+def test_metrics_of_a_density_are_the_same(model, below):
     def measured():
         test, train = (encode_split(model, part, "dynamic", 0) for part in (PIXELS[:20], PIXELS[20:]))
         recon = recon_at_mean(model, test).mean().item()
         return density_metrics(model, test, train, PARAMS, Progress(disable=True)) | {"recon": recon}
 
     expected = measured()
-    sizes = at_most(32, model)
+    sizes = below(2, model)
     assert measured() == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert max(sizes) == 32
+    assert max(sizes) == 48  # of 2,000 * 2 / 64 whole rows of 16 samples; of 1,000 log-weights 31
 
 
-def test_samples_means_and_codes_are_the_same(model, at_most):
+def test_samples_means_and_codes_are_the_same(model, below):
     class Stored:
         images, labels = PIXELS.numpy(), None
 
@@ -62,7 +62,7 @@ def test_samples_means_and_codes_are_the_same(model, at_most):
         return [draws.float(), pixel_means(model, torch.ones(30, 3)), *code_training(model, Stored, "none", 0)[:2]]
 
     expected = made()
-    sizes = at_most(7, model)
+    sizes = below(1, model)
     for found, whole in zip(made(), expected, strict=True):
         torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
-    assert max(sizes) == 7
+    assert max(sizes) == 15  # of 1,000 / 64
