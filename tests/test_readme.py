@@ -84,8 +84,8 @@ def test_the_results_tell_those_of_the_default_run(metrics):
         f"the bound moves by {told(metrics['nll_iw2500'] - metrics['nll_iw5000'])} nats",
         f"cost {told(metrics['train_test_gap'], 1)} ± {told(metrics['train_test_gap_stderr'], 1)} nats more",
         f"the codes are {told(metrics['marginal_kl_fitted'], 1)} nats from the prior",
-        f"estimate, {found['mutual_information_nce']} nats, is at its ceiling",
-        f"log 528 = {found['mutual_information_nce_ceiling']}",
+        f"between {found['mutual_information_nce']} nats, an estimate that is at its ceiling",
+        f"log 528 = {found['mutual_information_nce_ceiling']}, and {found['mutual_information_fitted']}, what",
         f"it reads {told(metrics['classifier_accuracy'], 3)} of the test images",
         *rows,
     )
