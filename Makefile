@@ -27,8 +27,8 @@ repro: $(READY)  ## run the pipeline: prepare, train, evaluate, export (only wha
 	@$(BIN)/python -m pipeline.params
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
-test: $(READY)  ## run all tests, a file at a time on each core (four at most)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## run all tests, a file at a time in each of a few processes
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 gpu: $(READY)  ## on a machine with a GPU: the tests that need one, and the training benchmark (MNIST=ROOT PYTHAE=FOLDER)
 	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("error: no CUDA device was found; make gpu needs one")'

@@ -54,6 +54,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, for some tests wait; four at most, for each holds torch."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
     """No test writes a row into the repository's MLflow store, even where DVC runs the tests."""

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -26,4 +27,20 @@ for likelihood, sigma in (("bernoulli", 1.0), ("gaussian", "learned"), ("discret
 print("sympy" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_search_for_a_better_q_loads_no_compiler():
+    """Every step of torch.optim's own asks for it: two seconds of each evaluation."""
+    code = """
+import sys
+import torch
+from linear import images, linear_vae, split
+from pipeline.metrics.amortisation import amortisation_gap
+vae = linear_vae()
+amortisation_gap(vae, split(vae, images(2)), torch.arange(2), 0)
+print("torch._dynamo" in sys.modules)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "False"

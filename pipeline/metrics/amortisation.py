@@ -9,6 +9,7 @@ average at most the gap.
 import torch
 from torch import Tensor
 
+from pipeline.adam import FlatAdam
 from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
@@ -44,17 +45,16 @@ def _gap(model: VAE, given: Encoded, examples: Tensor, seed: int) -> Tensor:
 
 def _search(model: VAE, x: Tensor, start: Posterior, examples: Tensor, seed: int, label: Tensor | None) -> Posterior:
     """The q at the end of the steps; means move in units of standard deviations, so that one step size suits."""
-    shift, stretch = (torch.zeros_like(start.mu).requires_grad_() for _ in range(2))
-    optimizer = torch.optim.Adam([shift, stretch], _LEARNING_RATE)
-    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
+    moves, gradients = start.mu.new_zeros(2, *start.mu.shape), start.mu.new_zeros(2, *start.mu.shape)
+    adam = FlatAdam(moves, gradients)
     for step in range(_STEPS):
         eps = _noise(stream_key(seed, Stream.AMORTISATION_SEARCH, step), examples, _SAMPLES_OF_A_STEP, start.mu)
         with torch.enable_grad():
+            shift, stretch = (move.detach().requires_grad_() for move in moves)
             loss = -_elbo(model, x, start.moved(shift, stretch), eps, label).sum()
-        shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
-        optimizer.step()
-        slower.step()
-    return start.moved(shift, stretch)
+        torch.stack(torch.autograd.grad(loss, [shift, stretch]), out=gradients)
+        adam.step(_LEARNING_RATE * (1 - step / _STEPS))
+    return start.moved(*moves)
 
 
 def _elbo(model: VAE, x: Tensor, q: Posterior, eps: Tensor, label: Tensor | None) -> Tensor:

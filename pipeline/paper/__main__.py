@@ -44,6 +44,7 @@ CODE = (
     "metrics/hmc.py",
     "metrics/likelihood.py",
     "metrics/streams.py",
+    "adam.py",
     "compiler.py",
     "device.py",
 )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
+from pipeline.adam import FlatAdam
 from pipeline.dataset.noise import stream_key
 from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.params import TrainParams
-from pipeline.training.adam import FlatAdam
 from pipeline.training.feed import Feed
 from pipeline.training.flat import FlatParameters
 from pipeline.training.nonfinite import NonFiniteError

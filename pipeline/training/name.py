@@ -17,6 +17,7 @@ CODE = (
     "train.py",
     "checkpoint.py",
     "record.py",
+    "adam.py",
     "compiler.py",
     "device.py",
     "params/*.py",

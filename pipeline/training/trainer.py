@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.adam import FlatAdam
 from pipeline.params import TrainParams
-from pipeline.training.adam import FlatAdam
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
 from pipeline.training.feed import Batch, Feed, SplitLabels

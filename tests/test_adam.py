@@ -1,6 +1,6 @@
 import torch
 
-from pipeline.training.adam import FlatAdam
+from pipeline.adam import FlatAdam
 
 
 def test_its_steps_are_those_of_torch_optim():
