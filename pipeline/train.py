@@ -14,7 +14,9 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
@@ -75,6 +77,12 @@ def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[s
     return classes, SplitLabels(*(labels_of(data, split, classes) for split in SplitLabels._fields))
 
 
+def some_examples(count: int, wanted: int, seed: int) -> Tensor:
+    """Places of `wanted` among `count` images, int64: no place twice, unless there are fewer. Needs no list of them all."""
+    chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
+    return torch.from_numpy(chosen[np.arange(wanted) % len(chosen)])
+
+
 def train_model(
     params: Params,
     data: PreparedData,
@@ -102,8 +110,8 @@ def train_model(
     model = build_model(params.model, data, params.train.seed, classes)
     train, val = (mapped_images(split.images) for split in (data.train, data.val))
     if isinstance(model.prior, VampPrior):
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(params.train.seed))
-        model.prior.start_from(to_unit(train[order[torch.arange(params.model.prior_components) % len(train)]]))
+        chosen = some_examples(len(train), params.model.prior_components, params.train.seed)
+        model.prior.start_from(to_unit(train[chosen]), None if labels.train is None else labels.train[chosen])
     device = choose_device(params.train.device, ranks.local_rank)
     trainer = Trainer(model, train, val, params.train, device, ranks, labels)
     with training_progress(params.train.epochs, len(train), shown=ranks.is_first) as progress, stop_wish() as wish:

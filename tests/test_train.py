@@ -54,6 +54,21 @@ def test_a_vamp_prior_sets_out_from_training_images(workplace):
     assert len(set(apart.argmin(1).tolist())) == 7
 
 
+def test_pseudo_inputs_of_a_conditional_model_keep_the_classes_of_their_images(workplace):
+    workplace.prepare({"train": 60, "val": 20, "test": 20}, classes=[str(digit) for digit in range(10)])
+    still = {"train__epochs": 1, "train__learning_rate": 1e-30, "train__ema_decay": 0.0}
+    folder = workplace.train(
+        model__condition="label", model__prior="vamp", model__prior_components=70, **still
+    )  # more than there are images
+    prior = load_checkpoint(folder).model.prior
+    train = open_prepared(Path(workplace.prepared)).train
+    images = mapped_images(train.images) / 255
+    apart = (prior.logits.detach().sigmoid()[:, None] - images.clamp(0.02, 0.98)).abs().flatten(2).amax(2)
+    assert apart.amin(1).max() < 1e-4
+    assert prior.label.tolist() == [int(train.labels[place]) for place in apart.argmin(1)]
+    assert len(set(apart.argmin(1).tolist())) == 60
+
+
 def assert_nothing_was_written(workplace, expected, **changes):
     with pytest.raises(UserError, match=expected) as error:
         workplace.train(**changes)

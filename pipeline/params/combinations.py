@@ -123,11 +123,6 @@ def _check_condition(model: ModelParams, train: TrainParams, evaluate: EvaluateP
             f"evaluate.aggregate_components is {evaluate.aggregate_components} while model.prior is "
             "'per_class', a density for each class; expected 0: one mixture for all classes would mix them"
         )
-    if model.prior == "vamp" and model.condition == "label":
-        raise ValueError(
-            "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
-            "expected model.prior: standard, mixture, per_class or flow, or model.condition: none"
-        )
 
 
 def _check_sampling(evaluate: EvaluateParams, export: ExportParams) -> None:

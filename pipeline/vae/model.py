@@ -110,9 +110,6 @@ class VAEConfig:
         if conditional != bool(names):
             expected = "the names of the classes" if conditional else "none"
             raise UserError(f"model.classes has {len(names)} names; expected {expected} for condition {self.condition}")
-        if conditional and self.prior == "vamp":
-            expected = "standard, mixture, per_class or flow"
-            raise UserError(f"model.prior is 'vamp' in a conditional model; expected {expected}")
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         single = ("latent_dim", "likelihood_components", "prior_components", "latent_groups", "flow_layers")

@@ -11,7 +11,7 @@ from pipeline.vae.condition import check_label
 from pipeline.vae.densities import LOG_2PI, bounded_logvar, gaussian_kl_per_dimension, gaussian_log_prob
 from pipeline.vae.flows import FlowSize, coupling_flow
 
-Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+Encode = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 PRIORS = ("standard", "mixture", "vamp", "per_class", "flow")
 _DARKEST = 0.02  # of a pseudo-input at the start, and 1 minus the brightest: beyond, its gradient is too small to learn
@@ -176,24 +176,38 @@ class VampPrior(MixturePrior):
     """The mean of q(z|u) over K learned pseudo-inputs u (Tomczak and Welling 2018, arXiv 1705.07120, equation 9).
 
     `encode` gives mu and logvar of images [K, C, H, W] in [0, 1]. Pseudo-inputs are the sigmoid of weights, which
-    `start_from` sets to images.
+    `start_from` sets to images. Where the encoder sees one of `classes`, each pseudo-input keeps the class of the image
+    that it started from, and p(z), the same for all classes, is the mean of q(z|u, y_u).
     """
 
-    def __init__(self, latent_dim: int, components: int, image_shape: tuple[int, int, int], encode: Encode) -> None:
+    label: Tensor | None
+
+    def __init__(
+        self, latent_dim: int, components: int, image_shape: tuple[int, int, int], encode: Encode, classes: int = 0
+    ) -> None:
         super().__init__(latent_dim)
         self.logits = nn.Parameter(torch.randn(components, *image_shape))
+        self.register_buffer("label", torch.arange(components) % classes if classes else None)
+        self._classes = classes
         self._encode = (encode,)  # in a tuple: the encoder is the model's, not a part of the prior
 
     def mixture(self) -> Mixture:
         """The posteriors of the pseudo-inputs, in equal shares."""
-        mu, logvar = self._encode[0](torch.sigmoid(self.logits))
+        mu, logvar = self._encode[0](torch.sigmoid(self.logits), self.label)
         shares = torch.full((len(mu),), len(mu), dtype=mu.dtype, device=mu.device)
         return Mixture(-shares.log(), mu, logvar)
 
     @torch.no_grad()
-    def start_from(self, x: Tensor) -> None:
-        """Make images [K, C, H, W] in [0, 1] the pseudo-inputs."""
+    def start_from(self, x: Tensor, label: Tensor | None = None) -> None:
+        """Make images [K, C, H, W] in [0, 1] the pseudo-inputs; a conditional model wants their classes, int64 [K].
+
+        Raises:
+            UserError: the label is missing, or is one too many.
+        """
+        check_label(label, self._classes)
         self.logits.copy_(x.clamp(_DARKEST, 1 - _DARKEST).logit())
+        if self.label is not None and label is not None:
+            self.label.copy_(label)
 
 
 class FixedMixture(MixturePrior):
@@ -274,7 +288,7 @@ def make_prior(
 ) -> Prior:
     """Build a prior by its name in params.yaml.
 
-    `components` are those of mixture and vamp, `classes` those of per_class, `flow` is the size of a flow.
+    `components` are those of mixture and vamp, `classes` those of a conditional model, `flow` is the size of a flow.
 
     Raises:
         UserError: there is no such prior, or no class for it.
@@ -285,7 +299,7 @@ def make_prior(
         case "mixture":
             return LearnedMixture(latent_dim, components)
         case "vamp":
-            return VampPrior(latent_dim, components, image_shape, encode)
+            return VampPrior(latent_dim, components, image_shape, encode, classes)
         case "per_class":
             if not classes:
                 raise UserError("model.prior is 'per_class' without classes; expected model.condition: label")

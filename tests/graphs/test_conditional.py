@@ -33,7 +33,7 @@ CONFIG = VAEConfig(
     (1, 8, 8), "mlp", (16, 12), "silu", 3, "bernoulli", "learned", condition="label", classes=NAMES, latent_groups=3
 )
 KINDS = {
-    "mlp": CONFIG,
+    "mlp, a VampPrior": replace(CONFIG, prior="vamp", prior_components=5),
     "conv, a prior for each class": replace(CONFIG, network="conv", hidden=(6, 4), prior="per_class"),
     "ladder": replace(CONFIG, network="ladder"),
     "ladder of convolutions": replace(

@@ -18,11 +18,6 @@ from pipeline.params import check_params
             "expected model.prior: standard, or train.objective: elbo",
         ),
         (
-            {"model.prior": "vamp", "model.condition": "label"},
-            "model.prior is 'vamp' while model.condition is 'label', and its pseudo-inputs have no class; "
-            "expected model.prior: standard, mixture, per_class or flow, or model.condition: none",
-        ),
-        (
             {"model.condition": "lable"},
             "model.condition is 'lable'; expected one of none or label; did you mean label?",
         ),

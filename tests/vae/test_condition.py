@@ -75,6 +75,36 @@ def test_the_density_of_each_class_integrates_to_one_and_is_drawn_from():
         assert_drawn_from(many.sample(20_000, torch.Generator().manual_seed(y)).double(), of_class.log_prob)
 
 
+@torch.no_grad()
+def test_a_vamp_prior_is_the_mean_posterior_of_pseudo_inputs_that_have_classes():
+    vae, z = conditional_vamp(), 2 * noise(6, LATENTS)
+    inputs, label = images(5), torch.tensor([2, 2, 0, 1, 2])
+    vae.prior.start_from(inputs, label)
+    mu, logvar = vae.encode(inputs.clamp(0.02, 0.98), label)
+    densities = Normal(mu, torch.exp(0.5 * logvar)).log_prob(z[:, None]).sum(2).exp()
+    torch.testing.assert_close(vae.prior.log_prob(z), densities.mean(1).log())
+    points, area = grid(12.0, 400)
+    assert (vae.prior.log_prob(points).exp().sum() * area).item() == pytest.approx(1, abs=1e-4)
+    assert_drawn_from(vae.prior.sample(20_000, torch.Generator().manual_seed(0)).double(), vae.prior.log_prob)
+
+
+def test_pseudo_inputs_of_a_conditional_model_want_classes_and_those_of_another_none():
+    with pytest.raises(UserError, match="label is missing; expected one of 3 classes"):
+        conditional_vamp().prior.start_from(images(5))
+    plain = VAE(dataclasses.replace(CONFIG, condition="none", classes=(), prior="vamp", prior_components=5))
+    with pytest.raises(UserError, match="label is given; expected none"):
+        plain.prior.start_from(torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64))
+
+
+def conditional_vamp():
+    """Of three classes whose posteriors differ, with five pseudo-inputs."""
+    vae = conditional_linear_vae()
+    config = dataclasses.replace(vae.config, prior="vamp", prior_components=5)
+    other = VAE(config).double()
+    other.encoder.load_state_dict(vae.encoder.state_dict())
+    return other
+
+
 def test_gradients_of_a_prior_per_class_agree_with_finite_differences():
     prior, z = conditional_linear_vae("per_class").prior, noise(4, LATENTS).requires_grad_()
     weights = tuple(prior.parameters())
@@ -127,7 +157,6 @@ def test_a_conditional_model_without_a_label_and_a_label_without_a_class_are_ref
         ({"classes": ("cat", "cat")}, "expected each name once"),
         ({"classes": (1, 2)}, "expected a list of names"),
         ({"condition": "lable"}, "model.condition is 'lable'; expected one of none, label"),
-        ({"prior": "vamp"}, "expected standard, mixture, per_class or flow"),
     ],
 )
 def test_a_config_whose_classes_do_not_fit_is_refused(changes, error):
