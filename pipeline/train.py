@@ -78,7 +78,7 @@ def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[s
 
 
 def some_examples(count: int, wanted: int, seed: int) -> Tensor:
-    """Places of `wanted` among `count` images, int64: no place twice, unless there are fewer. Needs no list of them all."""
+    """Places of `wanted` among `count` images, int64: none twice, unless there are fewer. Needs no list of them all."""
     chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
     return torch.from_numpy(chosen[np.arange(wanted) % len(chosen)])
 
