@@ -1,4 +1,4 @@
-"""The aggregate density: a Gaussian mixture fitted to the training codes, for sampling only.
+"""The aggregate density: a Gaussian mixture fitted to the training codes, or one to those of each class, for sampling.
 
 Written by evaluate as aggregate.safetensors, read by export. A file without components says that none was fitted.
 """
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from pipeline.errors import UserError
+from pipeline.vae.class_mixtures import MixturePerClass, fixed_density
 from pipeline.vae.priors import FixedMixture, Mixture
 
 AGGREGATE = "aggregate.safetensors"
@@ -22,11 +23,16 @@ def save_aggregate(folder: Path, mixture: Mixture | None) -> None:
     (folder / AGGREGATE).write_bytes(save(tensors))
 
 
-def load_aggregate(folder: Path, latent_dim: int) -> FixedMixture | None:
+def load_aggregate(folder: Path, latent_dim: int, classes: int = 0) -> FixedMixture | MixturePerClass | None:
     """The density that evaluate fitted; None where it fitted none.
 
+    Args:
+        folder: where evaluate wrote it.
+        latent_dim: the model's.
+        classes: that have a mixture each; 0 where there is one for all.
+
     Raises:
-        UserError: the file is missing, unreadable, or of another latent dimension.
+        UserError: the file is missing, unreadable, or of another latent dimension or number of classes.
     """
     path = folder / AGGREGATE
     try:
@@ -38,9 +44,10 @@ def load_aggregate(folder: Path, latent_dim: int) -> FixedMixture | None:
     if set(tensors) != set(Mixture._fields):
         raise UserError(f"{path}: holds {', '.join(sorted(tensors))}; expected {', '.join(sorted(Mixture._fields))}")
     mixture = Mixture(**tensors)
-    if not len(mixture.log_weights):
+    if not mixture.log_weights.numel():
         return None
-    expected = (len(mixture.log_weights), latent_dim)
-    if not expected == tuple(mixture.mu.shape) == tuple(mixture.logvar.shape):
-        raise UserError(f"{path}: mu has shape {list(mixture.mu.shape)}; expected {list(expected)}")
-    return FixedMixture(mixture)
+    weights = (*([classes] if classes else []), mixture.log_weights.shape[-1])
+    for name, expected in zip(Mixture._fields, (weights, (*weights, latent_dim), (*weights, latent_dim)), strict=True):
+        if tuple(tensors[name].shape) != expected:
+            raise UserError(f"{path}: {name} has shape {list(tensors[name].shape)}; expected {list(expected)}")
+    return fixed_density(mixture)

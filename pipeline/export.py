@@ -50,6 +50,7 @@ from pipeline.runtime.explorer.folder import write_explorer
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import SCORER
+from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import FixedMixture, Prior
 
@@ -99,13 +100,14 @@ def posterior_of(checkpoint: Checkpoint) -> str | None:
     return "ladder" if config.network == "ladder" else config.posterior
 
 
-def aggregate_of(evaluation: Path, vae: VAE) -> FixedMixture:
+def aggregate_of(evaluation: Path, vae: VAE) -> FixedMixture | MixturePerClass:
     """The density that evaluate fitted to the training codes.
 
     Raises:
         UserError: there is none, or its file is damaged.
     """
-    density = load_aggregate(evaluation, vae.config.latent_dim)
+    classes = len(vae.config.classes) if vae.config.prior == "per_class" else 0
+    density = load_aggregate(evaluation, vae.config.latent_dim, classes)
     if density is None:
         raise UserError(f"{evaluation / AGGREGATE}: holds no components; expected evaluate to have fitted some")
     return density
@@ -218,7 +220,7 @@ def main() -> None:
     metadata, density = describe_model(checkpoint, before[0]), None
     if params.sample_from == "aggregate":
         density = aggregate_of(paths.evaluation, checkpoint.model)
-        metadata = dataclasses.replace(metadata, aggregate_components=len(density.mixture().mu))
+        metadata = dataclasses.replace(metadata, aggregate_components=density.mixture().mu.shape[-2])
     export = build(checkpoint, open_prepared(paths.data), metadata, density, params, before[1].metrics)
     with (
         atomic_directory(paths.reports) as reports,

@@ -4,6 +4,7 @@ from safetensors.torch import save_file
 
 from pipeline.aggregate import AGGREGATE, load_aggregate, save_aggregate
 from pipeline.errors import UserError
+from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.priors import Mixture
 
 MIXTURE = Mixture(torch.tensor([0.25, 0.75]).log(), torch.randn(2, 3), torch.randn(2, 3))
@@ -13,6 +14,18 @@ def test_what_is_saved_is_read_again(tmp_path):
     save_aggregate(tmp_path, MIXTURE)
     found = load_aggregate(tmp_path, 3).mixture()
     assert all(torch.equal(a, b) for a, b in zip(found, MIXTURE, strict=True))
+
+
+def test_a_mixture_of_each_class_is_read_again(tmp_path):
+    saved = Mixture(torch.rand(4, 2).log_softmax(1), torch.randn(4, 2, 3), torch.randn(4, 2, 3))
+    save_aggregate(tmp_path, saved)
+    found = load_aggregate(tmp_path, 3, classes=4)
+    assert isinstance(found, MixturePerClass)
+    assert all(torch.equal(a, b) for a, b in zip(found.mixture(), saved, strict=True))
+    with pytest.raises(UserError, match=r"log_weights has shape \[4, 2\]; expected \[5, 2\]"):
+        load_aggregate(tmp_path, 3, classes=5)
+    with pytest.raises(UserError, match=r"log_weights has shape \[4, 2\]; expected \[2\]"):
+        load_aggregate(tmp_path, 3)
 
 
 def test_none_is_read_as_none(tmp_path):

@@ -54,7 +54,8 @@ def assert_recipes_are_held_to_what_is_measured(found, *lacking):
     """And to all of it that says how good a model is; `lacking` are parts of the names that this one has not."""
     of_test = {name for name in MEASURED if name.startswith("test/")}
     assert {name for name in of_test - found.keys() if not any(part in name for part in lacking)} == set()
-    beside = r"_stderr$|/yardstick_|/nll_iw\d+$|_nce$|information_fitted$|_ceiling$|/classifier_accuracy$|_test_copies$"
+    beside = r"_stderr$|/yardstick_|/aggregate_|/nll_iw\d+$|_nce$|information_fitted$|_ceiling$"
+    beside += "|/classifier_accuracy$|_test_copies$"
     assert [name for name in found.keys() - of_test if not re.search(beside, name)] == []
 
 
@@ -82,9 +83,12 @@ def test_a_conditional_model_is_measured_by_the_classes_that_it_knows(workplace)
         "train__learning_rate": 0.01,
     }
     workplace.train(**changes)
-    folder = workplace.evaluate(**changes, evaluate__importance_samples=200, evaluate__amortisation_images=4)
+    asked = {"evaluate__amortisation_images": 4, "evaluate__aggregate_components": 2}
+    folder = workplace.evaluate(**changes, **asked, evaluate__importance_samples=200)
     found = metrics(folder)
     assert found["test/sample_label_accuracy"] > 0.3  # by chance: 0.11
+    assert found["test/aggregate_sample_label_accuracy"] > 0.3
+    assert len(load_aggregate(folder, 3, classes=9).mixture().mu) == 9
     assert found["test/elbo"] < -found["test/nll_iw200"]
     assert found["test/elbo"] == pytest.approx(-found["test/nll_iw1"], abs=0.1)  # the KL's closed form, and its draws
     assert found["test/marginal_kl_fitted_stderr"] > 0  # of each class's codes to the prior of the class

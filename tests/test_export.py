@@ -22,6 +22,7 @@ from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
 from pipeline.runtime.noise import standard_normal
+from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import Mixture
 
@@ -92,6 +93,15 @@ def test_the_sampler_draws_from_the_aggregate_density_where_that_is_asked_for(st
     sampler = Sampler(tmp_path / "models" / "export")
     assert sampler.metadata.aggregate_components == 1
     assert "mixture of 1 Gaussians" in (tmp_path / "models" / "export" / "card.md").read_text()
+
+
+def test_the_density_of_a_prior_per_class_is_that_of_each_class(tmp_path, mlp):
+    vae = model_like(mlp, condition="label", classes=("cat", "owl"), prior="per_class")
+    save_aggregate(tmp_path, Mixture(torch.zeros(2, 1), torch.ones(2, 1, 3), torch.zeros(2, 1, 3)))
+    assert isinstance(export.aggregate_of(tmp_path, vae), MixturePerClass)
+    save_aggregate(tmp_path, Mixture(torch.zeros(1), torch.ones(1, 3), torch.zeros(1, 3)))
+    with pytest.raises(UserError, match=r"log_weights has shape \[1\]; expected \[2, 1\]"):
+        export.aggregate_of(tmp_path, vae)
 
 
 def test_the_stage_writes_files_manifest_card_and_metrics(stage, tmp_path, mlp, capsys):

@@ -141,9 +141,10 @@ def _title(metadata: Metadata) -> str:
 def _summary(metadata: Metadata) -> str:
     drawn = ""
     if metadata.aggregate_components:
+        each = " for each class" if metadata.prior == "per_class" else ""
         drawn = (
-            f" The sampler draws z from a mixture of {metadata.aggregate_components} Gaussians that was fitted to the "
-            "training codes after training, not from the prior; no likelihood knows of it."
+            f" The sampler draws z from a mixture of {metadata.aggregate_components} Gaussians{each} that was fitted "
+            "to the training codes after training, not from the prior; no likelihood knows of it."
         )
     posterior = f"{_POSTERIORS[metadata.posterior]}, " if metadata.posterior else ""
     return (

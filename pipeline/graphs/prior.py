@@ -19,7 +19,8 @@ from pipeline.graphs.noise import add_noise, add_noise_and_word
 from pipeline.graphs.onnx_export import to_onnx
 from pipeline.runtime.labels import LABEL
 from pipeline.runtime.noise import random_integers, standard_normal
-from pipeline.vae.priors import FlowPrior, MixturePrior, PerClass, Prior, StandardNormal
+from pipeline.vae.class_mixtures import MixturePerClass
+from pipeline.vae.priors import FlowPrior, Mixture, MixturePrior, PerClass, Prior, StandardNormal
 
 _SHIFT = 2**40  # leaves the 24 upper bits of a word: whole numbers that float32 holds exactly
 _NUMBERS = 2**24
@@ -43,6 +44,17 @@ class MixtureArrays(NamedTuple):
     """[K, latent_dim]."""
 
 
+class ClassMixtureArrays(NamedTuple):
+    """A mixture of K diagonal Gaussians for each class as the graph holds them."""
+
+    thresholds: Floats
+    """[classes, K], as of one mixture."""
+    means: Floats
+    """[classes * K, latent_dim], the first class's first."""
+    sigmas: Floats
+    """[classes * K, latent_dim]."""
+
+
 def graph_of(prior: Prior) -> PriorGraph:
     """What puts a prior into the sampler.
 
@@ -53,7 +65,9 @@ def graph_of(prior: Prior) -> PriorGraph:
         case StandardNormal():
             return standard_prior
         case MixturePrior():
-            return partial(mixture_prior, mixture=mixture_arrays(prior))
+            return partial(mixture_prior, mixture=mixture_arrays(prior.mixture()))
+        case MixturePerClass():
+            return partial(class_mixture_prior, mixtures=class_mixture_arrays(prior))
         case FlowPrior():
             return partial(flow_prior, flow=flow_model(prior))
         case PerClass():
@@ -66,7 +80,9 @@ def prior_z(prior: Prior, seed: Whole, index: Whole, label: Whole | None = None)
     eps = standard_normal(seed, index, prior.latent_dim)
     match prior:
         case MixturePrior():
-            return _mixture_z(mixture_arrays(prior), seed, index, eps)
+            return _mixture_z(mixture_arrays(prior.mixture()), seed, index, eps)
+        case MixturePerClass():
+            return _class_mixture_z(class_mixture_arrays(prior), seed, index, eps, label)
         case FlowPrior():
             with torch.no_grad():
                 return prior.from_noise(torch.from_numpy(eps)).numpy()
@@ -86,13 +102,25 @@ def mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixture: MixtureA
 
     Temperature scales the distance from the component's centre.
     """
-    eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
-    shift = prior.constant("shift", np.array([[_SHIFT]], np.uint64))
-    number = prior("Cast", prior("Div", word, shift), to=TensorProto.FLOAT)  # [1, n]
+    eps, number = _noise_and_number(noise, prior, latent_dim)
     thresholds, means, sigmas = (prior.constant(name, value) for name, value in mixture._asdict().items())
     reached = prior("Cast", prior("GreaterOrEqual", number, thresholds), to=TensorProto.FLOAT)  # [K, n]
     first_axis = prior.constant("first_axis", np.array([0]))
     component = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
+    distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
+    prior("Add", prior("Gather", means, component), distance, output="z")
+
+
+def class_mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixtures: ClassMixtureArrays) -> None:
+    """A mixture for each class, of which the row's component is chosen as of one mixture."""
+    eps, number = _noise_and_number(noise, prior, latent_dim)
+    thresholds, means, sigmas = (prior.constant(name, value) for name, value in mixtures._asdict().items())
+    of_row = prior("Transpose", prior("Gather", thresholds, LABEL), perm=[1, 0])  # [K, n]
+    reached = prior("Cast", prior("GreaterOrEqual", number, of_row), to=TensorProto.FLOAT)
+    first_axis = prior.constant("first_axis", np.array([0]))
+    place = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
+    components = prior.constant("components", np.array([mixtures.thresholds.shape[1]]))
+    component = prior("Add", prior("Mul", LABEL, components), place)
     distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
     prior("Add", prior("Gather", means, component), distance, output="z")
 
@@ -127,9 +155,9 @@ def flow_model(prior: FlowPrior) -> ModelProto:
     return to_onnx(_FromNoise(prior), [torch.zeros(2, prior.latent_dim)], ["eps"], ["z"])
 
 
-def mixture_arrays(prior: MixturePrior) -> MixtureArrays:
+def mixture_arrays(mixture: Mixture) -> MixtureArrays:
     """The components of a mixture as the graph holds them."""
-    log_weights, mu, logvar = (value.detach().cpu().double().numpy() for value in prior.mixture())
+    log_weights, mu, logvar = (value.detach().cpu().double().numpy() for value in mixture)
     weights = np.exp(log_weights)
     thresholds = np.round(np.cumsum(weights) / weights.sum() * _NUMBERS)
     thresholds[-1] = _NUMBERS
@@ -138,13 +166,41 @@ def mixture_arrays(prior: MixturePrior) -> MixtureArrays:
     )
 
 
+def class_mixture_arrays(prior: MixturePerClass) -> ClassMixtureArrays:
+    """The components of all classes as the graph holds them."""
+    of_classes = [mixture_arrays(Mixture(*parts)) for parts in zip(*prior.mixture(), strict=True)]
+    thresholds, means, sigmas = zip(*of_classes, strict=True)
+    return ClassMixtureArrays(np.stack(thresholds)[..., 0], np.concatenate(means), np.concatenate(sigmas))
+
+
 def _mixture_z(mixture: MixtureArrays, seed: Whole, index: Whole, eps: Floats) -> Floats:
-    latent_dim = eps.shape[1]
-    pairs = (latent_dim + 1) // 2
-    number = random_integers(seed, index, 2 * (pairs + 1))[:, pairs] // np.uint64(_SHIFT)
+    number = _numbers(seed, index, eps.shape[1])
     component = (number[:, None] >= mixture.thresholds[:, 0]).sum(1)
     z: Floats = mixture.means[component] + mixture.sigmas[component] * eps
     return z
+
+
+def _class_mixture_z(
+    mixtures: ClassMixtureArrays, seed: Whole, index: Whole, eps: Floats, label: Whole | None
+) -> Floats:
+    number, thresholds = _numbers(seed, index, eps.shape[1]), mixtures.thresholds[label]
+    component = np.asarray(label) * thresholds.shape[1] + (number[:, None] >= thresholds).sum(1)
+    z: Floats = mixtures.means[component] + mixtures.sigmas[component] * eps
+    return z
+
+
+def _numbers(seed: Whole, index: Whole, latent_dim: int) -> NDArray[np.uint64]:
+    """The number that chooses the component of each row, in 0 .. 2^24 - 1."""
+    pairs = (latent_dim + 1) // 2
+    numbers: NDArray[np.uint64] = random_integers(seed, index, 2 * (pairs + 1))[:, pairs] // np.uint64(_SHIFT)
+    return numbers
+
+
+def _noise_and_number(noise: Nodes, prior: Nodes, latent_dim: int) -> tuple[str, str]:
+    """eps, float32 [latent_dim, n], and what chooses a component, float32 [1, n], a whole number in 0 .. 2^24 - 1."""
+    eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
+    shift = prior.constant("shift", np.array([[_SHIFT]], np.uint64))
+    return eps, prior("Cast", prior("Div", word, shift), to=TensorProto.FLOAT)
 
 
 def _scaled(nodes: Nodes, eps: str, output: str = "") -> str:

@@ -12,18 +12,18 @@ from torch import Generator, Tensor
 from pipeline.dataset.batches import to_unit
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData
-from pipeline.errors import UserError
 from pipeline.metrics import figures
 from pipeline.metrics.codes import Codes, code_training
-from pipeline.metrics.mixture import fit_mixture
+from pipeline.metrics.mixture import fit_mixture, fit_mixture_per_class
 from pipeline.metrics.quality import Reference, choose_extractors, classifier_of
 from pipeline.metrics.samples import draw_images
 from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.probe import probe_accuracy
+from pipeline.vae.class_mixtures import fixed_density
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import FixedMixture, Mixture, Prior
+from pipeline.vae.priors import Mixture, Prior
 
 AGGREGATE_PREFIX, YARDSTICK_PREFIX = "aggregate_", "yardstick_"
 """Before the names of metrics: of samples of the aggregate density; of training images in the place of samples."""
@@ -59,10 +59,8 @@ def assess(
     metrics, mixture = _probe(codes, data, test_mu), None
     densities: dict[str, Prior] = {"": model.prior}
     if params.aggregate_components:
-        _refuse_per_class(model)
-        fitted_to = codes.z if noisy_codes else codes.mu
-        mixture = fit_mixture(fitted_to, params.aggregate_components, stream_key(params.seed, Stream.MIXTURE))
-        densities[AGGREGATE_PREFIX] = FixedMixture(mixture)
+        mixture = _fit(model, codes, codes.z if noisy_codes else codes.mu, params)
+        densities[AGGREGATE_PREFIX] = fixed_density(mixture)
     if not params.quality_images:
         return Assessment(metrics, {}, mixture)
     classifier = classifier_of(data, stream_key(params.seed, Stream.CLASSIFIER))
@@ -83,12 +81,12 @@ def _inception_weights(params: EvaluateParams) -> str | None:
     return weights and str(Path(os.environ.get("DVC_ROOT", "."), weights))
 
 
-def _refuse_per_class(model: VAE) -> None:
-    if model.config.prior == "per_class":
-        raise UserError(
-            "evaluate.aggregate_components is above 0 while model.prior is 'per_class', a density for each class; "
-            "expected 0: one mixture for all classes would mix them"
-        )
+def _fit(model: VAE, codes: Codes, fitted_to: Tensor, params: EvaluateParams) -> Mixture:
+    """One mixture of the codes, [n, latent_dim], or where each class has a prior of its own, one of each class."""
+    components, seed = params.aggregate_components, stream_key(params.seed, Stream.MIXTURE)
+    if model.config.prior == "per_class" and codes.labels is not None:
+        return fit_mixture_per_class(fitted_to, codes.labels, model.config.classes, components, seed)
+    return fit_mixture(fitted_to, components, seed)
 
 
 def _judge(

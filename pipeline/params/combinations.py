@@ -15,7 +15,7 @@ def check_combinations(model: ModelParams, train: TrainParams, evaluate: Evaluat
     _check_likelihood(model, train)
     _check_objective(model, train)
     _check_flow_posterior(model, train)
-    _check_condition(model, train, evaluate)
+    _check_condition(model, train)
     _check_sampling(evaluate, export)
     _check_autoencoder(model, train)
     _check_network(model)
@@ -107,7 +107,7 @@ def _check_flow_posterior(model: ModelParams, train: TrainParams) -> None:
         )
 
 
-def _check_condition(model: ModelParams, train: TrainParams, evaluate: EvaluateParams) -> None:
+def _check_condition(model: ModelParams, train: TrainParams) -> None:
     if model.prior == "per_class" and model.condition == "none":
         raise ValueError(
             "model.prior is 'per_class' while model.condition is 'none'; "
@@ -117,11 +117,6 @@ def _check_condition(model: ModelParams, train: TrainParams, evaluate: EvaluateP
         raise ValueError(
             "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images; "
             "expected model.prior: standard, or train.objective: elbo"
-        )
-    if model.prior == "per_class" and evaluate.aggregate_components:
-        raise ValueError(
-            f"evaluate.aggregate_components is {evaluate.aggregate_components} while model.prior is "
-            "'per_class', a density for each class; expected 0: one mixture for all classes would mix them"
         )
 
 

@@ -217,8 +217,9 @@ class EvaluateParams(Section):
     """A file with the weights of torchvision's Inception v3 (.pth or .safetensors): distances are then also told over
     its features. It is never downloaded, and DVC does not watch it. A relative path starts at the repository's root."""
     aggregate_components: Annotated[int, Field(ge=0, le=10_000)]
-    """Gaussians of the aggregate density, a mixture fitted to the training codes: evaluate judges samples from it too,
-    and export.sample_from: aggregate puts it into the sampler. 0 fits none."""
+    """Gaussians of the aggregate density, a mixture fitted to the training codes, or of each class's where the prior is
+    per_class: evaluate judges samples from it too, and export.sample_from: aggregate puts it into the sampler. 0 fits
+    none."""
     seed: Seed
     """Seeds the test split's binarisation, the importance samples and the samples in the figures."""
 

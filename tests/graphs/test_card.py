@@ -47,6 +47,12 @@ def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):
     assert "need not look like data" not in card(mlp)
 
 
+def test_the_card_says_what_the_sampler_draws_from_in_place_of_the_prior(mlp):
+    assert "from a mixture of 3 Gaussians that was fitted to the training codes" in card(mlp, aggregate_components=3)
+    each = "from a mixture of 3 Gaussians for each class that was fitted to the training codes"
+    assert each in card(mlp, aggregate_components=3, prior="per_class")
+
+
 def test_the_card_says_what_a_score_is_and_what_it_cannot_do(mlp, conv):
     text = card(mlp)
     for expected in ("minus the ELBO", "means over 4 samples", "| 99 % | ", "arXiv 1810.09136", "probabilities of"):

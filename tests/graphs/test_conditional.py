@@ -12,8 +12,12 @@ from sklearn.datasets import load_digits
 from pipeline.graphs import parity
 from pipeline.graphs.build import build_files
 from pipeline.graphs.detection import measure_auroc, measure_detection
+from pipeline.graphs.labels import labels_entry
 from pipeline.graphs.manifest import build_manifest
+from pipeline.graphs.onnx_export import finish
 from pipeline.graphs.parity import check_parity, measure_parity
+from pipeline.graphs.prior import graph_of
+from pipeline.graphs.sampler import sampler_model
 from pipeline.graphs.triton import model_config
 from pipeline.graphs.variants.bound import DecoderBound
 from pipeline.graphs.variants.choice import finish_pair, latents
@@ -23,7 +27,10 @@ from pipeline.graphs.variants.quality import Yardstick
 from pipeline.graphs.variants.quantise import quantise, ranged_tensors
 from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.session import read_metadata
+from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.priors import Mixture
 
 NAMES = ("ant", "bee", "cat")
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
@@ -93,6 +100,27 @@ def test_the_sampler_draws_the_class_it_is_asked_for_by_name(made, folder):
     found = sampler.sample(20, seed=3, label="cat").astype(int)
     assert np.abs(found[..., 0] - np.rint(means[:, 0] * 255)).max() <= 1
     assert np.abs(found - sampler.sample(20, seed=3, label="ant")).max() > 5
+
+
+def test_the_sampler_draws_each_class_from_a_mixture_that_was_fitted_to_its_codes(made):
+    vae, files = made
+    shape = (3, 4, vae.config.latent_dim)
+    generator = torch.Generator().manual_seed(0)
+    logits, mu, logvar = torch.randn(shape[:2], generator=generator), *torch.randn(2, *shape, generator=generator)
+    density = MixturePerClass(Mixture(logits.log_softmax(1), 5 * mu, logvar - 4))
+    decoder = onnx.load_model_from_string(files["decoder.onnx"])
+    metadata = read_metadata(open_session(files["sampler.onnx"], "cpu"), "sampler.onnx")
+    sampler = finish(sampler_model(decoder, shape[2], graph_of(density)), metadata, labels_entry(NAMES))
+    images = np.moveaxis(IMAGES, 1, -1)
+    errors = [measure_parity(files | {"sampler.onnx": sampler}, vae, images, of, LABELS) for of in (density, None)]
+    assert errors[0]["sampler_z_max_abs_error"] < 1e-5 < 1 < errors[1]["sampler_z_max_abs_error"]
+    assert errors[0]["sampler_split_max_grey_levels"] <= 1
+    rows = {"seed": np.zeros(9000, np.int64), "index": np.arange(9000), "temperature": np.ones(9000, np.float32)}
+    (z,) = open_session(sampler, "cpu").run(["z"], rows | {"label": rows["index"] % 3})
+    for place in range(3):
+        nearest = torch.cdist(torch.from_numpy(z[place::3]), density.mu[place]).argmin(1)
+        shares = torch.bincount(nearest, minlength=4) / 3000
+        torch.testing.assert_close(shares, density.log_weights[place].exp(), atol=0.04, rtol=0)
 
 
 def test_the_scale_of_scores_is_that_of_images_of_their_own_classes(made, folder):

@@ -9,11 +9,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData, Split
-from pipeline.errors import UserError
 from pipeline.metrics.assessment import assess
 from pipeline.metrics.codes import code_training
 from pipeline.metrics.quality import Reference
+from pipeline.metrics.streams import Stream
 from pipeline.params import load_params
 from pipeline.quality.compare import compare
 from pipeline.vae.model import VAE, VAEConfig
@@ -190,6 +191,14 @@ class OneOfEachClass(nn.Module):
         return x.clamp(1e-6, 1 - 1e-6).logit()
 
 
-def test_one_mixture_for_a_prior_per_class_is_refused():
-    with pytest.raises(UserError, match=r"evaluate\.aggregate_components is above 0 while model\.prior is 'per_class'"):
-        judged(conditional("per_class"), DATA, aggregate_components=2)
+def test_where_classes_have_priors_of_their_own_each_has_a_mixture_of_its_own_codes():
+    model = conditional("per_class")
+    with torch.no_grad():
+        model.encoder.class_bias.weight.mul_(20)  # codes that tell of the class
+    found = judged(model, DATA, quality_images=100, aggregate_components=2)
+    assert tuple(found.mixture.mu.shape) == (10, 2, 3)
+    codes = code_training(model, DATA.train, "none", stream_key(0, Stream.TRAINING_CODES))
+    means = (found.mixture.log_weights.exp()[..., None] * found.mixture.mu).sum(1)
+    for place in range(10):
+        torch.testing.assert_close(means[place], codes.z[codes.labels == place].mean(0), atol=1e-3, rtol=0)
+    assert 0 <= found.metrics["aggregate_sample_label_accuracy"] < 0.5  # the decoder is untrained

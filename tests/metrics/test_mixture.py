@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.metrics.mixture import fit_mixture
+from pipeline.metrics.mixture import fit_mixture, fit_mixture_per_class
 from pipeline.vae.priors import FixedMixture
 
 CENTRES = torch.tensor([[-3.0, 0.0], [0.0, 4.0], [3.0, -1.0]])
@@ -62,3 +62,22 @@ def test_more_components_than_codes_are_refused():
     expected = r"evaluate.aggregate_components is 20 with 10 training images; expected no more than those"
     with pytest.raises(UserError, match=expected):
         fit_mixture(codes(0, 10), 20, seed=0)
+
+
+def test_each_class_has_the_mixture_of_its_own_codes():
+    labels = torch.arange(3000) % 2
+    mixture = fit_mixture_per_class(codes(0, 3000) + 9 * labels[:, None], labels, ("cat", "dog"), 3, seed=0)
+    assert [tuple(value.shape) for value in mixture] == [(2, 3), (2, 3, 2), (2, 3, 2)]
+    for place in range(2):
+        order = mixture.mu[place, :, 0].argsort()
+        torch.testing.assert_close(mixture.mu[place, order], CENTRES + 9 * place, atol=0.1, rtol=0)
+        torch.testing.assert_close(
+            mixture.log_weights[place, order].exp(), torch.tensor([0.2, 0.3, 0.5]), atol=0.05, rtol=0
+        )
+
+
+def test_a_class_of_too_few_images_is_named():
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    expected = r"aggregate_components is 4 with 3 training images of the class 'dog'; expected no more than those"
+    with pytest.raises(UserError, match=expected):
+        fit_mixture_per_class(codes(0, 12), labels, ("cat", "dog"), 4, seed=0)
