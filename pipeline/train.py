@@ -37,7 +37,7 @@ from pipeline.training.name import training_name
 from pipeline.training.progress import training_progress
 from pipeline.training.ranks import Ranks, joined_ranks, ranks_of_environment
 from pipeline.training.schedule import check_warmup
-from pipeline.training.scratch import Scratch, State
+from pipeline.training.scratch import Scratch, State, has_finished
 from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
@@ -153,11 +153,12 @@ def start(arguments: argparse.Namespace) -> None:
     # Once pixels that are always black are learned, their gradients are denormal numbers, and arithmetic on those
     # costs a third of the speed. It is set before the first operation, so that torch's threads inherit it.
     torch.set_flush_denormal(True)
-    params = load_params()
+    params, data = load_params(), open_prepared(arguments.prepared)
     if params.train.devices * params.train.nodes > 1 and not is_launched(os.environ):
-        launch(["-m", "pipeline.train", *sys.argv[1:]], params.train.devices, params.train.nodes)
-        return
-    data = open_prepared(arguments.prepared)
+        name = training_name(params, data.sha256)
+        if not has_finished(repository_root() / arguments.scratch, name):  # to deliver it again takes one process
+            launch(["-m", "pipeline.train", *sys.argv[1:]], params.train.devices, params.train.nodes)
+            return
     classes_and_labels(params.model, data)  # a mistake is told before any rank waits for another
     with joined_ranks(params.train.device) as ranks, memory_bounded_by("train.global_batch_size"):
         if ranks.is_first:

@@ -371,6 +371,17 @@ def test_two_devices_train_as_one_run(workplace, store, monkeypatch):
     assert_one_whole_run(store, epochs=2)
 
 
+def test_a_training_over_several_machines_that_has_ended_wants_none_of_them_again(workplace, capsys):
+    expected = weights(workplace.train())
+    shutil.rmtree("models")
+    found = workplace.train_or_find(train__nodes=2)  # MASTER_ADDR is not set
+    assert weights(found) == expected
+    assert "train: trained before, and not again" in capsys.readouterr().out
+    workplace.forget()
+    with pytest.raises(UserError, match="expected the environment of each to name MASTER_ADDR"):
+        workplace.train_or_find(train__nodes=2)
+
+
 def start_ranks(workplaces):
     """One rank in each of the folders, as on machines of their own."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:

@@ -60,6 +60,11 @@ class State:
         return cls(tensors, content)
 
 
+def has_finished(folder: Path, name: str) -> bool:
+    """Whether what a training came to lies in the folder of this repository's trainings."""
+    return (folder / name / FINISHED).exists()
+
+
 class Scratch:
     """The folder of one training; at most one process at a time works in it.
 
