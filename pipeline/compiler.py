@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from pipeline.errors import one_line
+from pipeline.errors import UserError, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,15 +19,18 @@ def has_compiler(device: torch.device) -> bool:
     return device.type == "cuda" or (sys.platform != "win32" and any(map(shutil.which, ("g++", "clang++"))))
 
 
-def compiled(function: Callable[P, R], device: torch.device, required: bool = False) -> Callable[P, R]:
+def compiled(function: Callable[P, R], device: torch.device, required: str | None = None) -> Callable[P, R]:
     """`function` compiled for the shapes that it is called with: a few, since each costs seconds.
 
-    Where compiling fails, a line says so and the plain function goes on; if `required`, the error is raised.
+    Where compiling fails, a line says so and the plain function goes on, unless it is required.
 
     Args:
         function: takes tensors on `device`.
         device: a GPU captures CUDA graphs.
-        required: whether the caller has asked for it.
+        required: where the user has asked for it, what to tell them, with {} for what failed.
+
+    Raises:
+        UserError: from the function that is returned, where compiling fails and is required.
     """
     from torch._dynamo.exc import TorchDynamoException  # two seconds of imports, for those alone who compile
 
@@ -44,12 +47,10 @@ def compiled(function: Callable[P, R], device: torch.device, required: bool = Fa
         try:
             return fast(*arguments, **named)
         except TorchDynamoException as error:
+            failure = f"torch.compile failed ({one_line(error, 120)})"
             if required:
-                raise
-            print(
-                f"warning: torch.compile failed ({one_line(error, 120)}); going on without it",
-                file=sys.stderr,
-            )
+                raise UserError(required.format(failure)) from None
+            print(f"warning: {failure}; going on without it", file=sys.stderr)
             fast = function
             return function(*arguments, **named)
 

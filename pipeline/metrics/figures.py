@@ -28,6 +28,7 @@ _INCHES_PER_IMAGE = 0.62
 DOTS_PER_INCH = 110
 _LEAST_WIDTH = 4.6  # inches; narrower than this a title does not fit
 _WIDEST = 16.0  # inches, of a figure that grows with the latents
+_MOST_NAMED = 50  # dimensions along an axis
 _MOST_BARS = 200  # that are drawn one by one
 
 
@@ -106,9 +107,14 @@ def kl_per_dimension(kl: Sequence[float], variance: Sequence[float], threshold: 
             for colour in dict.fromkeys(colours):
                 shown = np.asarray(colours) == colour
                 axes.stairs(np.where(shown, np.asarray(kl)[order], 0), fill=True, color=colour)
-        if len(kl) <= 50:
+        named = len(kl) <= _MOST_NAMED
+        if named:
             axes.set_xticks(range(len(kl)), [str(dimension) for dimension in order], size=7)
-        axes.set(xlabel="dimension of z", ylabel="KL (nats)", title="KL to the prior, mean over test images")
+        axes.set(
+            xlabel="dimension of z" if named else "rank of the dimension by its KL",
+            ylabel="KL (nats)",
+            title="KL to the prior, mean over test images",
+        )
     return figure
 
 

@@ -34,6 +34,9 @@ start its kernels, whatever their work: some 100 a step, at some 10 us each, bec
 is about 1 ms a step, and the compiler takes about 30 s. That is an estimate; nothing of it was measured."""
 
 
+REQUIRED = "params.yaml: train.compile is 'always' but {}; expected auto, never or another torch"
+
+
 def compiled_step(
     function: Callable[P, R], params: TrainParams, weights: int, examples: int, device: torch.device
 ) -> Callable[P, R] | None:
@@ -50,7 +53,7 @@ def compiled_step(
     if params.compile == "never" or params.objective == "dreg" or (params.compile == "auto" and not pays):
         return None
     torch._dynamo.config.trace_autograd_ops = True  # a function with torch.autograd.grad is one graph, not two
-    return compiled(function, device, required=params.compile == "always")
+    return compiled(function, device, required=REQUIRED if params.compile == "always" else None)
 
 
 class TriedStep:
@@ -84,7 +87,7 @@ class TriedStep:
         """Take the step.
 
         Raises:
-            UserError: the compiled step gives other gradients, and is required.
+            UserError: the compiled step fails or gives other gradients, and is required.
         """
         return self._fast(*arguments) if self.is_tried else self._try(*arguments)
 
@@ -97,8 +100,6 @@ class TriedStep:
         try:
             fast_result = self._fast(*arguments)
         except (RuntimeError, AssertionError) as failure:  # of what torch.compile made: a capture, its backward
-            if self._required:
-                raise
             reason = f"fails ({one_line(failure, 120)})"
         else:
             error = self._error(expected, norm)
@@ -108,9 +109,7 @@ class TriedStep:
             reason = f"gives other gradients, {error}"
         found = f"torch.compile of torch {torch.__version__} {reason}"
         if self._required:
-            raise UserError(
-                f"params.yaml: train.compile is 'always' but {found}; expected auto, never or another torch"
-            )
+            raise UserError(REQUIRED.format(found))
         print(f"warning: {found}; going on without it", file=sys.stderr)
         self._fast, self._tries = self._plain, 0
         self._gradients.copy_(expected)

@@ -54,6 +54,12 @@ def test_the_kl_of_thousands_of_dimensions_fits_a_page():
     assert len(figure.axes[0].patches) == 2  # the active ones, and the others
 
 
+def test_dimensions_too_many_to_be_named_are_told_by_their_rank():
+    few, many = (figures.kl_per_dimension([0.5] * count, [1.0] * count, 0.01).axes[0] for count in (50, 51))
+    assert (few.get_xlabel(), len(few.get_xticks())) == ("dimension of z", 50)
+    assert many.get_xlabel() == "rank of the dimension by its KL"
+
+
 def test_figures_are_png_files_that_depend_on_nothing_but_their_contents(tmp_path):
     images = random_images(4)
     for name in ("first.png", "second.png"):

@@ -127,7 +127,7 @@ def test_a_compiled_step_that_fails_in_its_gradient_is_told_of_and_not_used(
 def test_a_compiled_step_that_fails_is_an_error_where_it_is_required(make_trainer, without_a_compiler, monkeypatch):
     trainer = make_trainer(compile="always")
     monkeypatch.setattr(trainer._gradients._compiled, "_fast", lambda *_: torch.zeros(2) @ torch.zeros(3))
-    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+    with pytest.raises(UserError, match=r"train.compile is 'always' but torch.compile of torch .* fails \(.*inconsist"):
         next(trainer.steps())
 
 
@@ -176,7 +176,8 @@ def test_a_compiled_step_that_loses_the_gradient_of_the_kl_is_found_after_an_epo
     assert capsys.readouterr().err.count("gives other gradients, by ") == 1
 
 
-def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys):
+@pytest.fixture
+def failing_compiler(monkeypatch):
     def refuse(function, **_):
         def call(*_):
             raise torch._dynamo.exc.TorchDynamoException("no compiler today")
@@ -185,6 +186,17 @@ def test_a_failing_compiler_is_told_of_and_training_goes_on(monkeypatch, capsys)
 
     monkeypatch.setattr(torch, "compile", refuse)
     monkeypatch.setattr("shutil.which", lambda _: "compiler")
+
+
+def test_a_failing_compiler_that_is_required_is_an_error_of_one_line(failing_compiler):
+    run = compiled_step(torch.sin, PARAMS.model_copy(update={"compile": "always"}), 1, 1, CPU)
+    with pytest.raises(
+        UserError, match=r"train.compile is 'always' but torch.compile failed \(no compiler today\); exp"
+    ):
+        run(torch.zeros(()))
+
+
+def test_a_failing_compiler_is_told_of_and_training_goes_on(failing_compiler, capsys):
     run = compiled_step(torch.sin, PARAMS.model_copy(update={"epochs": 10_000}), 1_000_000, 60_000, CPU)
     assert run(torch.zeros(())).item() == 0
     assert run(torch.zeros(())).item() == 0
