@@ -10,8 +10,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.runtime.server.settings import Settings
 
+_Base: Any = HttpToolsProtocol
 
-def impatient_protocol(settings: Settings, refuse_connection: ASGIApp) -> type[asyncio.Protocol]:
+
+class ImpatientProtocol(_Base):  # type: ignore[misc]
     """uvicorn's HTTP protocol with limits, whose own errors are `{"error": "one line"}` too.
 
     Args:
@@ -19,78 +21,87 @@ def impatient_protocol(settings: Settings, refuse_connection: ASGIApp) -> type[a
             byte of a later request, to its last header, and what comes in it; `send_seconds` is how long a full send
             buffer may stay unread; `max_connections` is how many may be open.
         refuse_connection: answers every request on a connection above that number.
+        given: uvicorn's own.
     """
-    base: Any = HttpToolsProtocol
 
-    class ImpatientProtocol(base):  # type: ignore[misc]
-        _head_timer: asyncio.TimerHandle | None = None
-        _send_timer: asyncio.TimerHandle | None = None
-        _in_head = False
-        _head_bytes = 0
-        _heads = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+    _heads = 0
 
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                self.app = refuse_connection
+    def __init__(self, settings: Settings, refuse_connection: ASGIApp, **given: Any) -> None:
+        super().__init__(**given)
+        self._settings, self._refuse_connection = settings, refuse_connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of one connection too many every request is refused."""
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            self.app = self._refuse_connection
+        self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """A head has ended, in time."""
+        self._stop_head_timer()
+        self._in_head, self._head_bytes = False, 0
+        self._heads += 1
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, or of what follows it."""
+        heads = self._heads
+        super().data_received(data)
+        if self._in_head:  # most heads come whole, and need no timer
             self._expect_head()
+        # A read in which a head ended says nothing of how long the next one is.
+        if self._head_timer is not None and self._heads == heads:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._settings.max_head_bytes:
+                self._refuse(431, f"the request's head has more than {self._settings.max_head_bytes} bytes")
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._in_head = True
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """What uvicorn answers to bytes that are no request."""
+        self._refuse(400, "the request is not HTTP/1.1")
 
-        def on_headers_complete(self) -> None:
-            self._stop_head_timer()
-            self._in_head, self._head_bytes = False, 0
-            self._heads += 1
-            super().on_headers_complete()
+    def pause_writing(self) -> None:
+        """The client leaves a full buffer unread."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self._settings.send_seconds, self.transport.abort)
 
-        def data_received(self, data: bytes) -> None:
-            heads = self._heads
-            super().data_received(data)
-            if self._in_head:  # most heads come whole, and need no timer
-                self._expect_head()
-            # A read in which a head ended says nothing of how long the next one is.
-            if self._head_timer is not None and self._heads == heads:
-                self._head_bytes += len(data)
-                if self._head_bytes > settings.max_head_bytes:
-                    self._refuse(431, f"the request's head has more than {settings.max_head_bytes} bytes")
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        super().resume_writing()
+        self._stop_send_timer()
 
-        def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-            self._refuse(400, "the request is not HTTP/1.1")
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is left to wait for."""
+        self._stop_head_timer()
+        self._stop_send_timer()
+        super().connection_lost(exc)
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._send_timer = self.loop.call_later(settings.send_seconds, self.transport.abort)
+    def _refuse(self, status: int, reason: str) -> None:
+        body = json.dumps({"error": reason}).encode()
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        rest = f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(f"{head}{rest}".encode() + body)
+        self.transport.close()
 
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stop_send_timer()
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._settings.header_seconds, self.transport.abort)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_head_timer()
-            self._stop_send_timer()
-            super().connection_lost(exc)
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-        def _refuse(self, status: int, reason: str) -> None:
-            body = json.dumps({"error": reason}).encode()
-            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            rest = f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(f"{head}{rest}".encode() + body)
-            self.transport.close()
-
-        def _expect_head(self) -> None:
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(settings.header_seconds, self.transport.abort)
-
-        def _stop_head_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def _stop_send_timer(self) -> None:
-            if self._send_timer is not None:
-                self._send_timer.cancel()
-                self._send_timer = None
-
-    return ImpatientProtocol
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None

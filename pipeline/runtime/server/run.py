@@ -5,7 +5,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,7 +15,7 @@ from fastapi import FastAPI
 from pipeline.errors import UserError
 from pipeline.runtime.server.guards import error_response
 from pipeline.runtime.server.metrics import MeasureRequests
-from pipeline.runtime.server.protocol import impatient_protocol
+from pipeline.runtime.server.protocol import ImpatientProtocol
 from pipeline.runtime.server.service import Service
 
 MOST_PORT = 2**16 - 1
@@ -31,9 +33,10 @@ def serve(app: FastAPI, host: str, port: int, on_listening: Callable[[str], None
     refused = error_response(
         503, f"{settings.max_connections} connections are open already", {"Retry-After": "1", "Connection": "close"}
     )
+    protocol: Any = partial(ImpatientProtocol, settings, MeasureRequests(refused, service.metrics))
     config = uvicorn.Config(
         app,
-        http=impatient_protocol(settings, MeasureRequests(refused, service.metrics)),
+        http=protocol,  # called for each connection
         ws="none",
         lifespan="off",  # a second signal would end it with a traceback; all that it does is done below
         log_level="warning",
