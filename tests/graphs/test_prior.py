@@ -1,6 +1,7 @@
 """A learned prior inside the exported graphs."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from pipeline.vae.priors import FixedMixture, Mixture, Prior
 LATENTS, COMPONENTS = 3, 4
 
 
+@functools.cache
 def make(prior, posterior="diagonal"):
     given = {"prior": prior, "prior_components": COMPONENTS, "posterior": posterior}
     flow = {"flow_layers": 3, "flow_hidden": (7, 6)}
@@ -72,7 +74,7 @@ def test_the_files_compute_what_torch_does(made):
     check_parity(measure_parity(files, vae, images), 1e-5)
 
 
-@pytest.mark.parametrize(("prior", "posterior"), [("standard", "iaf"), ("flow", "iaf"), ("mixture", "coupling")])
+@pytest.mark.parametrize(("prior", "posterior"), [("flow", "iaf"), ("mixture", "coupling")])
 def test_so_they_do_with_a_flow_as_posterior(prior, posterior):
     vae, files = make(prior, posterior)
     images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 1), dtype=np.uint8)
@@ -165,8 +167,8 @@ def test_the_ranges_of_int8_are_those_of_posterior_and_prior_however_far_from_0_
     np.testing.assert_array_equal(of_prior, draw(files, len(images), seed=1))
 
 
-def test_a_sampler_of_the_aggregate_density_draws_from_it_and_leaves_the_rest_alone(made):
-    vae, files = made
+def test_a_sampler_of_the_aggregate_density_draws_from_it_and_leaves_the_rest_alone():
+    vae, files = make("vamp")
     mixture = Mixture(
         torch.tensor([0.3, 0.7]).log(), torch.tensor([[4.0, 0.0, 0.0], [0.0, -4.0, 1.0]]), -torch.ones(2, LATENTS)
     )

@@ -14,7 +14,7 @@ from pipeline.training.fit import Fit
 PARAMS = load_params().train
 CPU = torch.device("cpu")
 CONV_LADDER = dataclasses.replace(
-    CONFIG, network="ladder", group_network="conv", hidden=(4, 6), latent_dim=40, latent_groups=4
+    CONFIG, network="ladder", group_network="conv", hidden=(4, 6), latent_dim=20, latent_groups=2
 )
 
 
