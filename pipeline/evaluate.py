@@ -29,7 +29,7 @@ from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device, memory_bounded_by
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, write_csv, write_json
+from pipeline.files import atomic_directory, expect_own_folder, write_csv, write_json
 from pipeline.health import FAILED_CHECKS, HEALTH, Check, Sizes, examine, verdict
 from pipeline.metrics import figures
 from pipeline.metrics.assessment import assess
@@ -46,6 +46,7 @@ from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeated
 from pipeline.vae.priors import Mixture
 
+METRICS = "metrics.json"
 RECONSTRUCTIONS = 24
 SAMPLES, COLUMNS = 100, 10
 MOST_CLASSES = 20  # rows of the figure of samples
@@ -149,7 +150,7 @@ def evaluate(checkpoint: Checkpoint, data: PreparedData, training: Record, param
 
 def save(folder: Path, evaluation: Evaluation) -> None:
     """Write metrics.json, health.json, latents.csv, the mixture and the figures into an existing folder."""
-    write_json(folder / "metrics.json", evaluation.metrics)
+    write_json(folder / METRICS, evaluation.metrics)
     columns = enumerate(zip(evaluation.use.kl.tolist(), evaluation.use.variance.tolist(), strict=True))
     write_csv(
         folder / "latents.csv", [{"dimension": d, "kl": kl, "variance": variance} for d, (kl, variance) in columns]
@@ -164,12 +165,13 @@ def save(folder: Path, evaluation: Evaluation) -> None:
 def main() -> None:
     """Load, evaluate, save, and say what came of it."""
     arguments = _arguments()
+    expect_own_folder(arguments.report, METRICS)
     params, checkpoint = load_params(), load_checkpoint(arguments.checkpoint)
     training = read_record(arguments.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY))
     data = renumbered(open_prepared(arguments.prepared), checkpoint.model.config.classes)
     with memory_bounded_by("evaluate.batch_log_weights"):
         evaluation = evaluate(checkpoint, data, training, params)
-    with atomic_directory(arguments.report) as beside:
+    with atomic_directory(arguments.report, METRICS) as beside:
         save(beside, evaluation)
         values = flatten(params.evaluate, "evaluate") | flatten(params.health, "health")
         artifacts = sorted(beside.iterdir())

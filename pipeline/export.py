@@ -27,7 +27,7 @@ from pipeline.dataset.batches import model_input
 from pipeline.dataset.classes import labels_of
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.errors import UserError, run_stage
-from pipeline.files import atomic_directory, write_files, write_json
+from pipeline.files import atomic_directory, expect_own_folder, write_files, write_json
 from pipeline.graphs.build import build_files
 from pipeline.graphs.card import CARD, write_card
 from pipeline.graphs.detection import measure_detection
@@ -54,6 +54,7 @@ from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE
 from pipeline.vae.priors import FixedMixture, Prior
 
+METRICS = "metrics.json"
 SEED = 0  # of the binarisation of test images
 
 
@@ -204,17 +205,19 @@ def save(models: Path, reports: Path, export: Export) -> None:
     write_files(models, export.files | export.repository)
     write_json(models / MANIFEST, export.manifest)
     (models / CARD).write_text(export.card, encoding="utf-8")
-    write_json(reports / "metrics.json", export.metrics)
+    write_json(reports / METRICS, export.metrics)
 
 
 def main() -> None:
     """Export the checkpoint, prove it, and write both folders or neither."""
     paths = _arguments()
+    for folder, marker in ((paths.models, MANIFEST), (paths.reports, METRICS)):
+        expect_own_folder(folder, marker)
     params = load_params().export
     refuse_unhealthy(paths.evaluation / HEALTH, params.allow_unhealthy)
     before = [
         read_record(paths.checkpoint, HISTORY, (WEIGHTS, CONFIG, HISTORY)),
-        read_record(paths.evaluation, artifacts=("metrics.json", HEALTH, "latents.csv", "figures")),
+        read_record(paths.evaluation, artifacts=(METRICS, HEALTH, "latents.csv", "figures")),
     ]
     checkpoint = load_checkpoint(paths.checkpoint)
     metadata, density = describe_model(checkpoint, before[0]), None
@@ -223,8 +226,8 @@ def main() -> None:
         metadata = dataclasses.replace(metadata, aggregate_components=density.mixture().mu.shape[-2])
     export = build(checkpoint, open_prepared(paths.data), metadata, density, params, before[1].metrics)
     with (
-        atomic_directory(paths.reports) as reports,
-        atomic_directory(paths.models) as models,
+        atomic_directory(paths.reports, METRICS) as reports,
+        atomic_directory(paths.models, MANIFEST) as models,
         TemporaryDirectory() as scratch,
     ):
         save(models, reports, export)

@@ -5,38 +5,40 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.workplace import workplace
+from pipeline.workplace import replace, workplace
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def atomic_directory(path: Path | str) -> Iterator[Path]:
+def atomic_directory(path: Path | str, marker: str | None = None) -> Iterator[Path]:
     """Yield a fresh folder beside `path`; it replaces `path` on success and vanishes on any failure.
 
-    What a process that was killed left there goes when the next one begins.
+    What a process that was killed left there goes when the next one begins. A link stays one: what it leads to is
+    replaced.
+
+    Args:
+        path: the folder.
+        marker: as of `expect_own_folder`.
 
     Raises:
-        UserError: something other than a folder stands at `path`.
+        UserError: the folder would replace what is not of its kind.
     """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: is a file; expected a folder, or nothing, where a folder is to be written")
+    expect_own_folder(path, marker)
+    shown, path = Path(path), Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with workplace(path) as beside:
-        beside.chmod(0o755)  # it is made private; what a stage writes is as readable as any other file
-        with _naming(path, beside):
+    with _naming(shown, path), workplace(path) as place:
+        beside = place / path.name
+        beside.mkdir()
+        with _naming(shown, beside):
             yield beside
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
+        replace(path, beside, place)
 
 
 @contextmanager
@@ -51,6 +53,27 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def expect_own_folder(path: Path | str, marker: str | None = None) -> None:
+    """Hold that a folder can be replaced without losing what is not of its kind.
+
+    Args:
+        path: the folder.
+        marker: a file that every folder of this kind holds; None where none is to be replaced.
+
+    Raises:
+        UserError: it is a file, holds something but not the marker, or is the working directory or above it.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{path}: is a file; expected a folder, or nothing, where a folder is to be written")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: is the working directory, or above it; expected another folder to write")
+    held = sorted({entry.name for entry in folder.iterdir()} - {".gitignore"}) if folder.exists() else []
+    if held and marker not in held:
+        earlier = f", or that of an earlier run, with {marker} in it" if marker else ""
+        raise UserError(f"{path}: holds {held[0]}; expected a folder that is new or empty{earlier}")
 
 
 def expect_new_folder(path: Path | str) -> None:

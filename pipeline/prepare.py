@@ -139,7 +139,7 @@ def main() -> None:
     source = _with_progress(open_from_params(params))
     held_out = held_out_classes(params.held_out_labels, source.classes)
     draw = SplitDraw(params.val_fraction, params.test_fraction, params.seed, held_out)
-    with atomic_directory(folder) as beside:
+    with atomic_directory(folder, META_FILE) as beside:
         meta = {"source": params.source, **prepare(source, draw, beside, params.train_images)}
         write_json(beside / META_FILE, meta)
     _report(meta, params.path if params.source in ("images", "array") else params.source, folder)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import HISTORY, Checkpoint, save_checkpoint
+from pipeline.checkpoint import CONFIG, HISTORY, Checkpoint, save_checkpoint
 from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device, describe_device, memory_bounded_by
 from pipeline.errors import SharedError, Stopped, run_stage
-from pipeline.files import atomic_directory, repository_root, write_csv
+from pipeline.files import atomic_directory, expect_own_folder, repository_root, write_csv
 from pipeline.params import ModelParams, Params, flatten, load_params
 from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
@@ -134,7 +134,7 @@ def train_model(
 
 def save(folder: Path, params: Params, model: VAE, history: History, record: Record) -> Record:
     """Write the whole checkpoint folder, or nothing; the record with all that its run is to hold."""
-    with atomic_directory(folder) as beside:
+    with atomic_directory(folder, CONFIG) as beside:
         save_checkpoint(beside, Checkpoint(model, params.train.objective, params.train.binarize))
         write_csv(beside / HISTORY, history.rows)
         write_record(beside, record)
@@ -153,6 +153,7 @@ def start(arguments: argparse.Namespace) -> None:
     # Once pixels that are always black are learned, their gradients are denormal numbers, and arithmetic on those
     # costs a third of the speed. It is set before the first operation, so that torch's threads inherit it.
     torch.set_flush_denormal(True)
+    expect_own_folder(arguments.checkpoint, CONFIG)
     params, data = load_params(), open_prepared(arguments.prepared)
     if params.train.devices * params.train.nodes > 1 and not is_launched(os.environ):
         name = training_name(params, data.sha256)

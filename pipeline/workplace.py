@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _RANDOM = "[a-z0-9_]" * 8  # what mkdtemp puts behind the prefix
+_REPLACED = "replaced"
 
 
 @contextmanager
@@ -23,8 +24,8 @@ def workplace(path: Path) -> Iterator[Path]:
     Raises:
         OSError: none can be made; it names `path`.
     """
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.{_RANDOM}"):
-        _remove_if_left(folder)
+    for folder in path.parent.glob(f"{glob.escape(_prefix(path))}{_RANDOM}"):
+        _remove_if_left(folder, path)
     folder, lock = _locked_folder(path)
     try:
         yield folder
@@ -33,10 +34,25 @@ def workplace(path: Path) -> Iterator[Path]:
         _unlock(lock)
 
 
+def replace(path: Path, made: Path, place: Path) -> None:
+    """Let the folder `made` in a workplace `place` be `path`; what stands there is moved away, and goes with the place.
+
+    A process that is killed between the two leaves it there, from where the next workplace of `path` brings it back.
+    """
+    if path.exists():
+        path.replace(place / _REPLACED)
+    made.replace(path)
+
+
+def _prefix(path: Path) -> str:
+    """Of the names of a path's workplaces: nothing that a person would call a folder, for they are removed."""
+    return f".{path.name}.being-written."
+
+
 def _locked_folder(path: Path) -> tuple[Path, int | None]:
     while True:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
         except OSError as error:
             error.filename = str(path)
             raise
@@ -48,10 +64,12 @@ def _locked_folder(path: Path) -> tuple[Path, int | None]:
         _unlock(lock)  # another process came first, and took it for one that was left
 
 
-def _remove_if_left(folder: Path) -> None:
+def _remove_if_left(folder: Path, path: Path) -> None:
     with suppress(OSError):  # a process is at work in it, or it is gone, or there are no locks
         lock = _lock(folder, wait=False)
         if lock is not None:
+            if not path.exists() and (folder / _REPLACED).exists():
+                (folder / _REPLACED).replace(path)
             shutil.rmtree(folder, ignore_errors=True)
             _unlock(lock)
 

@@ -299,7 +299,7 @@ def test_the_limit_is_the_one_in_params(stage, tmp_path):
 
 def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monkeypatch):
     (tmp_path / "models" / "export").mkdir(parents=True)
-    (tmp_path / "models" / "export" / "old.onnx").touch()
+    (tmp_path / "models" / "export" / "manifest.json").touch()
 
     def fail(*arguments):
         raise UserError("the store is gone")
@@ -307,7 +307,7 @@ def test_a_failure_at_the_end_leaves_what_was_there_before(stage, tmp_path, monk
     monkeypatch.setattr(export, "publish", fail)
     with pytest.raises(UserError, match="the store is gone"):
         export.main()
-    assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "old.onnx"]
+    assert [path.name for path in (tmp_path / "models").rglob("*")] == ["export", "manifest.json"]
     assert list((tmp_path / "reports").iterdir()) == []
 
 

@@ -1,7 +1,6 @@
 import errno
 import math
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -36,14 +35,61 @@ def stderr_of(stage, capsys):
     return capsys.readouterr().err
 
 
-def test_a_folder_replaces_the_old_one_whole(tmp_path):
+def test_a_folder_replaces_the_old_one_of_its_kind_whole(tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
-    with atomic_directory(tmp_path / "out") as beside:
+    for name in ("marker", "old"):
+        (tmp_path / "out" / name).touch()
+    with atomic_directory(tmp_path / "out", "marker") as beside:
         (beside / "new").write_text("1")
-        assert names(tmp_path / "out") == ["old"]
+        assert names(tmp_path / "out") == ["marker", "old"]
     assert names(tmp_path / "out") == ["new"]
     assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("marker", "expected"),
+    [
+        (None, "holds images; expected a folder that is new or empty$"),
+        ("meta.json", "holds images; expected .* or empty, or that of an earlier run, with meta.json in it$"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_before_the_work_and_kept(tmp_path, marker, expected):
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / ".gitignore").touch()
+    with pytest.raises(UserError, match=expected), atomic_directory(tmp_path / "data", marker):
+        pytest.fail("the work was begun")
+    assert names(tmp_path / "data") == [".gitignore", "images"]
+
+
+@pytest.mark.parametrize("place", [".", "..", "../empty"])
+def test_the_working_directory_and_those_above_it_are_not_replaced(tmp_path, monkeypatch, place):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with (
+        pytest.raises(UserError, match=f"{place}: is the working directory, or above it; expected another folder"),
+        atomic_directory(place, "marker"),
+    ):
+        pytest.fail("the work was begun")
+    assert Path.cwd() == tmp_path / "empty"
+
+
+def test_what_gitignore_says_of_a_folder_is_nothing_to_lose(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".gitignore").touch()
+    with atomic_directory(tmp_path / "out") as beside:
+        (beside / "new").touch()
+    assert names(tmp_path / "out") == ["new"]
+
+
+def test_a_link_to_a_folder_on_another_disk_stays_one(tmp_path):
+    (tmp_path / "large" / "models").mkdir(parents=True)
+    (tmp_path / "large" / "models" / "marker").touch()
+    (tmp_path / "models").symlink_to(tmp_path / "large" / "models", target_is_directory=True)
+    with atomic_directory(tmp_path / "models", "marker") as beside:
+        (beside / "new").touch()
+    assert (tmp_path / "models").is_symlink()
+    assert names(tmp_path / "large" / "models") == ["new"]
+    assert names(tmp_path / "large") == ["models"]
 
 
 def test_a_folder_is_as_readable_as_any_other(tmp_path):
@@ -56,7 +102,7 @@ def test_a_folder_is_as_readable_as_any_other(tmp_path):
 def test_a_failure_leaves_the_old_folder_and_nothing_beside_it(tmp_path, failure):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
-    with pytest.raises(failure), atomic_directory(tmp_path / "out") as beside:
+    with pytest.raises(failure), atomic_directory(tmp_path / "out", "old") as beside:
         (beside / "new").touch()
         raise failure
     assert names(tmp_path) == ["out"]
@@ -259,16 +305,18 @@ def test_the_sha256_is_that_of_the_bytes(tmp_path):
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_an_output_that_cannot_be_removed_leaves_nothing_beside_it(tmp_path, monkeypatch):
+def test_an_output_that_cannot_be_replaced_stays_with_nothing_beside_it(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
-    kept = shutil.rmtree
+    (tmp_path / "out" / "old").touch()
+    move = Path.replace
 
-    def refuse(path, *arguments, **named):
-        if Path(path).name == "out":
+    def refuse(path, target):
+        if path.name == "out" and path.parent == tmp_path:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        kept(path, *arguments, **named)
+        return move(path, target)
 
-    monkeypatch.setattr(shutil, "rmtree", refuse)
-    with pytest.raises(PermissionError), atomic_directory(tmp_path / "out") as beside:
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError), atomic_directory(tmp_path / "out", "old") as beside:
         (beside / "new").touch()
     assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["old"]

@@ -41,9 +41,9 @@ def test_what_a_killed_process_left_goes_when_the_next_one_writes(tmp_path, writ
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     [left] = names(tmp_path)
-    assert left.startswith(".out.")
+    assert left.startswith(".out.being-written.")
     with atomic_directory(tmp_path / "out") as beside:
-        assert names(tmp_path) == [beside.name]
+        assert names(tmp_path) == [beside.parent.name]
     assert names(tmp_path) == ["out"]
 
 
@@ -52,25 +52,37 @@ def test_a_folder_in_which_another_process_is_at_work_stays(tmp_path, writer):
     with atomic_directory(tmp_path / "out"):
         pass
     assert names(tmp_path) == [theirs, "out"]
-    assert names(tmp_path / theirs) == ["half"]
+    assert names(tmp_path / theirs / "out") == ["half"]
+
+
+def test_a_folder_whose_replacement_was_killed_half_way_is_brought_back(tmp_path):
+    (tmp_path / ".out.being-written.abcdefgh" / "replaced").mkdir(parents=True)
+    (tmp_path / ".out.being-written.abcdefgh" / "replaced" / "old").touch()
+    with workplace(tmp_path / "out"):
+        assert names(tmp_path / "out") == ["old"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_hidden_folders_of_other_names_and_links_stay(tmp_path):
-    kept = [".out", ".out.d", ".out.abcdefgh.d", ".outer.abcdefgh", ".in.abcdefgh"]
+    kept = [
+        ".out",
+        ".out.20250131",
+        *(f".{end}" for end in ("out.being-written.abcdefgh.d", "in.being-written.abcdefgh")),
+    ]
     for name in kept:
         (tmp_path / name).mkdir()
-    (tmp_path / ".out.linkname").symlink_to(tmp_path / ".out", target_is_directory=True)
-    (tmp_path / ".out.filename").touch()
+    (tmp_path / ".out.being-written.linkname").symlink_to(tmp_path / ".out", target_is_directory=True)
+    (tmp_path / ".out.being-written.filename").touch()
     with workplace(tmp_path / "out"):
         pass
-    assert names(tmp_path) == sorted([*kept, ".out.linkname", ".out.filename"])
+    assert names(tmp_path) == sorted([*kept, ".out.being-written.linkname", ".out.being-written.filename"])
 
 
 def test_a_name_with_a_pattern_in_it_is_no_pattern(tmp_path):
-    (tmp_path / ".out.abcdefgh").mkdir()
+    (tmp_path / ".out.being-written.abcdefgh").mkdir()
     with workplace(tmp_path / "*"):
         pass
-    assert names(tmp_path) == [".out.abcdefgh"]
+    assert names(tmp_path) == [".out.being-written.abcdefgh"]
 
 
 def test_a_folder_that_another_process_took_for_one_left_behind_is_made_anew(tmp_path, monkeypatch):
@@ -92,10 +104,10 @@ def test_without_locks_a_folder_is_written_and_none_is_removed(tmp_path, monkeyp
         raise OSError("no locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    (tmp_path / ".out.abcdefgh").mkdir()
+    (tmp_path / ".out.being-written.abcdefgh").mkdir()
     with atomic_directory(tmp_path / "out") as beside:
         (beside / "new").touch()
-    assert names(tmp_path) == [".out.abcdefgh", "out"]
+    assert names(tmp_path) == [".out.being-written.abcdefgh", "out"]
     assert names(tmp_path / "out") == ["new"]
 
 

@@ -30,7 +30,7 @@ def write_demo(export: Path, folder: Path) -> int:
         raise UserError(f"{export}: {SAMPLER} and its manifest have {size:,} bytes; expected fewer than {MOST_BYTES:,}")
     if revision.endswith("-dirty"):
         raise UserError(f"{export}: was trained at {revision}; expected a commit, so that anybody can make it again")
-    with atomic_directory(folder) as beside:
+    with atomic_directory(folder, MANIFEST) as beside:
         write_files(beside, files)
     return size
 
