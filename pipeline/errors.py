@@ -28,7 +28,7 @@ class Stopped(Exception):  # noqa: N818  # it is no error
         self.code = code
 
 
-def one_line(error: BaseException, most: int | None = None) -> str:
+def one_line(error: BaseException | str, most: int | None = None) -> str:
     """The text of an error without line breaks, of at most so many characters; empty where it has none."""
     return " ".join(str(error).split())[:most]
 

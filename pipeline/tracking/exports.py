@@ -8,8 +8,8 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.errors import UserError, one_line
-from pipeline.tracking.store import connect, expect_store, store_errors
+from pipeline.errors import UserError
+from pipeline.tracking.store import connect, expect_store, reason, store_errors
 
 EXTRA_FILES = "extra_files"
 
@@ -28,10 +28,11 @@ def fetch_export(name: str) -> Path:
     with store_errors():
         mlflow.models.get_model_info(name)  # an unknown model is the store's own error, not a missing file
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"{name}/{EXTRA_FILES}", dst_path=_place()))
+        place = tempfile.mkdtemp(dir=_place())  # its own: several are open at once
+        return Path(mlflow.artifacts.download_artifacts(f"{name}/{EXTRA_FILES}", dst_path=place))
     except (OSError, mlflow.MlflowException) as error:
-        reason = one_line(error, 160)
-        raise UserError(f"{name}: has no {EXTRA_FILES} ({reason}); expected a version that export made") from None
+        told = f"has no {EXTRA_FILES} ({reason(error, 160)}); expected a version that export made"
+        raise UserError(f"{name}: {told}") from None
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
-from pipeline.tracking.store import connect, expect_store, experiment_name, store_errors, store_uri
+from pipeline.tracking.store import connect, expect_store, experiment_name, shown_store, store_errors
 
 STAGES = ("export", "evaluate", "train")  # the last first
 HOW_TO_GET_RUNS = "expected the runs that `make repro` leaves; MLFLOW_TRACKING_URI names another store"
@@ -47,7 +47,7 @@ def read_rows() -> list[Row]:
         rows = [_row(run) for run in _runs(client, str(experiment.experiment_id))] if experiment else []
     if not rows:
         raise UserError(
-            f"MLflow store {store_uri()}: holds no run of experiment {experiment_name()}; {HOW_TO_GET_RUNS}"
+            f"MLflow store {shown_store()}: holds no run of experiment {experiment_name()}; {HOW_TO_GET_RUNS}"
         )
     return rows
 

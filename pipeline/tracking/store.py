@@ -5,6 +5,7 @@ a new file without asking who else does, so that is done under a lock of ours.
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -105,8 +106,23 @@ def store_errors() -> Iterator[None]:
         raise _refusal(error) from error
 
 
+def reason(error: Exception, most: int) -> str:
+    """What a store said, in one line of at most so many characters, as it may stand in a log."""
+    return one_line(_without_credentials(str(error)), most)
+
+
+def shown_store() -> str:
+    """`store_uri` as it may stand in a log."""
+    return _without_credentials(store_uri())
+
+
+def _without_credentials(text: str) -> str:
+    """Without what stands before the @ of the addresses in a text: names and passwords."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
 def _refusal(error: Exception) -> UserError:
-    return UserError(f"MLflow store {store_uri()}: {one_line(error, 300)}; see MLFLOW_TRACKING_URI")
+    return UserError(f"MLflow store {shown_store()}: {reason(error, 300)}; see MLFLOW_TRACKING_URI")
 
 
 def experiment_name() -> str:

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, RunStatus
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from pipeline.errors import Stopped, UserError, one_line
+from pipeline.errors import Stopped, UserError
 from pipeline.record import Metrics, Record
 from pipeline.tracking.runs import (
     NO_POINTS,
@@ -30,7 +30,7 @@ from pipeline.tracking.runs import (
     log_params,
     revive_run,
 )
-from pipeline.tracking.store import STORE_FAILURES, reach
+from pipeline.tracking.store import STORE_FAILURES, reach, reason
 
 FLUSH_SECONDS = 2.0
 RETRY_SECONDS = 30.0  # while the store is away
@@ -134,7 +134,7 @@ class TrainingRun:
             action()
         except self._losses as error:
             if not self._told:
-                print(f"warning: MLflow store: {one_line(error, 200)}; training goes on without it", file=sys.stderr)
+                print(f"warning: MLflow store: {reason(error, 200)}; training goes on without it", file=sys.stderr)
             self._told = True
             return False
         return True
@@ -172,9 +172,7 @@ def complete_run(record: Record) -> None:
     try:
         complete(reach(), record)
     except STORE_FAILURES as error:
-        print(
-            f"warning: MLflow store: {one_line(error, 200)}; evaluate completes the run from run.json", file=sys.stderr
-        )
+        print(f"warning: MLflow store: {reason(error, 200)}; evaluate completes the run from run.json", file=sys.stderr)
 
 
 @contextmanager

@@ -29,6 +29,14 @@ def test_a_registered_model_is_opened_by_its_name(registered, mlp):
         assert np.array_equal(sampler.decode(np.zeros((1, 3))), expected.decode(np.zeros((1, 3))))
 
 
+def test_two_versions_are_open_at_once(registered, trained, conv):
+    model_id = log_sampler(trained.run_id, conv.folder / "sampler.onnx")
+    register("vae", trained.run_id, model_id, Figure("nll_iw", 2.0, "bc87", "bernoulli", "grey", "5000"), [])
+    first, second = (Sampler(f"models:/vae/{version}", "cpu") for version in (1, 2))
+    assert first.decode(np.zeros((1, 3))).shape == (1, 8, 8, 1)
+    assert second.decode(np.zeros((1, 3))).shape == (1, 10, 14, 3)
+
+
 def test_what_was_fetched_is_held_to_its_manifest(registered):
     folder = fetch_export("models:/vae@champion")
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -5,6 +5,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.errors import UserError
 from pipeline.record import Record
+from pipeline.tracking.rows import read_rows
 from pipeline.tracking.training import training_run
 
 
@@ -18,6 +19,16 @@ def test_a_store_that_cannot_be_used_is_named(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://store")
     with pytest.raises(UserError, match=r"^MLflow store nowhere://store: .*; see MLFLOW_TRACKING_URI$"):
         training_run({}, {}).__enter__()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "http"])
+def test_names_and_passwords_of_a_store_are_not_told(monkeypatch, scheme):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://bob:hunter2@127.0.0.1:1/db")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=rf"^MLflow store {scheme}://127.0.0.1:1/db: ") as error:
+        read_rows()
+    assert "hunter2" not in str(error.value)
+    assert "bob" not in str(error.value)
 
 
 def test_the_store_lies_at_the_root_that_dvc_names(empty_store, tmp_path, monkeypatch):
