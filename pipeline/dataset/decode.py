@@ -5,21 +5,22 @@ than any camera writes, is refused before its pixels are allocated, and whatever
 a traceback.
 """
 
+import math
 import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.dataset.chunks import Chunk, Skipped
+from pipeline.dataset.chunks import CHUNK_BYTES, Chunk, Skipped
 from pipeline.dataset.pixels import Conversion
 from pipeline.errors import UserError, one_line
 from pipeline.scans import refuse_many_scans
@@ -27,7 +28,10 @@ from pipeline.scans import refuse_many_scans
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 FILES_PER_CHUNK = 32
 FILES_PER_TASK = 4  # tiny files decode in microseconds; handed over singly, the threads would wait for one another
+BYTES_IN_FLIGHT = 64 * 2**20  # of pixels that are decoded ahead of those who take them, as large as the first ones
 MOST_THREADS = 8  # opening a file holds the interpreter's lock for a tenth of the time that a small JPEG takes
+
+_ON_ITS_SIDE = (5, 6, 7, 8)  # orientations in EXIF
 
 OnBadImage = Literal["stop", "skip"]
 Decoded = np.ndarray | str  # pixels uint8 [C, H, W], or why there are none
@@ -51,7 +55,7 @@ def decode_files(files: Sequence[ImageFile], conversion: Conversion, on_bad_imag
     same_shape = _SameShape()
     with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         for splits, run in groupby(_decode_in_parallel(files, conversion), key=lambda item: item[0].splits):
-            while part := list(islice(run, FILES_PER_CHUNK)):
+            while part := list(_of_one_chunk(run)):
                 bad = tuple(Skipped(file.path, decoded) for file, decoded in part if isinstance(decoded, str))
                 if bad and on_bad_image == "stop":
                     raise UserError(
@@ -64,15 +68,19 @@ def decode_files(files: Sequence[ImageFile], conversion: Conversion, on_bad_imag
                 yield _chunk(good, splits, bad)
 
 
-def decode(path: str, conversion: Conversion) -> Decoded:
+def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = None) -> Decoded:
     """The pixels of one file, or why it has none.
 
     The orientation in EXIF is applied; transparency is laid on white; of an animation, the first frame counts.
+    Where `size` is given, [height, width], an image of another is not decoded: zeros that take no memory tell its size.
     """
     if not Path(path).is_file():
         return "not a regular file, or a link to nothing"
     try:
-        return conversion.image(_read(path, conversion))
+        with Image.open(path, formats=FORMATS) as image:
+            if size is not None and (found := _upright_size(image)) != size:
+                return np.broadcast_to(np.uint8(0), (1, *found))
+            return conversion.image(_load(image, conversion))
     except UnidentifiedImageError:
         return "not a PNG, JPEG, WebP or BMP image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -86,16 +94,21 @@ def shown(path: str) -> str:
     return path if path.isprintable() else ascii(path)
 
 
-def _read(path: str, conversion: Conversion) -> Image.Image:
-    """The decoded image, upright, in mode L or RGB."""
-    with Image.open(path, formats=FORMATS) as image:
-        if isinstance(image, JpegImageFile) and image.fp is not None:
-            refuse_many_scans(image.fp)
-        if conversion.image_size is not None:
-            side = 2 * max(conversion.image_size)  # a JPEG may come at a fraction of its size: still twice the target
-            image.draft(None, (side, side))
-        image.load()
-        return _as_grey_or_rgb(ImageOps.exif_transpose(image))
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, by its header."""
+    turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    return image.size if turned else image.size[::-1]
+
+
+def _load(image: Image.Image, conversion: Conversion) -> Image.Image:
+    """An opened image decoded, upright, in mode L or RGB."""
+    if isinstance(image, JpegImageFile) and image.fp is not None:
+        refuse_many_scans(image.fp)
+    if conversion.image_size is not None:
+        side = 2 * max(conversion.image_size)  # a JPEG may come at a fraction of its size: still twice the target
+        image.draft(None, (side, side))
+    image.load()
+    return _as_grey_or_rgb(ImageOps.exif_transpose(image))
 
 
 def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
@@ -114,20 +127,39 @@ def _decode_in_parallel(files: Sequence[ImageFile], conversion: Conversion) -> I
     Image.init()  # here, since threads that load Pillow's plugins at once get in each other's way
     workers = min(MOST_THREADS, os.cpu_count() or 1)
     pending: deque[Future[list[tuple[ImageFile, Decoded]]]] = deque()
+    most = 1  # tasks in flight, until the first images say how large they are
+    shape: tuple[int, ...] | None = None
     pool = ThreadPoolExecutor(workers)
     try:
         for start in range(0, len(files), FILES_PER_TASK):
-            pending.append(pool.submit(_decode_task, files[start : start + FILES_PER_TASK], conversion))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
+            size = None if shape is None or conversion.image_size is not None else shape[1:]
+            pending.append(pool.submit(_decode_task, files[start : start + FILES_PER_TASK], conversion, size))
+            if len(pending) > most:
+                done = pending.popleft().result()
+                shape = shape or next((decoded.shape for _, decoded in done if not isinstance(decoded, str)), None)
+                if shape is not None:
+                    most = min(2 * workers, max(1, BYTES_IN_FLIGHT // (FILES_PER_TASK * math.prod(shape))))
+                yield from done
         while pending:
             yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_task(files: Iterable[ImageFile], conversion: Conversion) -> list[tuple[ImageFile, Decoded]]:
-    return [(file, decode(file.path, conversion)) for file in files]
+def _decode_task(
+    files: Iterable[ImageFile], conversion: Conversion, size: tuple[int, ...] | None
+) -> list[tuple[ImageFile, Decoded]]:
+    return [(file, decode(file.path, conversion, size)) for file in files]
+
+
+def _of_one_chunk(decoded: Iterable[tuple[ImageFile, Decoded]]) -> Iterator[tuple[ImageFile, Decoded]]:
+    """The next files: so many, or fewer where their pixels fill a chunk."""
+    filled = 0
+    for count, (file, pixels) in enumerate(decoded, 1):
+        yield file, pixels
+        filled += 0 if isinstance(pixels, str) else pixels.nbytes
+        if count == FILES_PER_CHUNK or filled >= CHUNK_BYTES:
+            return
 
 
 def _chunk(good: list[tuple[ImageFile, np.ndarray]], splits: tuple[str, ...], bad: tuple[Skipped, ...]) -> Chunk:

@@ -201,9 +201,34 @@ def test_few_images_are_in_flight_at_a_time(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     asked = []
     monkeypatch.setattr(decode_module.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(decode_module, "decode", lambda path, _: asked.append(path) or GREY[None])
+    monkeypatch.setattr(decode_module, "decode", lambda path, *_: asked.append(path) or GREY[None])
     next(decode_files(listed(tmp_path) * 5000, AS_FOUND, "stop"))
     assert len(asked) < 100
+
+
+def test_large_images_are_in_flight_by_their_bytes_and_leave_in_small_chunks(tmp_path, monkeypatch):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    large, asked = np.zeros((1, 2000, 2000), np.uint8), []
+    monkeypatch.setattr(decode_module.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decode_module, "decode", lambda path, *_: asked.append(path) or large)
+    chunks = decode_files(listed(tmp_path) * 400, AS_FOUND, "stop")
+    sizes = [len(next(chunks).images) for _ in range(20)]
+    assert sizes == [2] * 20
+    assert len(asked) <= 40 + (64 * 2**20 // large.nbytes) + 8
+
+
+def test_an_image_of_another_size_is_told_of_before_it_is_decoded(tmp_path, monkeypatch):
+    sizes = [(10, 6)] * 12 + [(4000, 6)]
+    for place, size in enumerate(sizes):
+        Image.new("L", size).save(tmp_path / f"{place:02}.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (6, 10)).save(tmp_path / "11.png", exif=exif)  # upright as the others
+    load, loaded = decode_module._load, []
+    monkeypatch.setattr(decode_module, "_load", lambda image, _: loaded.append(image.size) or load(image, _))
+    with pytest.raises(UserError, match=r"12\.png: is 6x4000 while .*00\.png is 6x10"):
+        list(decode_files(listed(tmp_path), AS_FOUND, "stop"))
+    assert set(loaded) == {(10, 6), (6, 10)}
 
 
 def test_a_bad_file_stops_or_is_skipped_with_its_label(tmp_path):
@@ -218,6 +243,18 @@ def test_a_bad_file_stops_or_is_skipped_with_its_label(tmp_path):
     assert [(item.file, item.reason) for item in chunk.skipped] == [
         (str(tmp_path / "b.png"), "not a PNG, JPEG, WebP or BMP image")
     ]
+
+
+def test_what_follows_or_is_inside_of_a_jpeg_is_no_scan_of_it(tmp_path):
+    """A phone's picture holds a preview, and a film behind the image."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(GREY).save(path, progressive=True, restart_marker_blocks=1)
+    content, many = path.read_bytes(), b"\xff\xda" * 200
+    preview = b"\xff\xe2" + (2 + len(many)).to_bytes(2, "big") + many
+    path.write_bytes(content[:2] + preview + content[2:] + many)
+    assert decode(str(path), AS_FOUND).shape == (1, 10, 6)
+    path.write_bytes(many_scans(101) + many)
+    assert decode(str(path), AS_FOUND) == "cannot be decoded (a JPEG of 101 scans, expected at most 100)"
 
 
 def test_images_of_two_sizes_need_image_size(tmp_path):
