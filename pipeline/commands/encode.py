@@ -35,6 +35,6 @@ def encode(
         files += batch.files
         codes.append(sampler.encode(batch.images, label))
     mu, logvar = (np.concatenate(part) for part in zip(*codes, strict=True))
-    with atomic_file(output) as beside:
-        np.savez(beside, files=np.array(files), mu=mu, logvar=logvar)
+    with atomic_file(output) as beside, open(beside, "wb") as file:  # of a name it would have .npz at the end, as spelt
+        np.savez(file, files=np.array(files), mu=mu, logvar=logvar)
     typer.echo(f"wrote {output}: {sampler.latent_dim} latents of {len(files)} images")

@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ def scores_of(path):
 
 def test_codes_are_those_of_the_encoder_and_name_their_files(vae, photos, sampler, digits8):
     assert vae("encode", "photos", "-o", "deep/codes.npz") == (0, "wrote deep/codes.npz: 3 latents of 12 images\n", "")
+    assert vae("encode", "photos", "-o", "codes.NPZ")[0] == 0
+    assert sorted(Path().glob("*codes*")) == [Path("codes.NPZ")]
     with np.load("deep/codes.npz", allow_pickle=False) as codes:
         names = [f"photos/{'more/' * (number > 5)}{number:02}.png" for number in range(12)]
         assert codes["files"].tolist() == names
