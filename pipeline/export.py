@@ -185,7 +185,7 @@ def build(
     of_val, of_test = (classes_in(data, split, checkpoint.model) for split in ("val", "test"))
     proven = build_files(checkpoint.model, metadata, params.score_samples, data.val.images, density, of_val)
     images = np.moveaxis(data.test.images[: max(BATCH_SIZES)], 1, -1)  # (n, H, W, C)
-    parity = measure_parity(proven, checkpoint.model, images, density, of_test)
+    parity = measure_parity(proven, checkpoint.model, images, density)
     check_parity(parity, params.max_parity_error)
     repository = triton_repository(proven)
     variants = make_variants(proven, checkpoint, data, params)

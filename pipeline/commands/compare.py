@@ -37,7 +37,10 @@ def compare(
         bool, typer.Option("--curve", help="Every K of the importance bound, not each run's largest alone.")
     ] = False,
     form: Annotated[
-        Format, typer.Option("--format", help="A table of what fits the terminal; json and csv hold everything.")
+        Format,
+        typer.Option(
+            "--format", help="A table of what fits the terminal; csv holds all params and metrics, json tags."
+        ),
     ] = Format.TABLE,
 ) -> None:
     """Compare the runs of the MLflow store, the best first.

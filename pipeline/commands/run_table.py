@@ -80,7 +80,7 @@ def run_table(rows: "Sequence[Row]", by: str, width: int, curve: bool = False) -
 
 
 def as_json(rows: "Sequence[Row]") -> str:
-    """All that the store holds of the runs; a metric that is no finite number is null."""
+    """Params, metrics and tags of the runs; a metric that is no finite number is null."""
     return json.dumps([_told(row) for row in rows], indent=2, allow_nan=False)
 
 

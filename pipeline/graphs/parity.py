@@ -32,7 +32,6 @@ def measure_parity(
     vae: VAE,
     images: Array,
     density: Prior | None = None,
-    labels: Labels | None = None,
 ) -> dict[str, float]:
     """Largest absolute differences between the files and torch, over all batch sizes, and over all classes.
 
@@ -41,7 +40,6 @@ def measure_parity(
         vae: the model that they were made from, in evaluation mode.
         images: uint8 [n, H, W, C]; repeated where there are fewer than the largest batch.
         density: what the sampler draws from, where that is not the model's prior.
-        labels: of a conditional model: the classes of the images, int64 [n].
 
     Returns:
         `decoder_max_abs_error` (pixels in [0, 1]), `encoder_max_abs_error` (mu and logvar),
@@ -53,10 +51,10 @@ def measure_parity(
     run = {name: open_session(content, "cpu", name=name).run for name, content in files.items()}
     worst = {
         "decoder_max_abs_error": _decoder_error(run[DECODER], vae),
-        "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images, labels),
+        "encoder_max_abs_error": _encoder_error(run[ENCODER], vae, images),
     }
     sampler = _sampler_errors(run[SAMPLER], vae, density or vae.prior)
-    return worst | sampler | _scorer_errors(files[SCORER], vae, images, labels)
+    return worst | sampler | _scorer_errors(files[SCORER], vae, images)
 
 
 def check_parity(errors: Mapping[str, float], max_parity_error: float) -> None:
@@ -78,25 +76,25 @@ def _decoder_error(run: Callable[..., Any], vae: VAE) -> float:
         asked = {"z": _random_z(size, vae.config.latent_dim), **label_input(in_turn(len(vae.config.classes), size))}
         return _largest(run(["x"], asked)[0], _numpy(Decoder(vae), *asked.values()))
 
-    return _worst(difference(size) for size in BATCH_SIZES)
+    return _worst(difference(size) for size in _sizes(vae))
 
 
-def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array, labels: Labels | None) -> float:
+def _encoder_error(run: Callable[..., Any], vae: VAE, images: Array) -> float:
     def difference(size: int) -> float:
-        asked = _some(images, labels, size)
+        asked = _some(images, vae, size)
         outputs = zip(run(["mu", "logvar"], asked), _numpy(Encoder(vae), *asked.values()), strict=True)
         return _worst(_largest(found, expected) for found, expected in outputs)
 
-    return _worst(difference(size) for size in BATCH_SIZES)
+    return _worst(difference(size) for size in _sizes(vae))
 
 
 def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[str, float]:
-    most = max(BATCH_SIZES)
+    most = max(_sizes(vae))
     rows = np.full(most, SEED, np.int64), np.arange(most, dtype=np.int64)
     labels = in_turn(len(vae.config.classes), most)
     reference_z = prior_z(density, *rows, labels)
     reference = to_levels(_numpy(Decoder(vae), reference_z, *label_input(labels).values()))
-    calls = [_draw(run, np.arange(size), labels) for size in BATCH_SIZES]
+    calls = [_draw(run, np.arange(size), labels) for size in _sizes(vae)]
     whole, _ = calls[-1]
     shuffled = np.random.default_rng(SEED).permutation(most)
     split = np.concatenate([_draw(run, part, labels)[0] for part in np.array_split(shuffled, 5)])
@@ -107,25 +105,30 @@ def _sampler_errors(run: Callable[..., Any], vae: VAE, density: Prior) -> dict[s
     }
 
 
-def _scorer_errors(content: bytes, vae: VAE, images: Array, labels: Labels | None) -> dict[str, float]:
+def _scorer_errors(content: bytes, vae: VAE, images: Array) -> dict[str, float]:
     """The score is held against the bound that training and evaluation report, the error map against its own module."""
     session = open_session(content, "cpu", name=SCORER)
     objective = read_metadata(session, SCORER).objective
     samples = ScoreScale.from_strings(session.get_modelmeta().custom_metadata_map, SCORER).samples
     module = Scorer(vae, objective, samples)
     score_errors, map_errors = [], []
-    for size in BATCH_SIZES:
-        asked = _some(images, labels, size)
+    for size in _sizes(vae):
+        asked = _some(images, vae, size)
         score, error = session.run(["score", "error"], asked)
         score_errors.append(_relative(score, _minus_elbo(vae, asked, objective, samples)))
         map_errors.append(_relative(error, _numpy(module, *asked.values())[1]))
     return {"scorer_score_max_rel_error": _worst(score_errors), "scorer_error_max_rel_error": _worst(map_errors)}
 
 
-def _some(images: Array, labels: Labels | None, size: int) -> dict[str, Array]:
-    """The inputs `images` and, of a conditional model, `label` for so many rows."""
-    rows = np.arange(size) % len(images)
-    return {"images": images[rows], **label_input(labels, rows)}
+def _sizes(vae: VAE) -> tuple[int, ...]:
+    """Of the batches; in the largest one every class occurs."""
+    return tuple(sorted({*BATCH_SIZES, max(len(vae.config.classes), *BATCH_SIZES)}))
+
+
+def _some(images: Array, vae: VAE, size: int) -> dict[str, Array]:
+    """The inputs `images` and, of a conditional model, `label` for so many rows: of all classes, whatever they show."""
+    labels = in_turn(len(vae.config.classes), size)
+    return {"images": images[np.arange(size) % len(images)], **label_input(labels)}
 
 
 def _minus_elbo(vae: VAE, asked: Mapping[str, Array], objective: str, samples: int) -> Array:
