@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, ScalarNode
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import UserError, one_line
@@ -26,6 +27,9 @@ PARAMS_FILE = Path("params.yaml")
 
 RUNNING = ("checkpoint_minutes", "devices", "nodes")
 """Of `train`: how a training is run; they change the weights by rounding at most."""
+
+_UNREADABLE = (ValueError, OverflowError, LookupError, TypeError)
+"""What ruamel lets through of a value that is not of the kind it looks like."""
 
 
 class Params(Section):
@@ -88,7 +92,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        content = _parse_yaml(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            _check_names(content, path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found in {Path.cwd()}; expected the pipeline's params") from None
     except UnicodeDecodeError as error:
@@ -100,9 +106,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise UserError(f"{path}: YAML syntax error at {place}: {problem}") from None
     except YAMLError as error:
         raise UserError(f"{path}: YAML error: {one_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply, or holds itself; expected sections such as 'train:'") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}; expected sections such as 'train:'")
-    _check_names(content, path)
     return content
 
 
@@ -116,9 +123,33 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{setting!r} is no setting; expected section.param=value")
     try:
-        return name, YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+        return name, _parse_yaml(text)
+    except (YAMLError, RecursionError):
         return name, text
+
+
+class _Constructor(SafeConstructor):
+    """Names the place of a value that is not of the kind it looks like, as the 30th of February."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _UNREADABLE as error:
+            if not isinstance(node, ScalarNode):
+                raise
+            kind, reason = str(node.tag).rpartition(":")[2], one_line(error, 80)
+            problem = f"{node.value[:40]!r} is no {kind} ({reason}); expected one, or quotes around a text"
+            raise ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _parse_yaml(text: str) -> Any:
+    """Raises YAMLError, or RecursionError where it is nested too deeply."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    try:
+        return yaml.load(text)
+    except _UNREADABLE as error:
+        raise YAMLError(one_line(error)) from None
 
 
 def _check_names(content: dict[Any, Any], path: Path) -> None:

@@ -38,6 +38,10 @@ def test_nan_in_the_file_is_refused(file):
         ("train:\n  beta: 1\n  beta: 2\n", 'YAML syntax error at line 3, column 3: found duplicate key "beta"'),
         ("train: !!python/object/apply:os.system [ls]\n", "YAML syntax error at line 1, column 8: could not determine"),
         ("train: *nothing\n", "YAML syntax error at line 1, column 8: found undefined alias"),
+        ("a:\n  b: 2024-02-30\n", "YAML syntax error at line 2, column 6: '2024-02-30' is no timestamp (day is out of"),
+        ("a:\n  b: 0x_\n", "YAML syntax error at line 2, column 6: '0x_' is no int ("),
+        ("a:\n  b: !!int ''\n", "YAML syntax error at line 2, column 6: '' is no int ("),
+        ("a:\n  b: !!bool x\n", "YAML syntax error at line 2, column 6: 'x' is no bool ("),
     ],
 )
 def test_a_yaml_error_is_told_with_its_line_and_column(file, text, expected):
@@ -54,6 +58,10 @@ def test_a_yaml_error_is_told_with_its_line_and_column(file, text, expected):
         (b"a: 1\n---\nb: 2\n", "YAML syntax error at line 2, column 1: "),
         (b"beta: \xff\n", "not UTF-8 text (invalid start byte at byte 6)"),
         (b"beta: \x00\n", "YAML error: "),
+        (b'beta: "\\UFFFFFFFF"\n', "YAML error: "),
+        (b"? [[1], {a: 1}]\n: b\n", "YAML error: "),
+        (b"[" * 500, "is nested too deeply, or holds itself; expected sections such as 'train:'"),
+        (b"train: &a {beta: *a}\n", "is nested too deeply, or holds itself; expected sections such as 'train:'"),
         (b"1: 2\n", "1 stands before a colon; expected a name"),
         (b"train:\n  3: 1\n", "3 stands before a colon; expected a name"),
         (b"train:\n  ~: 1\n", "None stands before a colon; expected a name"),
@@ -192,6 +200,9 @@ def test_flat_names_are_those_that_mlflow_shows():
         ("model.sigma=[eight]", ["eight"]),
         ("model.sigma=a=b", "a=b"),
         ("model.sigma=[1", "[1"),
+        ("model.sigma=2024-13-01", "2024-13-01"),
+        ("model.sigma=0x_", "0x_"),
+        pytest.param("model.sigma=" + "[" * 500, "[" * 500, id="deep"),
     ],
 )
 def test_a_setting_is_read_as_params_yaml_is(setting, value):
