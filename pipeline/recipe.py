@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
-from pipeline.params import PARAMS_FILE, check_params, read_yaml
+from pipeline.params import PARAMS_FILE, check_params, copy_sections, read_yaml
 from pipeline.results_row import results_row
 from pipeline.sweep.grid import check_overrides
 
@@ -54,8 +54,12 @@ class Recipe:
     target: dict[str, dict[str, float]]
 
     def applied_to(self, base: dict[str, Any]) -> dict[str, Any]:
-        """The sections of `base` with this recipe's values in place."""
-        return {name: {**section, **self.params.get(name, {})} for name, section in base.items()}
+        """The sections of `base`, the content of params.yaml, with this recipe's values in place.
+
+        Raises:
+            UserError: one of `base` is no section.
+        """
+        return {name: section | self.params.get(name, {}) for name, section in copy_sections(base).items()}
 
     @property
     def settings(self) -> dict[str, Any]:

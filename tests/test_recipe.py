@@ -100,6 +100,12 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_an_empty_section_of_params_yaml_is_told_before_a_recipe_is_applied(tmp_path):
+    path = write(tmp_path, "params: {train: {beta: 4.0}}\ntarget: {test/elbo: {at_least: -100}}")
+    with pytest.raises(UserError, match=r"^params\.yaml: prepare is None; expected a section of named params$"):
+        load_recipe(path, BASE | {"prepare": None})
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

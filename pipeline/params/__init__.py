@@ -3,7 +3,16 @@
 There are no defaults here: every value stands once, in params.yaml.
 """
 
-from pipeline.params.document import PARAMS_FILE, Params, check_params, flatten, load_params, parse_setting, read_yaml
+from pipeline.params.document import (
+    PARAMS_FILE,
+    Params,
+    check_params,
+    copy_sections,
+    flatten,
+    load_params,
+    parse_setting,
+    read_yaml,
+)
 from pipeline.params.sections import EvaluateParams, ExportParams, HealthParams, ModelParams, PrepareParams, TrainParams
 
 __all__ = [
@@ -16,6 +25,7 @@ __all__ = [
     "PrepareParams",
     "TrainParams",
     "check_params",
+    "copy_sections",
     "flatten",
     "load_params",
     "parse_setting",

@@ -113,6 +113,18 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def copy_sections(content: dict[str, Any], source: Path | str = PARAMS_FILE) -> dict[str, dict[str, Any]]:
+    """The sections of params, to be changed; errors name `source`.
+
+    Raises:
+        UserError: what stands under a name is no section, as where it is empty.
+    """
+    for name, section in content.items():
+        if not isinstance(section, dict):
+            raise UserError(f"{source}: {name} is {section!r}; expected a section of named params")
+    return {name: dict(section) for name, section in content.items()}
+
+
 def parse_setting(setting: str) -> tuple[str, Any]:
     """`train.beta=4` -> `("train.beta", 4)`; the value is YAML, and what is none is text.
 

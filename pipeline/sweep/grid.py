@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import check_params, parse_setting, read_yaml
+from pipeline.params import check_params, copy_sections, parse_setting, read_yaml
 
 COMMAND_LINE = Path("command line")
 """What errors name in the place of a file."""
@@ -69,9 +69,9 @@ def applied(values: Mapping[str, Any], base: dict[str, Any], path: Path) -> dict
     """`base` with values in place, which are named as `train.beta`; errors name the recipe at `path`.
 
     Raises:
-        UserError: a name is in no section.
+        UserError: a name is in no section, or one of `base` is none.
     """
-    changed = {name: dict(section) for name, section in base.items()}
+    changed = copy_sections(base)
     for name, value in values.items():
         section, _, param = str(name).partition(".")
         if section not in changed:

@@ -53,3 +53,10 @@ def test_a_bad_sweep_is_refused_in_one_line(tmp_path, text, message):
         load_sweep(path, BASE)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_section_of_params_yaml_is_told_before_a_sweep_is_applied(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("params: {}\n" + GRID)
+    with pytest.raises(UserError, match=r"^params\.yaml: prepare is None; expected a section of named params$"):
+        load_sweep(path, BASE | {"prepare": None})
