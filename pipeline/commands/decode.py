@@ -1,6 +1,8 @@
 """`vae decode`: latents to images."""
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ MAX_CODES_BYTES = 2**31  # of the array in an .npz, which is read whole; an .npy
 
 _UNREADABLE = (
     *(OSError, ValueError, OverflowError, EOFError, KeyError),
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),  # of a damaged .npy: its header is Python text, and numpy parses it as such
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
     RuntimeError,  # what zipfile raises of an encrypted archive, and of one whose compression it does not know
 )
 

@@ -52,6 +52,11 @@ def test_latents_of_an_npy_decode_too_into_a_folder(vae, tmp_path):
     assert len(list((tmp_path / "many").glob("*.png"))) == 600
 
 
+def header(text):
+    """An .npy file that ends with its header."""
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
@@ -60,6 +65,8 @@ def test_latents_of_an_npy_decode_too_into_a_folder(vae, tmp_path):
         ("z.npy", np.array([["a", "b", "c"]]), "holds <U1 [1, 3]; expected numbers"),
         ("z.npy", np.array([[{}] * 3]), "not readable as codes (Array can't be memory-mapped: Python objects"),
         ("z.npy", b"\x93NUMPY broken", "not readable as codes ("),
+        ("z.npy", header("{'shape': (2,"), "not readable as codes ("),  # tokenize.TokenError
+        ("z.npy", header("{}{}\n  {}\n {}"), "not readable as codes ("),  # IndentationError
         ("z.npz", b"PK broken", "not readable as codes (File is not a zip file)"),
         ("z.npz", {"logvar": np.zeros((2, 3))}, "not readable as codes (\"There is no item named 'mu.npy'"),
         ("z.npz", {"mu": np.array([[{}] * 3])}, "not readable as codes (Object arrays cannot be loaded"),
@@ -116,9 +123,10 @@ def spoilt(local, central, value):
     return content
 
 
-def torn():
-    content = archive_of(npy(np.zeros((2, 3))))
-    content[30 + len("mu.npy")] = 0xFF  # a kind of block that deflate does not have
+def torn(compression, at):
+    """An archive in which one byte of the packed array is another."""
+    content = archive_of(npy(np.zeros((2, 3))), compression)
+    content[30 + len("mu.npy") + at] = 0xFF
     return content
 
 
@@ -128,9 +136,10 @@ def torn():
         (huge(), "mu has 176 bytes, its shape promises 239,999,976"),
         (spoilt(6, 8, 1), "File 'mu.npy' is encrypted"),
         (spoilt(8, 10, 99), "That compression method is not supported"),
-        (torn(), "Error -3 while decompressing data"),
+        (torn(zipfile.ZIP_DEFLATED, 0), "Error -3 while decompressing data"),  # a kind of block that deflate lacks
+        (torn(zipfile.ZIP_LZMA, 9), "Corrupt input data"),
     ],
-    ids=["huge", "encrypted", "unknown compression", "torn"],
+    ids=["huge", "encrypted", "unknown compression", "torn", "torn LZMA"],
 )
 def test_an_archive_that_cannot_be_unpacked_is_one_line(vae, tmp_path, content, reason):
     (tmp_path / "codes.npz").write_bytes(content)
