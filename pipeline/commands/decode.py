@@ -79,6 +79,10 @@ def read_codes(path: Path) -> "np.ndarray[Any, Any]":
 def _mapped(path: Path) -> "np.ndarray[Any, Any]":
     import numpy as np
 
+    from pipeline import npy
+
+    with path.open("rb") as file:
+        npy.read_header(file)  # refuses one of a length that numpy would read
     return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
@@ -92,14 +96,12 @@ def _zipped(path: Path) -> "np.ndarray[Any, Any]":
     if promised > size:  # numpy would ask for memory for all of them
         raise ValueError(f"mu has {size:,} bytes, its shape promises {promised:,}")
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["mu"]  # type: ignore[no-any-return]
+        return arrays["mu.npy"]  # type: ignore[no-any-return]
 
 
 def _promised_bytes(file: IO[bytes]) -> int:
     """The size of the array that the header of an .npy file speaks of."""
-    from numpy.lib import format as npy
+    from pipeline import npy
 
-    version = npy.read_magic(file)
-    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-    shape, _, dtype = read_header(file)
+    shape, _, dtype = npy.read_header(file)
     return math.prod(shape) * dtype.itemsize

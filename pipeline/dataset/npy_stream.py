@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
+from pipeline import npy
 from pipeline.dataset.store import DAMAGED
 from pipeline.errors import UserError, one_line
 
@@ -80,17 +80,15 @@ def read_header(path: Path, key: str | None) -> ArrayHeader:
 
 
 def _parse_header(stream: IO[bytes], name: str) -> ArrayHeader:
-    version = npy.read_magic(stream)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
-        raise UserError(f"{name}: .npy version {version}; expected 1.0 or 2.0")
-    shape, fortran_order, dtype = read(stream)
+    shape, fortran_order, dtype = npy.read_header(stream)
     return ArrayHeader(name, shape, dtype, fortran_order)
 
 
 def _check_type(header: ArrayHeader) -> None:
     if header.dtype.hasobject:
         raise UserError(f"{header.name}: holds Python objects; expected an array of numbers")
+    if not header.dtype.itemsize:
+        raise UserError(f"{header.name}: holds {header.dtype}, of 0 bytes each; expected an array of numbers or text")
     if header.fortran_order and len(header.shape) > 1:
         raise UserError(f"{header.name}: is in Fortran order; expected C order (numpy.ascontiguousarray)")
 

@@ -97,6 +97,24 @@ def test_codes_that_would_fill_the_memory_are_refused_before_they_are_read(vae, 
     assert "(mu has 1,200,128 bytes, more than 1,000,000)" in err
 
 
+@pytest.mark.parametrize("name", ["codes.npz", "codes.npy"])
+def test_a_header_longer_than_any_codes_need_is_refused_before_it_is_read(vae, tmp_path, name):
+    content = b"\x93NUMPY\2\0" + (2**24).to_bytes(4, "little") + b" " * 2**24
+    (tmp_path / name).write_bytes(archive_of(content) if name.endswith("z") else content)
+    code, out, err = vae("decode", name)
+    assert (code, out) == (1, "")
+    reason = "a header of 16,777,216 bytes; expected at most 65,536"
+    assert err == f"error: {name}: not readable as codes ({reason}); expected .npz with mu, or .npy of z\n"
+
+
+def test_an_entry_that_hides_behind_the_name_of_the_codes_is_not_read(vae, tmp_path):
+    content = archive_of(npy(np.zeros((2, 3))))
+    (tmp_path / "codes.npz").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "codes.npz", "a") as archive:
+        archive.writestr("mu", npy(np.zeros((5, 3))))
+    assert vae("decode", "codes.npz", "-o", "x.npy")[1] == "wrote x.npy: 2 images of the latents in codes.npz\n"
+
+
 def archive_of(content, compression=zipfile.ZIP_DEFLATED):
     """The bytes of an .npz whose mu.npy has this content."""
     buffer = io.BytesIO()

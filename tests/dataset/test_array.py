@@ -155,6 +155,30 @@ def test_a_header_that_lies_is_refused_before_anything_is_read(tmp_path, shape):
         assert "\n" not in str(caught.value)
 
 
+def test_a_header_longer_than_any_array_needs_is_refused_before_it_is_read(tmp_path):
+    content = b"\x93NUMPY\x02\x00" + (2**24).to_bytes(4, "little") + b" " * 2**24
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", content)
+    (tmp_path / "a.npy").write_bytes(content)
+    del content
+    for name in ("a.npz", "a.npy"):
+        tracemalloc.start()
+        with pytest.raises(UserError, match=rf"{name}.*a header of 16,777,216 bytes; expected at most") as caught:
+            open_array(tmp_path / name, AS_FOUND)
+        assert "\n" not in str(caught.value)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+
+def test_labels_of_no_bytes_are_refused(tmp_path):
+    header = b"{'descr': '<U0', 'fortran_order': False, 'shape': (12,), }\n"
+    np.savez(tmp_path / "a.npz", images=GREY)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("labels.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UserError, match=r"a\.npz\[labels\]: holds <U0, of 0 bytes each; expected an"):
+        open_array(tmp_path / "a.npz", AS_FOUND)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
