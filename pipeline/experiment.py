@@ -5,6 +5,7 @@ an earlier experiment has computed already, DVC takes from its run cache.
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +17,15 @@ from pipeline.params import read_yaml
 
 
 def as_settings(values: Mapping[str, Any]) -> list[str]:
-    """`{"train.beta": 4.0}` as DVC takes params on its command line."""
-    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    """`{"train.beta": 4.0}` as DVC takes params on its command line.
+
+    Raises:
+        UserError: a text is `???`, for which there is no other spelling.
+    """
+    for name, value in values.items():
+        if value == "???":
+            raise UserError(f"{name} is {value!r}, which DVC takes for a missing value; expected another text")
+    return [f"{name}={_as_hydra(value)}" for name, value in values.items()]
 
 
 def run_experiment(name: str, settings: Sequence[str], *, stages: Sequence[str] = (), force: bool = False) -> None:
@@ -46,3 +54,18 @@ def metrics_of(name: str) -> dict[str, float]:
     declared = [path for stage in stages for outputs in stage.get("metrics", []) for path in outputs]
     kept = [json.loads(files.read_text(path)) for path in declared if files.exists(path)]
     return {metric: value for metrics in kept for metric, value in metrics.items()}
+
+
+def _as_hydra(value: Any) -> str:
+    """A value in the grammar of Hydra, by which DVC reads what stands after the `=`."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_hydra, value))}]"
+    return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """Text between quotes; a backslash stands for itself there, but before a quote, and in OmegaConf before `${`."""
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), literal) + '"'

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
-from pipeline.params import PARAMS_FILE, check_params, copy_sections, read_yaml
+from pipeline.params import PARAMS_FILE, check_params, copy_sections, parse_setting, read_yaml
 from pipeline.results_row import results_row
 from pipeline.sweep.grid import check_overrides
 
@@ -120,7 +120,8 @@ def main() -> None:
     base = read_yaml(PARAMS_FILE)
     recipe = load_recipe(arguments.recipe, base)
     check_overrides(arguments.overrides, recipe.applied_to(base))
-    run_experiment(arguments.recipe.stem, [*as_settings(recipe.settings), *arguments.overrides], force=True)
+    settings = recipe.settings | dict(map(parse_setting, arguments.overrides))
+    run_experiment(arguments.recipe.stem, as_settings(settings), force=True)
     metrics = metrics_of(arguments.recipe.stem)
     misses = recipe.misses(metrics)
     if not misses:

@@ -13,7 +13,7 @@ from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
 from pipeline.files import write_csv
 from pipeline.metrics.figures import save_figure
-from pipeline.params import PARAMS_FILE, read_yaml
+from pipeline.params import PARAMS_FILE, parse_setting, read_yaml
 from pipeline.sweep.figure import rate_distortion
 from pipeline.sweep.grid import Sweep, applied, check_overrides, load_sweep
 
@@ -28,7 +28,7 @@ def run_points(sweep: Sweep, overrides: list[str]) -> None:
     """
     failed = []
     for number, point in enumerate(sweep.points, 1):
-        settings = [*as_settings({**sweep.shared, **point}), *overrides]
+        settings = as_settings({**sweep.shared, **point, **dict(map(parse_setting, overrides))})
         print(f"sweep {sweep.name}: {number} of {len(sweep.points)}, {', '.join(as_settings(point))}", flush=True)
         try:
             run_experiment(sweep.experiment(point), settings, stages=[LAST_STAGE])
