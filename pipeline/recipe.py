@@ -14,12 +14,19 @@ from typing import Any
 
 from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
-from pipeline.params import PARAMS_FILE, check_params, copy_sections, parse_setting, read_yaml
+from pipeline.metrics.likelihood import curve_sizes
+from pipeline.params import PARAMS_FILE, Params, check_params, copy_sections, parse_setting, read_yaml
 from pipeline.results_row import results_row
-from pipeline.sweep.grid import check_overrides
+from pipeline.sweep.grid import COMMAND_LINE, check_overrides
 
 _FEATURES = ("classifier", "random_conv")  # of images, in which samples are held against test images
 _DISTANCES = ("kid", "fid", "precision", "recall", "density", "coverage")
+_OF_SAMPLES = (
+    "test/sample_label_accuracy",
+    *(f"test/{distance}_{features}" for features in _FEATURES for distance in _DISTANCES),
+    "test/memorisation_ratio",
+    "test/memorisation_copies",
+)
 
 MEASURED = (
     "test/elbo",
@@ -32,10 +39,7 @@ MEASURED = (
     "test/marginal_kl_fitted",
     "test/amortisation_gap",
     "test/probe_accuracy",
-    "test/sample_label_accuracy",
-    *(f"test/{distance}_{features}" for features in _FEATURES for distance in _DISTANCES),
-    "test/memorisation_ratio",
-    "test/memorisation_copies",
+    *_OF_SAMPLES,
     "export/auroc_held_out",
     "export/auroc_defects",
 )
@@ -107,7 +111,9 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     if unknown := params.keys() - base.keys():
         raise UserError(f"{path}: params.{min(unknown)} is not a section; expected one of {', '.join(base)}")
     recipe = Recipe(params, target)
-    _check_target(target, check_params(recipe.applied_to(base), path).evaluate.importance_samples, path)
+    applied = check_params(recipe.applied_to(base), path)
+    _check_target(target, applied.evaluate.importance_samples, path)
+    _check_measured(target, applied, path)
     return recipe
 
 
@@ -119,7 +125,7 @@ def main() -> None:
     arguments = parser.parse_args()
     base = read_yaml(PARAMS_FILE)
     recipe = load_recipe(arguments.recipe, base)
-    check_overrides(arguments.overrides, recipe.applied_to(base))
+    _check_measured(recipe.target, check_overrides(arguments.overrides, recipe.applied_to(base)), COMMAND_LINE)
     settings = recipe.settings | dict(map(parse_setting, arguments.overrides))
     run_experiment(arguments.recipe.stem, as_settings(settings), force=True)
     metrics = metrics_of(arguments.recipe.stem)
@@ -141,6 +147,30 @@ def _check_target(target: dict[str, Any], importance_samples: int, path: Path) -
             near = difflib.get_close_matches(name, known, n=1)
             expected = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             raise UserError(f"{path}: target.{name} is not measured; {expected}")
+
+
+def _check_measured(target: dict[str, Any], params: Params, source: Path) -> None:
+    """Refuse params that keep a metric of the target from being measured: only the end of the run would tell of it."""
+    for name in target:
+        if obstacle := _obstacle(name, params):
+            raise UserError(f"{source}: {obstacle}, without which target.{name} is not measured")
+
+
+def _obstacle(name: str, params: Params) -> str | None:
+    """The param that keeps a metric from being measured, and what was expected of it."""
+    evaluate = params.evaluate
+    samples = name.removeprefix("test/nll_iw")
+    if samples not in (name, *map(str, curve_sizes(evaluate.importance_samples))):
+        return f"evaluate.importance_samples is {evaluate.importance_samples}; expected {samples}"
+    if name in _OF_SAMPLES and evaluate.quality_images == 0:
+        return "evaluate.quality_images is 0; expected a number >= 1"
+    if name == "test/amortisation_gap" and evaluate.amortisation_images == 0:
+        return "evaluate.amortisation_images is 0; expected a number >= 1"
+    if name == "test/sample_label_accuracy" and params.model.condition == "none":
+        return "model.condition is 'none'; expected label"
+    if name == "export/auroc_held_out" and not params.prepare.held_out_labels:
+        return "prepare.held_out_labels is []; expected a class"
+    return None
 
 
 def _are_limits(limits: Any) -> bool:

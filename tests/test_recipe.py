@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,15 @@ def test_an_empty_section_of_params_yaml_is_told_before_a_recipe_is_applied(tmp_
         load_recipe(path, BASE | {"prepare": None})
 
 
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    def run_experiment(*_, **__):
+        raise AssertionError("an experiment was begun")
+
+    monkeypatch.setattr(module, "run_experiment", run_experiment)
+    monkeypatch.chdir(ROOT)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -115,16 +125,59 @@ def test_an_empty_section_of_params_yaml_is_told_before_a_recipe_is_applied(tmp_
         ("train.beta", "'train.beta' is no setting; expected section.param=value"),
     ],
 )
-def test_a_bad_override_is_refused_before_the_last_experiment_of_the_name_is_gone(monkeypatch, override, message):
-    def run_experiment(*_, **__):
-        raise AssertionError("an experiment was begun")
-
-    monkeypatch.setattr(module, "run_experiment", run_experiment)
-    monkeypatch.chdir(ROOT)
+def test_a_bad_override_is_refused_before_the_last_experiment_of_the_name_is_gone(
+    monkeypatch, nothing_runs, override, message
+):
     monkeypatch.setattr(sys, "argv", ["recipe", "recipes/vamp.yaml", override])
     with pytest.raises(UserError) as caught:
         module.main()
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("metric", "override", "obstacle"),
+    [
+        ("test/nll_iw5000", "evaluate.importance_samples=100", "evaluate.importance_samples is 100; expected 5000"),
+        ("test/amortisation_gap", "evaluate.amortisation_images=0", "evaluate.amortisation_images is 0; expected a "),
+        ("test/kid_classifier", "evaluate.quality_images=0", "evaluate.quality_images is 0; expected a number >= 1"),
+        ("test/sample_label_accuracy", "model.condition=none", "model.condition is 'none'; expected label"),
+        ("export/auroc_held_out", "prepare.held_out_labels=[]", "prepare.held_out_labels is []; expected a class"),
+    ],
+)
+def test_an_override_by_which_the_target_is_not_measured_is_refused_before_anything_runs(
+    tmp_path, monkeypatch, nothing_runs, metric, override, obstacle
+):
+    params = "{prepare: {held_out_labels: ['4']}, model: {condition: label}}"
+    path = write(tmp_path, f"params: {params}\ntarget: {{{metric}: {{at_most: 90}}}}")
+    monkeypatch.setattr(sys, "argv", ["recipe", str(path), override])
+    with pytest.raises(UserError, match=f"^command line: {re.escape(obstacle)}.*, without which target.{metric} is no"):
+        module.main()
+
+
+def test_a_recipe_whose_own_params_keep_its_target_from_being_measured_is_refused(tmp_path):
+    path = write(tmp_path, "params: {}\ntarget: {export/auroc_held_out: {at_least: 0.8}}")
+    with pytest.raises(UserError, match=rf"^{path}: prepare\.held_out_labels is \[\]; expected a class, without "):
+        load_recipe(path, BASE)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "reached"),
+    [
+        ("paper-mnist", "evaluate.importance_samples=500", {"test/elbo": -99.0}),
+        ("vamp", "evaluate.importance_samples=10000", {"test/nll_iw5000": 81.0}),  # half of the samples are told of too
+    ],
+)
+def test_an_override_by_which_the_target_is_still_measured_runs(monkeypatch, recipe, override, reached):
+    ran = []
+    monkeypatch.setattr(module, "run_experiment", lambda name, settings, force: ran.append((name, settings)))
+    monkeypatch.setattr(module, "metrics_of", lambda name: reached)
+    monkeypatch.setattr(module, "results_row", lambda *_: "")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["recipe", f"recipes/{recipe}.yaml", override])
+    module.main()
+    ((name, settings),) = ran
+    assert name == recipe
+    assert override in settings
 
 
 ROW = Row(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import check_params, copy_sections, parse_setting, read_yaml
+from pipeline.params import Params, check_params, copy_sections, parse_setting, read_yaml
 
 COMMAND_LINE = Path("command line")
 """What errors name in the place of a file."""
@@ -80,11 +80,11 @@ def applied(values: Mapping[str, Any], base: dict[str, Any], path: Path) -> dict
     return changed
 
 
-def check_overrides(overrides: Sequence[str], base: dict[str, Any]) -> None:
-    """Check `section.param=value`, given on the command line, as applied to `base`, sections of params.
+def check_overrides(overrides: Sequence[str], base: dict[str, Any]) -> Params:
+    """The params of `base` with `section.param=value`, given on the command line, applied to them and checked.
 
     Raises:
         UserError: one is no such setting, or a param is unknown or out of range.
     """
     values = dict(parse_setting(override) for override in overrides)
-    check_params(applied(values, base, COMMAND_LINE), COMMAND_LINE)
+    return check_params(applied(values, base, COMMAND_LINE), COMMAND_LINE)
