@@ -144,7 +144,11 @@ def another_size(image: Image.Image, shape: tuple[int, int, int]) -> ValueError:
 def grey_or_rgb(image: Image.Image) -> Image.Image:
     """Any mode that the decoders give, as L or RGB."""
     if image.mode.startswith("I"):  # 16 bits a pixel
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        levels = np.asarray(image).astype(np.uint32)
+        grey = ((levels + 128) // 257).astype(np.uint8)
+        if image.has_transparency_data:
+            grey[levels == image.info["transparency"]] = 255  # the one level that is transparent, in all its 16 bits
+        return Image.fromarray(grey)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         on_white = Image.new("RGBA", image.size, "white")

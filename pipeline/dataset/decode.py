@@ -114,7 +114,10 @@ def _load(image: Image.Image, conversion: Conversion) -> Image.Image:
 def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel
         levels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        grey = ((levels + 128) // 257).astype(np.uint8)
+        if image.has_transparency_data:
+            grey[levels == image.info["transparency"]] = 255  # the one level that is transparent, in all its 16 bits
+        return Image.fromarray(grey)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         on_white = Image.new("RGBA", image.size, "white")

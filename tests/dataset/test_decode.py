@@ -96,6 +96,11 @@ def test_sixteen_bits_become_the_nearest_eight(tmp_path):
     assert pixels(tmp_path / "a.png", Image.fromarray(values)).tolist() == [[[0, 1, 255, 100, 101]]]
 
 
+def test_the_transparent_level_of_sixteen_bits_is_white_and_its_neighbours_are_grey(tmp_path):
+    image = Image.fromarray(np.array([[0, 299, 300, 301, 65535]], np.uint16))
+    assert pixels(tmp_path / "a.png", image, transparency=300).tolist() == [[[0, 1, 255, 1, 255]]]
+
+
 def test_one_bit_becomes_black_and_white(tmp_path):
     found = pixels(tmp_path / "a.png", Image.fromarray(GREY > 128))
     np.testing.assert_array_equal(found, np.where(GREY > 128, 255, 0)[None])

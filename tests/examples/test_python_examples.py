@@ -118,6 +118,8 @@ def images(exported, tmp_path):
         pixels = rng.integers(0, 256, (height, width, depth), dtype=np.uint8)
         Image.fromarray(pixels.squeeze(), mode).save(tmp_path / f"{mode}.png")
     Image.fromarray(rng.integers(0, 2**16, (height, width), dtype=np.uint16)).save(tmp_path / "deep.png")
+    keyed = np.arange(height * width, dtype=np.uint16).reshape(height, width) // 9  # of grey levels 0 and 1
+    Image.fromarray(keyed).save(tmp_path / "deep_key.png", transparency=2)
     Image.new("L", (width + 1, height)).save(tmp_path / "wide.png")
     Image.new("L", (width, height)).save(tmp_path / ".hidden.png")
     (tmp_path / "notes.png").write_text("no image")
@@ -128,7 +130,7 @@ def test_watcher_scores_as_the_sampler_does(exported, images):
     done = run("watch.py", exported.folder / "scorer.onnx", images, "--once")
     assert not done.returncode, done.stderr
     lines = dict(line.split("\t", 1) for line in done.stdout.splitlines())
-    assert sorted(lines) == ["L.png", "LA.png", "RGB.png", "RGBA.png", "deep.png"]
+    assert sorted(lines) == ["L.png", "LA.png", "RGB.png", "RGBA.png", "deep.png", "deep_key.png"]
     sampler = Sampler(exported.folder, "cpu", threads=1)
     for name, line in lines.items():
         score, _ = sampler.score(decode_image(str(images / name), sampler.image_shape)[None])

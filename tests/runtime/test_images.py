@@ -50,6 +50,7 @@ def tricky():
         "palette_alpha.png": (palette, {"transparency": 3}),
         "grey_key.png": (grey, {"transparency": int(GREY[0, 0])}),
         "sixteen.png": (Image.fromarray(RNG.integers(0, 2**16, (10, 6), dtype=np.uint16)), {}),
+        "sixteen_key.png": (Image.fromarray(np.repeat(np.uint16([[300, 301]]), 9, 0)), {"transparency": 300}),
         "bits.png": (Image.fromarray(GREY > 128), {}),
         "moving.webp": (colour, {"save_all": True, "append_images": [grey.convert("RGB")], "lossless": True}),
         "moving.png": (colour, {"save_all": True, "append_images": [Image.fromarray(255 - COLOUR)]}),
@@ -68,6 +69,12 @@ def test_the_pixels_are_those_that_the_prepare_stage_reads(tmp_path, name, chann
     assert found.dtype == np.uint8
     assert found.shape == (*expected.shape[:2], channels)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_transparent_level_of_sixteen_bits_is_white(tmp_path):
+    image, options = tricky()["sixteen_key.png"]
+    image.save(tmp_path / "a.png", **options)
+    assert decode_image(str(tmp_path / "a.png"), (9, 2, 1))[..., 0].tolist() == [[255, 1]] * 9
 
 
 def hostile(tmp_path):
