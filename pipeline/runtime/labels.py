@@ -1,13 +1,14 @@
 """Conditional models: the graph's input `label`, int64 [n], and the names that its metadata gives to the values."""
 
 import json
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 from pipeline.errors import UserError
 
 LABEL = "label"
-Label = int | str
-"""A class by its index, or by its name."""
+Label = SupportsIndex | str
+"""A class by its index, which may be numpy's whole number, or by its name."""
 
 
 def read_labels(session: Any, source: str) -> tuple[str, ...]:
@@ -35,14 +36,28 @@ def find_label(label: Label, labels: tuple[str, ...]) -> int:
     Raises:
         UserError: there is no such class.
     """
-    if isinstance(label, bool) or not isinstance(label, int | str):
-        raise UserError(f"label is {label!r:.40}; expected the name of a class, or its index")
-    if label in labels:
-        return labels.index(str(label))
-    index = int(label) if isinstance(label, int) or (label.isascii() and label.isdecimal() and len(label) < 16) else -1
+    wanted = _name_or_index(label)
+    if wanted in labels:
+        return labels.index(str(wanted))
+    if isinstance(wanted, str):
+        index = int(wanted) if wanted.isascii() and wanted.isdecimal() and len(wanted) < 16 else -1
+    else:
+        index = wanted
     if not 0 <= index < len(labels):
         known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-        raise UserError(f"label is {label!r:.40}; expected one of {known}, or an index from 0 to {len(labels) - 1}")
+        raise UserError(f"label is {wanted!r:.40}; expected one of {known}, or an index from 0 to {len(labels) - 1}")
+    return index
+
+
+def _name_or_index(label: Label) -> str | int:
+    if isinstance(label, str):
+        return label
+    try:
+        index = operator.index(label)
+    except TypeError:
+        index = None
+    if index is None or isinstance(label, bool):
+        raise UserError(f"label is {label!r:.40}; expected the name of a class, or its index")
     return index
 
 

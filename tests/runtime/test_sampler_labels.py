@@ -23,7 +23,10 @@ def test_the_classes_are_named(sampler, mlp):
     assert sampler.labels == NAMES
 
 
-@pytest.mark.parametrize(("label", "index"), [("circle", 1), ("2", 0), (2, 2), ("1", 1), (0, 0), ("square", 2)])
+@pytest.mark.parametrize(
+    ("label", "index"),
+    [("circle", 1), ("2", 0), (2, 2), ("1", 1), (0, 0), ("square", 2), (np.int64(1), 1), (np.uint8(2), 2)],
+)
 def test_a_class_is_drawn_by_name_or_index(sampler, label, index):
     assert class_of(sampler.sample(5, seed=1, label=label)) == index
     assert class_of(sampler.sample(1500, seed=1, label=label)) == index  # in chunks
@@ -40,6 +43,9 @@ def test_a_class_is_drawn_by_name_or_index(sampler, label, index):
         (-1, "label is -1; expected one of"),
         (True, "label is True; expected the name of a class, or its index"),
         (1.0, "label is 1.0; expected the name of a class, or its index"),
+        (np.int64(3), "label is 3; expected one of"),
+        (np.True_, "label is np.True_; expected the name of a class, or its index"),
+        (np.arange(2), r"label is array\(\[0, 1\]\); expected the name of a class, or its index"),
     ],
 )
 def test_a_class_that_does_not_exist_is_named(sampler, label, message):
