@@ -19,7 +19,8 @@ def open_folder(folder: Path, conversion: Conversion, on_bad_image: OnBadImage) 
     Only the names are held in memory, not the images.
 
     Raises:
-        UserError: the folder is missing, empty, holds images beside subfolders, or subfolders in subfolders.
+        UserError: the folder is missing, empty, holds images beside subfolders, or subfolders in subfolders; the name
+            of a class is no UTF-8.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "not found"
@@ -38,7 +39,7 @@ def open_folder(folder: Path, conversion: Conversion, on_bad_image: OnBadImage) 
     files = [
         _image_file(path, label) for label, subfolder in enumerate(subfolders) for path in _images_of_class(subfolder)
     ]
-    return _source(folder, files, tuple(subfolder.name for subfolder in subfolders), conversion, on_bad_image)
+    return _source(folder, files, tuple(map(_class_name, subfolders)), conversion, on_bad_image)
 
 
 def _source(
@@ -51,6 +52,14 @@ def _source(
     if not files:
         raise UserError(f"prepare.path: {folder} holds no images; expected PNG, JPEG, WebP or BMP files")
     return Source(len(files), classes, decode_files(files, conversion, on_bad_image))
+
+
+def _class_name(subfolder: Path) -> str:
+    try:
+        subfolder.name.encode()
+    except UnicodeEncodeError:  # metadata and answers in JSON could not have it
+        raise UserError(f"{shown(str(subfolder))}: is no UTF-8; expected the name of a class in UTF-8") from None
+    return subfolder.name
 
 
 def _images_of_class(subfolder: Path) -> list[Path]:

@@ -72,6 +72,13 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path):
             open_folder(tmp_path / name, Conversion("keep", None), "stop")
 
 
+def test_a_class_whose_name_is_no_utf_8_is_refused(tmp_path):
+    put(tmp_path / "cat/a.png", 0)
+    put(tmp_path / "caf\udce9/a.png", 1)
+    with pytest.raises(UserError, match=r"caf\\udce9': is no UTF-8; expected the name of a class in UTF-8$"):
+        open_folder(tmp_path, Conversion("keep", None), "stop")
+
+
 def test_a_name_with_a_line_break_is_told_on_one_line(tmp_path):
     put(tmp_path / "a.png", 0)
     (tmp_path / "b\nc.png").write_text("hello")
