@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.runtime.server.guards import error_response
+from pipeline.runtime.server.guards import error_response, has_body
 from pipeline.runtime.server.settings import Settings
 
 _SMALL = 2**16  # bytes; so many of every request find room even while others send pictures
@@ -34,7 +34,7 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
             return
         seconds = self._settings.body_seconds
@@ -89,11 +89,6 @@ class LimitBody:
             raise BodyTooLargeError
         if read > _SMALL and self._held > self._settings.max_bodies_bytes:
             raise NoRoomError
-
-
-def _has_body(scope: Scope) -> bool:
-    """Whether the headers speak of one, without which HTTP/1.1 has none (RFC 9112, 6.3)."""
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -4,8 +4,10 @@ A page of another site can make a browser send requests to a server on loopback,
 127.0.0.1. So the Host header must be a name that we know, a foreign Origin is refused, and no CORS header is sent.
 """
 
+import asyncio
 import hmac
 from collections import Counter
+from contextlib import suppress
 from typing import NamedTuple
 
 from fastapi.responses import JSONResponse
@@ -24,6 +26,11 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-site",
     "Referrer-Policy": "no-referrer",
 }
+
+LINGER_SECONDS = 1
+"""How long what is left of a refused body is read past. A connection closed on unread bytes is reset, and its client
+may lose the answer."""
+
 _SECURITY_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
@@ -50,6 +57,10 @@ class Guard:
         send = _with_security_headers(send)
         client = scope["client"][0] if scope.get("client") else ""
         refusal = self._refusal(scope["path"], Headers(scope=scope), client)
+        if refusal and has_body(scope):
+            headers = {**(refusal.headers or {}), "Connection": "close"}
+            await error_response(refusal.status, refusal.reason, headers)(scope, receive, _lingering(receive, send))
+            return
         if refusal:
             await error_response(*refusal)(scope, receive, send)
             return
@@ -93,6 +104,28 @@ class Guard:
 def error_response(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Every error has this form: `{"error": "one line"}`."""
     return JSONResponse({"error": " ".join(reason.split())}, status, headers)
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether the headers speak of a body, without which HTTP/1.1 has none (RFC 9112, 6.3)."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+
+def _lingering(receive: Receive, send: Send) -> Send:
+    """Sends an answer at once, and ends it when the request's body has come, its client left, or it took too long."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+    return sending
 
 
 def _with_security_headers(send: Send) -> Send:

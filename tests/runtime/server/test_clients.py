@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from server_process import server_process
 
+IN_CHUNKS = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
 DECODE = b'{"z": [[0, 0, 0], [0, 0, 0]]}'
 
 
@@ -121,6 +122,74 @@ def test_headers_without_an_end_are_refused(server, part):
     with connect(server) as client:
         client.sendall(part)
         assert read_answer(client) == (431, b'{"error": "the request\'s head has more than 10000 bytes"}')
+
+
+def ask_in_chunks(chunks, host="127.0.0.1"):
+    """The bytes of a request whose body has no length; what `chunks` lacks at its end may still come."""
+    return f"POST /decode HTTP/1.1\r\nHost: {host}\r\n{IN_CHUNKS}\r\n".encode() + chunks
+
+
+@with_settings(max_head_bytes=10_000)
+@pytest.mark.parametrize("part", [b"X-A: b\r\n" * 3000, b"X-A: " + b"b" * 20_000])
+def test_trailers_without_an_end_are_refused(server, part):
+    with connect(server) as client:
+        client.sendall(ask_in_chunks(b"1\r\n{\r\n"))
+        time.sleep(0.2)  # a read that holds a part of the body says nothing of the trailers
+        client.sendall(b"0\r\n" + part)
+        assert read_answer(client) == (431, b'{"error": "the request\'s trailers have more than 10000 bytes"}')
+        assert read_rest(client) == b""
+
+
+def test_a_trailer_is_no_header_of_the_request(server):
+    with connect(server) as client:
+        client.sendall(ask_in_chunks(b"2\r\n{}\r\n0\r\nContent-Encoding: gzip\r\n\r\n"))
+        assert read_answer(client) == (422, b'{"error":"the body names []; expected z alone"}')
+
+
+@with_settings(max_head_bytes=1000)
+def test_chunks_are_not_counted_as_a_head(server):
+    with connect(server) as client:
+        client.sendall(ask_in_chunks(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"))
+        assert read_answer(client)[0] == 422
+        client.sendall(ask("/health"))
+        assert read_answer(client)[0] == 200
+
+
+ANOTHER_HOST = (421, b'{"error":"Host is \'evil.example\'; expected one of 127.0.0.1, localhost, [::1]"}')
+
+
+@pytest.mark.parametrize(("begun", "rest"), [(b"", b"1\r\nx\r\n"), (b"0\r\n", b"X-A: b\r\n")])
+def test_a_refused_request_whose_body_does_not_end_is_answered_and_cut_off(server, begun, rest):
+    with connect(server) as client:
+        client.sendall(ask_in_chunks(begun, host="evil.example"))
+        assert read_answer(client) == ANOTHER_HOST
+        with suppress(BrokenPipeError, ConnectionResetError):
+            until(lambda: time.sleep(0.05) or client.sendall(rest))  # never true: it ends with the connection
+
+
+def test_the_answer_to_a_refused_request_outlives_the_body_that_follows_it(server):
+    with connect(server) as client:
+        client.sendall(ask("/decode", b"", length=3_000_000).replace(b"127.0.0.1", b"evil.example"))
+        time.sleep(0.2)
+        client.sendall(b"x" * 3_000_000)
+        assert read_answer(client) == ANOTHER_HOST
+        assert read_rest(client) == b""
+
+
+def test_a_refused_request_without_a_body_keeps_its_connection(server):
+    with connect(server) as client:
+        for _ in range(2):
+            client.sendall(ask("/sample").replace(b"127.0.0.1", b"evil.example"))
+            assert read_answer(client) == ANOTHER_HOST
+
+
+@with_settings(header_seconds=0.3)
+def test_empty_lines_after_an_answer_are_the_beginning_of_a_head(server):
+    with connect(server) as client:
+        client.sendall(ask("/health"))
+        assert read_answer(client)[0] == 200
+        client.sendall(b"\r\n")
+        assert read_rest(client) == b""
 
 
 @with_settings(max_head_bytes=1000)
