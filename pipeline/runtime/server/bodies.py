@@ -21,6 +21,12 @@ from pipeline.runtime.server.graphs import as_array
 NOT_JSON = "the body is not JSON; expected an object"
 PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
+SMALL_JSON = 2**18
+"""Bytes; JSON of no more may hold what it likes, and waits for no other."""
+
+_BYTES_A_NUMBER = 64  # indented, in brackets of its own as the values of grey pixels are
+_OTHER_PARTS = 1024  # what stands around the rows, above all in KServe's protocol
+
 _NPY_HEADER = re.compile(rb"\x93NUMPY\x01\x00..(\{[^{}]{1,200}\}) *\n", re.DOTALL)
 _NPY_TYPES = ("|u1", "<f2", "<f4", "<f8", "<i4", "<i8")
 
@@ -63,6 +69,35 @@ def read_json_object(content: bytes, not_json: str = NOT_JSON) -> dict[str, Any]
     if not isinstance(body, dict):
         raise UserError(f"the body is a JSON {type(body).__name__}; expected an object")
     return body
+
+
+def check_json_size(text: bytes, rows: int, row_shapes: Iterable[tuple[int, ...]]) -> None:
+    """Hold that JSON is no longer, and has no more parts, than it needs for so many rows of these shapes.
+
+    Parsed, empty lists and objects take twenty times their text, and nothing else is served meanwhile. Where many
+    images may be sent, every body has a limit below this one on bytes, and the one on parts is what bounds them.
+
+    Raises:
+        HTTPException: 413, it is longer or has more.
+    """
+    shapes = list(row_shapes)
+    numbers = rows * sum(map(math.prod, shapes))
+    # A number a row may stand in a list of its own, as Triton's clients send it.
+    lists = rows * sum(math.prod(shape[:depth]) for shape in shapes for depth in range(len(shape) or 1))
+    check_body_size(text, SMALL_JSON + numbers * _BYTES_A_NUMBER)
+    parts, most = sum(map(text.count, (b"[", b"{", b","))), numbers + 2 * lists + _OTHER_PARTS
+    if parts > most:
+        raise HTTPException(413, f"the JSON has {parts} brackets and commas; expected at most {most}")
+
+
+def check_body_size(content: bytes, most: int) -> None:
+    """Hold that a body has at most so many bytes.
+
+    Raises:
+        HTTPException: 413, it has more.
+    """
+    if len(content) > most:
+        raise HTTPException(413, f"the body has more than {most} bytes")
 
 
 def read_npy(content: bytes) -> NDArray[Any]:

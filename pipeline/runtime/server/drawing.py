@@ -1,6 +1,7 @@
 """The routes that draw images: sample, decode and interpolate."""
 
 import asyncio
+import math
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ from pipeline.runtime.pixels import to_pixels
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
 from pipeline.runtime.server.direct import QueryRoute
-from pipeline.runtime.server.formats import OF_IMAGES, negotiate, pixels_json, respond
+from pipeline.runtime.server.fields import FieldsRoute
+from pipeline.runtime.server.formats import JSON, OF_IMAGES, negotiate, pixels_json, respond
 from pipeline.runtime.server.openapi import IMAGES, Z_BODY
 from pipeline.runtime.server.schemas import DecodeQuery, InterpolateRequest, SampleRequest, refuse_query
 from pipeline.runtime.server.service import Service
@@ -28,7 +30,7 @@ _FIELDS_IN_THE_BODY = [Depends(refuse_query)]
 
 def build_drawing_routes(service: Service) -> APIRouter:
     """The routes over one service."""
-    router = APIRouter()
+    router = APIRouter(route_class=FieldsRoute)
 
     @router.get("/sample", responses=IMAGES, response_class=Response)
     async def get_sample(asked: Annotated[SampleRequest, Query()], request: Request) -> Response:
@@ -44,7 +46,9 @@ def build_drawing_routes(service: Service) -> APIRouter:
     async def decode(request: Request, asked: Annotated[DecodeQuery, Query()]) -> Response:
         """The images of latents: JSON `{"z": [[...], ...]}`, or an .npy file of numbers [n, latent_dim]."""
         negotiate(request.headers.get("accept"), OF_IMAGES)
-        z = await asyncio.to_thread(read_array, await request.body(), media_type(request), "z", "float32")
+        content, kind = await request.body(), media_type(request)
+        text, shape = content if kind == JSON else b"", (service.sampler.latent_dim,)
+        z = await service.parse(text, [shape], partial(read_array, content, kind, "z", "float32"), math.inf)
         if z.ndim != 2 or z.shape[1] != service.sampler.latent_dim or not len(z):
             raise UserError(f"z has shape {list(z.shape)}; expected [n >= 1, {service.sampler.latent_dim}]")
         return await _respond_images(request, await _decode(service, z, asked.label, request))

@@ -4,6 +4,7 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 tensors. A model has one version, "1"; the models are the names of GRAPHS.
 """
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.runtime.server.graphs import Tensor
 from pipeline.runtime.server.guards import error_response
 from pipeline.runtime.server.openapi import ERRORS, TENSORS, TENSORS_BODY
 from pipeline.runtime.server.service import Service
-from pipeline.runtime.server.tensors import DATATYPES, HEADER_LENGTH, pack_response, unpack_request
+from pipeline.runtime.server.tensors import DATATYPES, HEADER_LENGTH, json_length, pack_response, unpack_request
 
 _VERSION = "1"
 
@@ -61,7 +62,8 @@ def build_kserve_routes(service: Service) -> APIRouter:
         """Run a model; tensors are JSON, or binary behind the JSON if Inference-Header-Content-Length is given."""
         graph = service.graph(name)
         body, length = await request.body(), request.headers.get(HEADER_LENGTH)
-        asked = await beside(len(body), unpack_request, body, length, graph)
+        text, shapes = body[: json_length(length, len(body))], [tensor.row_shape for tensor in graph.inputs]
+        asked = await service.parse(text, shapes, partial(unpack_request, body, length, graph), len(body))
         outputs = await service.run(name, asked.rows, request)
         size = sum(output.nbytes for output in outputs.values())
         head = {"model_name": name, "model_version": _VERSION}

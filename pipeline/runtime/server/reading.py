@@ -1,6 +1,6 @@
 """The routes that read images: encode and score. A body is one picture, JSON, or an .npy file."""
 
-import asyncio
+import math
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.bodies import PICTURES, media_type, read_array, read_picture
-from pipeline.runtime.server.formats import OF_NUMBERS, negotiate, respond
+from pipeline.runtime.server.formats import JSON, OF_NUMBERS, negotiate, respond
 from pipeline.runtime.server.openapi import IMAGES_BODY, NUMBERS
 from pipeline.runtime.server.schemas import EncodeQuery, ScoreQuery
 from pipeline.runtime.server.service import Service
@@ -65,7 +65,8 @@ async def _read_images(service: Service, request: Request, resize: bool) -> NDAr
 
 
 async def _parse_images(service: Service, content: bytes, kind: str, resize: bool) -> NDArray[Any]:
+    shape, most = service.sampler.image_shape, service.settings.max_pixels
     if kind in PICTURES:
-        shape, most = service.sampler.image_shape, service.settings.max_pixels
         return await service.decode(partial(read_picture, content, kind, shape, most, resize))
-    return await asyncio.to_thread(read_array, content, kind, "images", "uint8", PICTURES)
+    read = partial(read_array, content, kind, "images", "uint8", PICTURES)
+    return await service.parse(content if kind == JSON else b"", [shape], read, math.inf)

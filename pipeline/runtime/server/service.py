@@ -2,22 +2,25 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from fastapi import HTTPException, Request
-from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.labels import LABEL, Label
 from pipeline.runtime.sampler import Sampler
 from pipeline.runtime.server.batching import Arrays, Batcher, QueueFullError, count_rows
+from pipeline.runtime.server.bodies import SMALL_JSON, check_json_size
+from pipeline.runtime.server.formats import beside
 from pipeline.runtime.server.graphs import Graph, check_rows, label_rows, open_graphs, warm_up
 from pipeline.runtime.server.metrics import Metrics
 from pipeline.runtime.server.patience import Patience
 from pipeline.runtime.server.settings import Settings
+
+Result = TypeVar("Result")
 
 
 class Service:
@@ -41,7 +44,7 @@ class Service:
         self.in_flight = 0
         # One thread for all graphs: onnxruntime divides a run among the cores by itself.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
-        # One at a time: a small file may decode to hundreds of megabytes, and take seconds to do so.
+        # One at a time: a small file may decode to hundreds of megabytes, and take seconds to do so. So may JSON.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._batchers = {name: self._batcher(graph) for name, graph in self.graphs.items()}
 
@@ -75,18 +78,36 @@ class Service:
             raise HTTPException(503, f"the queue is full: {full}", {"Retry-After": "1"}) from None
         return await Patience(outputs, request, self.settings.request_seconds).wait()
 
-    async def decode(self, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The pixels of a picture that `read` decodes, once it is its turn.
+    async def parse(
+        self, text: bytes, row_shapes: Iterable[tuple[int, ...]], read: Callable[[], Result], nbytes: float
+    ) -> Result:
+        """What `read` makes of a body of `nbytes`, of which `text` is JSON that holds rows of these shapes.
 
         Raises:
-            HTTPException: they were not here within the time that a result may take (504).
+            HTTPException: the JSON is larger than so many rows as are allowed need (413), or was not parsed within the
+                time that a result may take (504).
+        """
+        if len(text) <= SMALL_JSON:
+            return await beside(nbytes, read)
+
+        def check_and_read() -> Result:
+            check_json_size(text, self.max_images, row_shapes)
+            return read()
+
+        return await self.decode(check_and_read, "JSON")
+
+    async def decode(self, read: Callable[[], Result], name: str = "picture") -> Result:
+        """What `read` makes of a picture or of other content, as `name` says, once it is its turn.
+
+        Raises:
+            HTTPException: it was not here within the time that a result may take (504).
         """
         decoding = asyncio.get_running_loop().run_in_executor(self._decoder, read)
         seconds = self.settings.request_seconds
         try:
             return await asyncio.wait_for(decoding, seconds)
         except TimeoutError:
-            raise HTTPException(504, f"the picture was not decoded within {seconds} s") from None
+            raise HTTPException(504, f"the {name} was not decoded within {seconds} s") from None
 
     def check_count(self, count: int, name: str = "count") -> None:
         """Hold that a request may ask for so many.

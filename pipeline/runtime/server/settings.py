@@ -16,7 +16,7 @@ class Settings:
     max_pixel_bytes: int = 64 * 2**20
     """Bytes of the pixels of one request's images, a byte for each channel; more is answered with 422."""
     max_body_bytes: int = 16 * 2**20
-    """Bytes of one request's body; more is answered with 413."""
+    """Bytes of one request's body; more is answered with 413, and so is JSON of more than `max_images` can need."""
     max_bodies_bytes: int = 64 * 2**20
     """Bytes of all bodies that are held at a time; one over 64 KiB that finds no room is answered with 503."""
     max_head_bytes: int = 64 * 2**10

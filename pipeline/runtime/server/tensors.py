@@ -38,7 +38,7 @@ def unpack_request(content: bytes, header_length: str | None, graph: Graph) -> I
     Raises:
         HTTPException: 400, it is not of the protocol, or does not fit the graph.
     """
-    length = _header_length(header_length, len(content))
+    length = json_length(header_length, len(content))
     try:
         body = read_json_object(content[:length], NOT_JSON if header_length else _NOT_JSON_ALONE)
         _expect(_is_text(body.get("id", "")), "id is not a string, or holds half of a surrogate pair")
@@ -46,6 +46,20 @@ def unpack_request(content: bytes, header_length: str | None, graph: Graph) -> I
         return InferRequest(rows, _wanted(body, graph), body.get("id"))
     except UserError as error:
         raise HTTPException(400, str(error)) from None
+
+
+def json_length(header_length: str | None, available: int) -> int:
+    """How many bytes of a body are JSON: all of them, unless the header says otherwise.
+
+    Raises:
+        HTTPException: 400, the header holds no such number.
+    """
+    if header_length is None:
+        return available
+    whole = header_length.isascii() and header_length.isdecimal() and len(header_length) < 16
+    if not (whole and int(header_length) <= available):
+        raise HTTPException(400, f"{HEADER_LENGTH} is {header_length!r:.40}; expected 0 to {available}")
+    return int(header_length)
 
 
 def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) -> tuple[bytes, dict[str, str]]:
@@ -68,14 +82,6 @@ def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) ->
 def _is_text(value: Any) -> bool:
     """Whether it is a string that UTF-8 can write, which of what JSON can write is not all."""
     return isinstance(value, str) and value.encode(errors="replace").decode() == value
-
-
-def _header_length(given: str | None, available: int) -> int:
-    if given is None:
-        return available
-    if not (given.isascii() and given.isdecimal() and len(given) < 16 and int(given) <= available):
-        raise HTTPException(400, f"{HEADER_LENGTH} is {given!r:.40}; expected 0 to {available}")
-    return int(given)
 
 
 def _unpack_inputs(entries: Any, behind: bytes, graph: Graph) -> Arrays:

@@ -12,6 +12,7 @@ from answers import IS_JSON, IS_NPY, many_scans, npy, picture, refused
 from PIL import ImageFile, JpegImagePlugin
 
 from pipeline.runtime.server import reading
+from pipeline.runtime.server.bodies import SMALL_JSON
 
 JSON_ROUTES = ["/sample", "/interpolate", "/decode", "/encode", "/score"]
 
@@ -150,13 +151,13 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(client, monke
 
 
 class Turns:
-    """`read_picture`, held until `go` is set; counts how many are decoded at once, and notes in which threads."""
+    """A function of `reading`, held until `go` is set; counts how many run at once, and notes in which threads."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, name="read_picture"):
         self.go, self.started, self.threads = threading.Event(), threading.Event(), set()
         self.now = self.most = 0
-        self._read = reading.read_picture
-        monkeypatch.setattr(reading, "read_picture", self)
+        self._read = getattr(reading, name)
+        monkeypatch.setattr(reading, name, self)
 
     def __call__(self, *arguments):
         self.now += 1
@@ -189,6 +190,77 @@ def test_a_picture_whose_turn_does_not_come_is_given_up(start, monkeypatch):
     sent = {"content": picture("png"), "headers": {"content-type": "image/png"}}
     refused(client.post("/encode", **sent), 504, "the picture was not decoded within 0.05 s")
     turns.go.set()
+
+
+@pytest.fixture
+def many_lists():
+    """The largest JSON that 64 images can need: each value in a list, and each on a line of its own."""
+    return json.dumps({"images": np.full((64, 8, 8, 1), 255).tolist()}, indent=4).encode()
+
+
+@pytest.mark.parametrize("route", ["/encode", "/score"])
+def test_as_many_images_as_are_allowed_may_be_written_at_any_length(client, many_lists, route):
+    assert len(many_lists) > SMALL_JSON
+    assert client.post(route, content=many_lists, headers=IS_JSON).status_code == 200
+
+
+def test_as_many_rows_as_are_allowed_may_be_written_as_triton_writes_them(start):
+    n = 10_000
+    seeds = {"name": "seed", "datatype": "INT64", "shape": [n, 1], "data": [[2**63 - 1]] * n}
+    index = {"name": "index", "datatype": "INT64", "shape": [n, 1], "data": [[0]] * n}
+    temperature = {"name": "temperature", "datatype": "FP32", "shape": [n, 1], "data": [[1 / 3]] * n}
+    body = json.dumps({"inputs": [seeds, index, temperature], "outputs": [{"name": "z"}]}, indent=4)
+    assert start(max_images=n).post("/v2/models/sampler/infer", content=body).status_code == 200
+
+
+def test_json_over_a_small_size_is_parsed_in_the_turn_of_pictures_and_holds_up_nothing_else(
+    client, monkeypatch, many_lists
+):
+    turns = Turns(monkeypatch, "read_array")
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(client.post, "/encode", content=many_lists, headers=IS_JSON) for _ in range(8)]
+        assert turns.started.wait(10)
+        while client.app.state.service.in_flight < 8:
+            pass
+        assert client.get("/sample").headers["content-type"] == "image/png"
+        turns.go.set()
+        assert {request.result().status_code for request in waiting} == {200}
+    assert turns.most == 1
+    assert turns.threads == {"pictures_0"}
+
+
+def test_json_whose_turn_does_not_come_is_given_up(start, monkeypatch, many_lists):
+    turns = Turns(monkeypatch, "read_array")
+    client = start(request_seconds=0.05)
+    sent = {"content": many_lists, "headers": IS_JSON}
+    refused(client.post("/encode", **sent), 504, "the JSON was not decoded within 0.05 s")
+    turns.go.set()
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        ("/sample", "the body has more than 262144 bytes"),
+        ("/interpolate", "the body has more than 262144 bytes"),
+        ("/decode", "the body has more than 274432 bytes"),  # 64 latents of 3 numbers
+        ("/encode", "the JSON has 200003 brackets and commas; expected at most 14464"),
+        ("/score", "the JSON has 200003 brackets and commas; expected at most 14464"),
+        ("/v2/models/encoder/infer", "the JSON has 200003 brackets and commas; expected at most 14464"),
+    ],
+)
+def test_json_that_no_request_needs_is_refused_unparsed(client, monkeypatch, route, reason):
+    body = b'{"z": [' + b"{}," * 100_000 + b"{}]}"
+    with monkeypatch.context() as without_parser:
+        without_parser.setattr(json, "loads", None)
+        response = client.post(route, content=body, headers=IS_JSON)
+    refused(response, 413, reason)
+
+
+def test_what_stands_behind_the_json_has_the_limit_of_the_body_alone(client):
+    inputs = [{"name": "z", "datatype": "FP32", "shape": [30_000, 3], "parameters": {"binary_data_size": 360_000}}]
+    head = json.dumps({"inputs": inputs}).encode()
+    sent = {"content": head + bytes(360_000), "headers": {"Inference-Header-Content-Length": str(len(head))}}
+    refused(client.post("/v2/models/decoder/infer", **sent), 422, "count is 30000; expected 1 to 64")
 
 
 @pytest.mark.parametrize("route", ["/decode", "/encode"])
