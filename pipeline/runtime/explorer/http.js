@@ -3,11 +3,13 @@ import { askForToken, forgetToken, savedToken } from "./token.js";
 
 const NAMES = { int64: "INT64", float32: "FP32", uint8: "UINT8" };
 let asked; // whether the server wants a token: without one, a refusal would stand in the console
+let mostRows; // of one request
 const ARRAYS = { INT64: BigInt64Array, FP32: Float32Array, UINT8: Uint8Array };
 
 /** What the model is. */
 export async function describe() {
   const metadata = await (await request("metadata")).json();
+  mostRows = metadata.max_images;
   return {
     imageShape: metadata.image_shape,
     latentDim: metadata.latent_dim,
@@ -20,8 +22,41 @@ export async function describe() {
   };
 }
 
-/** One run of a graph: {name: {type, dims, data}} in, {name: typed array} out. */
+/**
+ * One run of a graph: {name: {type, dims, data}} in, {name: typed array} out. Rows stand alone, so those that are more
+ * than the server takes in one request go in several.
+ */
 export async function run(graph, inputs, signal) {
+  const [{ dims: [n] }] = Object.values(inputs);
+  const starts = Array.from({ length: Math.ceil(n / mostRows) }, (_, i) => i * mostRows);
+  return join(await Promise.all(starts.map((at) => infer(graph, rows(inputs, at, at + mostRows), signal))));
+}
+
+function rows(inputs, start, stop) {
+  return mapValues(inputs, ({ type, dims: [n, ...shape], data }) => {
+    const size = data.length / n;
+    const part = data.slice(start * size, stop * size);
+    return { type, dims: [part.length / size, ...shape], data: part };
+  });
+}
+
+const join = (parts) => mapValues(parts[0], (_, name) => concatenate(parts.map((outputs) => outputs[name])));
+
+function concatenate(arrays) {
+  const whole = new arrays[0].constructor(arrays.reduce((length, array) => length + array.length, 0));
+  let at = 0;
+  for (const array of arrays) {
+    whole.set(array, at);
+    at += array.length;
+  }
+  return whole;
+}
+
+function mapValues(object, change) {
+  return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value, name)]));
+}
+
+async function infer(graph, inputs, signal) {
   const tensors = Object.entries(inputs).map(([name, { type, dims, data }]) => (
     { name, datatype: NAMES[type], shape: dims, parameters: { binary_data_size: data.byteLength } }
   ));

@@ -97,6 +97,17 @@ def test_a_sampler_alone_has_samples_and_says_what_the_page_lacks(tab, mlp, tmp_
         assert page.text("#lacking").startswith("This model is its sampler alone.")
 
 
+@pytest.mark.parametrize("limit", [{"max_images": 5}, {"max_pixel_bytes": 1}])  # the second leaves one image a request
+def test_a_server_that_gives_few_images_at_a_time_shows_the_same(tab, sampler, limit):
+    with serve_model(sampler, **limit) as address:
+        page = Explorer(tab, address, "#seed=7&open=22&from=5&to=6").wait()
+        np.testing.assert_allclose(shown(page, sampler).astype(int), sampler.sample(1, seed=7, first=22)[0], atol=1)
+        for place, seed in ((1, 5), (8, 6)):
+            page.click(f"#walk button:nth-child({place})")
+            page.settle()
+            np.testing.assert_allclose(shown(page, sampler).astype(int), sampler.sample(1, seed=seed)[0], atol=1)
+
+
 PARTS = ["walking", "own", "latent", "lacking"]
 
 
