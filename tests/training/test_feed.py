@@ -99,6 +99,39 @@ def test_every_epoch_has_noise_of_its_own(make_trainer):
     assert not torch.isin(eps[0], eps[1]).any()
 
 
+def pixels_by_example(made, epoch):
+    examples, x, _ = joined(made.steps(epoch))
+    return x[examples.argsort()]
+
+
+def test_dynamic_binarisation_draws_every_image_anew_in_every_epoch_and_static_never(make_trainer):
+    first, second, again = (pixels_by_example(feed(make_trainer, binarize="dynamic"), epoch) for epoch in (1, 2, 1))
+    assert (first != second).flatten(1).any(1).all()
+    assert torch.equal(first, again)
+    assert torch.equal(*(pixels_by_example(feed(make_trainer, binarize="static"), epoch) for epoch in (1, 2)))
+
+
+def grey_feed(make_trainer, **changes):
+    """Both splits are the same images, of which every pixel is as often drawn as not."""
+    grey = torch.full((600, 1, 8, 8), 128, dtype=torch.uint8)
+    return Feed(grey, grey, make_trainer(**changes).params, 4, torch.device("cpu"), Ranks())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_noise_of_z_tells_nothing_of_the_pixels_that_were_drawn(make_trainer, split):
+    made = grey_feed(make_trainer, binarize="dynamic")
+    _, x, eps = joined(made.steps(1) if split == "train" else made.validation())
+    together = torch.corrcoef(torch.cat([x.flatten(1), eps, eps.square()], dim=1).T)
+    assert together[:64, 64:].abs().max() < 5 / 600**0.5
+
+
+def test_the_noise_of_one_split_is_not_that_of_the_other(make_trainer):
+    made = grey_feed(make_trainer, binarize="static")
+    train, (_, x, eps) = joined(made.steps(1)), joined(made.validation())
+    assert (pixels_by_example(made, 1) == x).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert not torch.isin(eps, train[2]).any()
+
+
 def test_a_last_step_with_fewer_examples_than_ranks_leaves_some_with_none(make_trainer):
     feeds = [feed(make_trainer, Ranks(rank, 2), global_batch_size=599) for rank in (0, 1)]
     assert [len(list(each.steps(1))[-1].examples) for each in feeds] == [0, 1]

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from pipeline.params import load_params
 from pipeline.training.fit import Fit
 from pipeline.training.ranks import Ranks
-from pipeline.training.trainer import Trainer
+from pipeline.training.trainer import Position, Trainer
 from pipeline.vae.model import VAE, VAEConfig
 
 CONFIG = VAEConfig((1, 8, 8), "mlp", (32,), "relu", 4, "bernoulli", "learned")
@@ -87,6 +87,17 @@ def test_reported_elbo_ignores_beta():
     assert max(reported) - min(reported) < 1e-3
 
 
+def test_what_is_reported_of_an_epoch_is_of_that_epoch_alone():
+    whole, second = (trainer(learning_rate=1e-12, ema_decay=0.0) for _ in range(2))
+    first_epoch(whole)
+    second.position = Position(epoch=2)
+    found, expected = (
+        {name: value for name, value in first_epoch(run).items() if name.startswith("train/")}
+        for run in (whole, second)
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_beta_shapes_the_weights():
     plain, heavy = ([row["val/kl"] for row in fit(trainer(beta=beta))[1].rows][-1] for beta in (1.0, 8.0))
     assert heavy < plain / 2
@@ -101,6 +112,15 @@ def test_elbo_is_recon_minus_kl_in_every_row():
 def test_warmup_raises_beta_linearly_from_zero():
     _, history = fit(trainer(epochs=6, warmup_epochs=4, beta=2.0))
     assert [row["beta"] for row in history.rows] == [0, 0.5, 1.0, 1.5, 2.0, 2.0]
+
+
+def test_each_epoch_of_a_warm_up_trains_under_the_beta_of_its_schedule():
+    rising, told = trainer(warmup_epochs=2, beta=2.0), trainer()
+    for beta in (0.0, 1.0, 2.0):
+        told.params = told.params.model_copy(update={"beta": beta})
+        for run in (rising, told):
+            first_epoch(run)
+        assert torch.equal(rising.flat.weights, told.flat.weights)
 
 
 def test_cosine_schedule_falls_to_zero_and_constant_stays():
@@ -174,6 +194,16 @@ def test_average_trails_the_trained_weights():
     assert torch.equal(weights(averaged.model), weights(plain.model))
     assert not torch.equal(averaged.average.weights, averaged.flat.weights)
     assert torch.equal(plain.average.weights, plain.flat.weights)
+
+
+def test_the_ramp_of_the_average_goes_on_over_the_epochs():
+    run = trainer()
+    expected = run.flat.weights.clone()
+    for before in (0, run.feed.steps_per_epoch):
+        for step, _ in enumerate(run.steps(), before + 1):
+            expected.lerp_(run.flat.weights, 9 / (10 + step))
+        run.end_epoch()
+    assert (run.average.weights - expected).abs().max() < 1e-6
 
 
 def test_autoencoder_reports_reconstruction_alone_and_draws_no_noise():
