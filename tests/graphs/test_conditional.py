@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conditional import DECODER
+from onnx import parser
 from sklearn.datasets import load_digits
 
 from pipeline.graphs import parity
@@ -27,10 +29,11 @@ from pipeline.graphs.variants.quality import Yardstick
 from pipeline.graphs.variants.quantise import quantise, ranged_tensors
 from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
+from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.session import read_metadata
 from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import Mixture
+from pipeline.vae.priors import Mixture, PerClass
 
 NAMES = ("ant", "bee", "cat")
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
@@ -120,6 +123,35 @@ def test_the_sampler_draws_each_class_from_a_mixture_that_was_fitted_to_its_code
         nearest = torch.cdist(torch.from_numpy(z[place::3]), density.mu[place]).argmin(1)
         shares = torch.bincount(nearest, minlength=4) / 3000
         torch.testing.assert_close(shares, density.log_weights[place].exp(), atol=0.04, rtol=0)
+
+
+def density_of_classes(components):
+    """A Gaussian for each of three classes, or a mixture; of two dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    mu, logvar = torch.randn(2, 3, components, 2, generator=generator)
+    if components > 1:
+        return MixturePerClass(Mixture(torch.zeros(3, components).log_softmax(1), mu, logvar)), mu, logvar
+    gaussians = PerClass(2, 3)
+    gaussians.load_state_dict({"mu": mu[:, 0], "logvar": logvar[:, 0]})
+    return gaussians, mu, logvar
+
+
+@pytest.mark.parametrize("components", [1, 4])
+def test_temperature_scales_the_distance_from_the_centre_that_a_row_of_a_class_has(components):
+    density, mu, logvar = density_of_classes(components)
+    metadata = Metadata("sampler", 2, (1, 2, 2), "bernoulli", "per_class", "elbo", "", "", "", "")
+    sampler = finish(sampler_model(parser.parse_model(DECODER % 2), 2, graph_of(density)), metadata)
+    session = open_session(sampler, "cpu")
+    rows = {"seed": np.full(60, 3), "index": np.arange(60), "label": LABELS}
+
+    def z(temperature):
+        return torch.from_numpy(session.run(["z"], rows | {"temperature": np.full(60, temperature, np.float32)})[0])
+
+    places = LABELS, (z(0.0)[:, None] - mu[LABELS]).norm(dim=2).argmin(1)
+    assert len(set(zip(LABELS, places[1].tolist(), strict=True))) == 3 * components
+    torch.testing.assert_close(z(0.0), mu[places])
+    eps = torch.from_numpy(standard_normal(rows["seed"], rows["index"], 2))
+    torch.testing.assert_close(z(0.7), mu[places] + 0.7 * torch.exp(0.5 * logvar[places]) * eps)
 
 
 def test_the_scale_of_scores_is_that_of_images_of_their_own_classes(made, folder):

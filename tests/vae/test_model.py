@@ -105,15 +105,35 @@ def test_densities_keep_full_precision_under_autocast():
     assert {term.dtype for term in bound} == {torch.float32}
 
 
+LADDER = vary(network="ladder", latent_dim=4, latent_groups=2)
+PLANES = vary(network="ladder", group_network="conv", hidden=(4,), latent_dim=196)
+LABEL = torch.tensor([0, 1, 1, 0])
+
+
 @pytest.mark.parametrize("shift", [-1e12, -200.0, 200.0, 1e12])
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_an_encoder_out_of_hand_has_a_finite_bound_and_a_finite_gradient(shift, likelihood):
+@pytest.mark.parametrize(
+    ("config", "name", "first"),
+    [
+        (CONFIG, "encoder.6.bias", 5),
+        (vary(likelihood="gaussian"), "encoder.6.bias", 5),
+        (vary(likelihood="gaussian", sigma="per_pixel"), "decoder.4.bias", 784),
+        (LADDER, "encoder.heads.1.1.bias", 2),
+        (LADDER, "decoder.priors.1.bias", 2),
+        (PLANES, "encoder.heads.0.1.bias", 1),
+        (PLANES, "decoder.priors.0.bias", 1),
+        (vary(prior="mixture", prior_components=2), "prior.logvar", 0),
+        (vary(prior="per_class", condition="label", classes=("ant", "bee")), "prior.logvar", 0),
+    ],
+    ids=["bernoulli", "gaussian", "per_pixel", "ladder_q", "ladder_p", "planes_q", "planes_p", "mixture", "per_class"],
+)
+def test_a_log_variance_out_of_hand_has_a_finite_bound_and_a_finite_gradient(shift, config, name, first):
     torch.manual_seed(0)
-    vae = VAE(vary(likelihood=likelihood))
+    vae = VAE(config)
+    weights = vae.get_parameter(name)
     with torch.no_grad():
-        vae.encoder[-1].bias[5:] = shift
-    bound = elbo(vae, torch.rand(4, 1, 28, 28), torch.randn(4, 5))
+        weights[first:] = shift
+    bound = elbo(vae, torch.rand(4, 1, 28, 28), torch.randn(4, config.latent_dim), LABEL if config.classes else None)
     assert all(term.isfinite().all() for term in bound)
     bound.elbo.mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
-    assert (vae.encoder[-1].bias.grad[5:] != 0).all()  # the way back is open
+    assert (weights.grad[first:] != 0).all()  # the way back is open
