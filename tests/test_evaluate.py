@@ -16,6 +16,7 @@ from pipeline.metrics.latents import LatentUse
 from pipeline.params import read_yaml
 from pipeline.recipe import MEASURED
 from pipeline.record import Record
+from pipeline.vae.model import VAE
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -135,6 +136,18 @@ def test_metrics_carry_their_protocol_in_their_names(trained):
     )
     written = ["aggregate.safetensors", "figures", "health.json", "latents.csv", "metrics.json", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == written
+
+
+def test_a_model_of_binary_pixels_is_shown_no_other_in_the_whole_evaluation(trained, monkeypatch):
+    posterior, seen = VAE.posterior, set()
+
+    def watched(model, x, label=None):
+        seen.update(x.unique().tolist())
+        return posterior(model, x, label)
+
+    monkeypatch.setattr(VAE, "posterior", watched)
+    trained.evaluate(evaluate__quality_images=0)
+    assert seen == {0, 1}
 
 
 def test_metrics_agree_with_one_another(trained):

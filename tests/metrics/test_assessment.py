@@ -153,6 +153,48 @@ def test_codes_are_draws_of_each_images_own_posterior():
     assert torch.equal(codes.labels, torch.from_numpy(DATA.train.labels))
 
 
+@pytest.mark.parametrize("binarize", ["static", "dynamic"])
+def test_a_model_of_binary_pixels_codes_binary_images(binarize):
+    model, seen = model_of(), []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    code_training(model, DATA.train, binarize, seed=0)
+    assert torch.cat(seen).unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("noisy_codes", [True, False])
+def test_the_mixture_is_of_draws_of_the_posteriors_or_of_their_means(noisy_codes):
+    model, params = model_of(), PARAMS.model_copy(update={"quality_images": 0, "aggregate_components": 1})
+    found = assess(model, UNLABELLED, torch.zeros(300, 3), params, "none", noisy_codes).mixture
+    codes = code_training(model, DATA.train, "none", stream_key(0, Stream.TRAINING_CODES))
+    fitted_to = codes.z if noisy_codes else codes.mu
+    torch.testing.assert_close(found.logvar[0].exp(), fitted_to.var(0, correction=0), rtol=1e-3, atol=0)
+    assert codes.mu.var(0).max() < 0.5 < codes.z.var(0).min()
+
+
+class RemembersWhereCodesAre(Remembers):
+    """And is black all around the prior's middle."""
+
+    def forward(self, z):
+        return torch.where(z[:, :1, None, None] > 3, super().forward(z - 6), -9.0)
+
+
+def test_the_samples_of_the_aggregate_density_are_drawn_from_it_and_others_from_the_prior():
+    model = model_of(RemembersWhereCodesAre())
+    with torch.no_grad():
+        model.encoder[-1].bias[0] += 6
+    found = judged(model, UNLABELLED, aggregate_components=1).metrics
+    assert found["memorisation_copies"] < 0.1
+    assert found["aggregate_memorisation_copies"] > 0.9
+
+
+def test_what_samples_are_held_against_is_from_all_over_a_split():
+    levels = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None, None], (200, 1, 4, 4)).copy()
+    data = dataclasses.replace(UNLABELLED, train=Split(levels, None), test=Split(levels, None))
+    chosen = Reference(data, {}, 50).test[:, 0, 0, 0]
+    assert len(chosen.unique()) == 50
+    assert chosen.min() < 20 < 180 < chosen.max()
+
+
 def conditional(prior):
     torch.manual_seed(0)
     config = VAEConfig(

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from linear import LATENTS, SIGMA, conditional_linear_vae, images, linear_vae, split
+from rich.progress import Progress
 from scipy.stats import norm
 
 from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl
+from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.likelihood import Estimates, estimate
-from pipeline.metrics.report import information_metrics, train_test_gap
+from pipeline.metrics.report import ais_metrics, evenly, information_metrics, train_test_gap
 from pipeline.params import load_params
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate
@@ -55,3 +57,29 @@ def test_the_noise_of_training_images_is_not_that_of_test_images():
     test = estimate(vae, given, 10, PARAMS.seed, PARAMS.batch_log_weights)
     train_test_gap(vae, test, given, PARAMS)
     assert (decoded[0] - decoded[1]).abs().min() > 1e-6
+
+
+def test_annealing_is_told_as_minus_its_log_likelihood_and_by_how_much_that_is_above_the_importance_bound():
+    vae, some = linear_vae(), torch.tensor([0, 2, 5])
+    asked = {"ais_images": 3, "ais_steps": 5, "ais_chains": 2, "ais_schedule": "linear", "importance_samples": 2}
+    params, test = PARAMS.model_copy(update=asked), split(vae, images(6))
+    bound = estimate(vae, test, 2, params.seed, params.batch_log_weights)
+    found = ais_metrics(vae, test, bound, params, Progress(disable=True))
+
+    annealed = estimate_ais(vae, test, some, Annealing(5, 2, "linear", params.seed), params.batch_log_weights)
+    above = (annealed - bound.iw_bound[some]).detach().numpy()
+    assert found == pytest.approx(
+        {
+            "test/nll_ais5": -annealed.mean().item(),
+            "test/nll_ais5_stderr": annealed.std().item() / 3**0.5,
+            "test/nll_iw2_above_ais5": above.mean(),
+            "test/nll_iw2_above_ais5_stderr": above.std(ddof=1) / 3**0.5,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(10, 4, [0, 3, 6, 9]), (7, 2, [0, 6]), (3, 5, [0, 1, 2]), (5, 0, [])]
+)
+def test_some_of_a_split_are_from_its_first_to_its_last_image(count, most, expected):
+    assert evenly(count, most).tolist() == expected

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from pipeline.quality.compare import FEWEST, compare
@@ -15,7 +16,9 @@ def test_every_distance_is_told_by_its_name():
     real, made = normal(0, 80), normal(1, 64, 0.5)
     found = compare(real, made)
     assert set(found) == NAMES
-    assert found["kid"] == kid_blocks(real, made).mean().item()
+    blocks = kid_blocks(real, made)
+    assert found["kid"] == blocks.mean().item()
+    assert found["kid_stderr"] == pytest.approx(blocks.std().item() / len(blocks) ** 0.5)
     assert found["fid"] == frechet_distance(real, made)
 
 

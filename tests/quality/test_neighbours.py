@@ -61,6 +61,12 @@ def test_a_model_that_returns_a_training_image_now_and_then_is_found_by_the_shar
     assert found.copies == pytest.approx(0.1)
 
 
+def test_a_copy_is_at_most_a_third_as_far_from_its_nearest_training_image_as_from_the_next():
+    distances = torch.tensor([[1.0, 3.1], [1.0, 2.9], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    found = Neighbours(torch.zeros(5, 2, dtype=torch.int64), distances)
+    assert found.copies.tolist() == [True, False, False, True, True]
+
+
 def test_equal_training_images_do_not_hide_a_copy():
     doubled = torch.cat([TRAINING, TRAINING])
     assert nearest_training(TRAINING[:10], doubled).copies.all()
