@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.dataset.chunks import CHUNK_BYTES, Chunk, Skipped
@@ -30,8 +30,6 @@ FILES_PER_CHUNK = 32
 FILES_PER_TASK = 4  # tiny files decode in microseconds; handed over singly, the threads would wait for one another
 BYTES_IN_FLIGHT = 64 * 2**20  # of pixels that are decoded ahead of those who take them, as large as the first ones
 MOST_THREADS = 8  # opening a file holds the interpreter's lock for a tenth of the time that a small JPEG takes
-
-_ON_ITS_SIDE = (5, 6, 7, 8)  # orientations in EXIF
 
 OnBadImage = Literal["stop", "skip"]
 Decoded = np.ndarray | str  # pixels uint8 [C, H, W], or why there are none
@@ -72,14 +70,15 @@ def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = Non
     """The pixels of one file, or why it has none.
 
     The orientation in EXIF is applied; transparency is laid on white; of an animation, the first frame counts.
-    Where `size` is given, [height, width], an image of another is not decoded: zeros that take no memory tell its size.
+    Where `size` is given, [height, width], an image of another is not decoded: zeros without memory tell its size.
     """
     if not Path(path).is_file():
         return "not a regular file, or a link to nothing"
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if size is not None and (found := _upright_size(image)) != size:
-                return np.broadcast_to(np.uint8(0), (1, *found))
+            width, height = image.size  # as stored: whether it lies on its side, some formats tell behind the pixels
+            if size is not None and size not in ((height, width), (width, height)):
+                return np.broadcast_to(np.uint8(0), (1, height, width))
             return conversion.image(_load(image, conversion))
     except UnidentifiedImageError:
         return "not a PNG, JPEG, WebP or BMP image"
@@ -92,12 +91,6 @@ def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = Non
 def shown(path: str) -> str:
     """A file name as it may be printed: on one line, and in any encoding."""
     return path if path.isprintable() else ascii(path)
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Height and width of an opened image, by its header."""
-    turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-    return image.size if turned else image.size[::-1]
 
 
 def _load(image: Image.Image, conversion: Conversion) -> Image.Image:
