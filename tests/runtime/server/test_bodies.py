@@ -169,19 +169,24 @@ class Turns:
         return self._read(*arguments)
 
 
-def test_pictures_are_decoded_one_at_a_time_and_hold_up_nothing_else(client, monkeypatch):
-    turns = Turns(monkeypatch)
-    sent = {"content": picture("png"), "headers": {"content-type": "image/png"}}
-    with ThreadPoolExecutor(40) as pool:  # more than asyncio's own executor has threads
-        waiting = [pool.submit(client.post, "/encode", **sent) for _ in range(40)]
+def assert_one_at_a_time(client, turns, count, **sent):
+    """Of so many requests to /encode one is read at a time, by the thread for pictures, and others are answered."""
+    with ThreadPoolExecutor(count) as pool:
+        waiting = [pool.submit(client.post, "/encode", **sent) for _ in range(count)]
         assert turns.started.wait(10)
-        while client.app.state.service.in_flight < 40:
+        while client.app.state.service.in_flight < count:
             pass
         assert client.get("/sample").headers["content-type"] == "image/png"
         turns.go.set()
         assert {request.result().status_code for request in waiting} == {200}
     assert turns.most == 1
     assert turns.threads == {"pictures_0"}
+
+
+def test_pictures_are_decoded_one_at_a_time_and_hold_up_nothing_else(client, monkeypatch):
+    many = 40  # more than asyncio's own executor has threads
+    sent = {"content": picture("png"), "headers": {"content-type": "image/png"}}
+    assert_one_at_a_time(client, Turns(monkeypatch), many, **sent)
 
 
 def test_a_picture_whose_turn_does_not_come_is_given_up(start, monkeypatch):
@@ -216,17 +221,7 @@ def test_as_many_rows_as_are_allowed_may_be_written_as_triton_writes_them(start)
 def test_json_over_a_small_size_is_parsed_in_the_turn_of_pictures_and_holds_up_nothing_else(
     client, monkeypatch, many_lists
 ):
-    turns = Turns(monkeypatch, "read_array")
-    with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(client.post, "/encode", content=many_lists, headers=IS_JSON) for _ in range(8)]
-        assert turns.started.wait(10)
-        while client.app.state.service.in_flight < 8:
-            pass
-        assert client.get("/sample").headers["content-type"] == "image/png"
-        turns.go.set()
-        assert {request.result().status_code for request in waiting} == {200}
-    assert turns.most == 1
-    assert turns.threads == {"pictures_0"}
+    assert_one_at_a_time(client, Turns(monkeypatch, "read_array"), 8, content=many_lists, headers=IS_JSON)
 
 
 def test_json_whose_turn_does_not_come_is_given_up(start, monkeypatch, many_lists):
