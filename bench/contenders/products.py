@@ -55,7 +55,7 @@ def main() -> None:
         next(trainer.steps())
     operations = recorder.products
     if SETTINGS["optimizer"]:
-        operations += [partial(trainer.adam.step, LEARNING_RATE), partial(trainer.average.update, LATE_STEP)]
+        operations += [partial(trainer.optimizer.step, LEARNING_RATE), partial(trainer.average.update, LATE_STEP)]
     step = repeated(operations)
     turns = Turns(precision=trainer.precision)
     for _ in range(SETTINGS["epochs"]):

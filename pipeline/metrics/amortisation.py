@@ -9,11 +9,11 @@ average at most the gap.
 import torch
 from torch import Tensor
 
-from pipeline.adam import FlatAdam
 from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
 from pipeline.metrics.streams import Stream
+from pipeline.optimizers import FlatAdam
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import Posterior

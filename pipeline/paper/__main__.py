@@ -44,7 +44,7 @@ CODE = (
     "metrics/hmc.py",
     "metrics/likelihood.py",
     "metrics/streams.py",
-    "adam.py",
+    "optimizers.py",
     "compiler.py",
     "device.py",
 )

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from pipeline.adam import FlatAdam
 from pipeline.dataset.noise import stream_key
 from pipeline.metrics.hmc import Chains, Tuning
+from pipeline.optimizers import OPTIMIZERS
 from pipeline.params import TrainParams
 from pipeline.training.feed import Feed
 from pipeline.training.flat import FlatParameters
 from pipeline.training.nonfinite import NonFiniteError
 from pipeline.training.ranks import Ranks
 from pipeline.training.trainer import Position
+from pipeline.training.weight_prior import WeightPrior
 from pipeline.vae.model import VAE
 
 _CHAINS = 3  # a stream of the seed; the feed has the first two
@@ -44,7 +45,8 @@ class MonteCarloEM:
         self.flat = FlatParameters(self.model)
         self.position = Position()
         self.acceptance = 0.0
-        self._adam = FlatAdam(self.flat.weights, self.flat.gradients)
+        self._optimizer = OPTIMIZERS[params.optimizer](self.flat.weights, self.flat.gradients)
+        self._weight_prior = WeightPrior(model, self.flat, params.weight_prior_precision, len(train))
         self._feed = Feed(train, train[:1], params, model.config.latent_dim, device, Ranks())
         self._learning_rate = params.learning_rate
         self._generator = Generator().manual_seed(stream_key(params.seed, _CHAINS) >> 1)
@@ -83,6 +85,7 @@ class MonteCarloEM:
     def _update(self, x: Tensor, z: Tensor) -> None:
         log_joint = self.model.likelihood.log_prob(x, self.model.decode(z)) + self.model.prior.log_prob(z)
         self.flat.differentiate(-log_joint.mean())
+        self._weight_prior.add_gradient()
         if not self.flat.gradients.norm().isfinite():
             raise NonFiniteError(f"epoch {self.position.epoch}: the gradient of log p(x, z) is not finite")
-        self._adam.step(self._learning_rate)
+        self._optimizer.step(self._learning_rate)

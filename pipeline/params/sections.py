@@ -149,8 +149,11 @@ class TrainParams(Section):
     """Passes over the training split, at most: see early_stopping_epochs."""
     global_batch_size: Positive
     """Images per gradient step, over all devices together."""
+    optimizer: Literal["adam", "adagrad"]
+    """Adam (Kingma and Ba 2014), or Adagrad (Duchi et al. 2011), whose steps shrink and which wants a higher learning
+    rate: 0.01 to 0.1."""
     learning_rate: Annotated[float, Field(gt=0, le=1e9)]
-    """Adam's step size, at the first step."""
+    """The optimizer's step size, at the first step."""
     schedule: Literal["constant", "cosine"]
     """The learning rate over the run; `cosine` falls to 0 at the last step."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -161,6 +164,10 @@ class TrainParams(Section):
     keep_epoch: Literal["best", "last"]
     """Which epoch's weights are saved: the best by the validation score, of those after the warm-up where there are
     any, or the last whatever its score."""
+    weight_prior_precision: Annotated[float, Field(ge=0, le=1e6)]
+    """Of a prior N(0, I / precision) over the weights of p(z) and p(x|z), whose log density stands once beside the sum
+    over all training images: a weight decay. With 1 training is for the maximum a posteriori of Kingma and Welling
+    (2013), with 0 for that of the likelihood alone."""
     max_gradient_norm: Annotated[float, Field(gt=0)] | None
     """A longer gradient is scaled down to this length; null never is."""
     on_nonfinite: Literal["stop", "rollback"]

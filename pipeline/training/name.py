@@ -17,7 +17,7 @@ CODE = (
     "train.py",
     "checkpoint.py",
     "record.py",
-    "adam.py",
+    "optimizers.py",
     "compiler.py",
     "device.py",
     "params/*.py",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.adam import FlatAdam
+from pipeline.optimizers import OPTIMIZERS
 from pipeline.params import TrainParams
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
@@ -21,6 +21,7 @@ from pipeline.training.precision import choose_precision, dtype_of, precision_co
 from pipeline.training.ranks import Ranks
 from pipeline.training.schedule import learning_rate_factor, warmed_up
 from pipeline.training.validation import Metrics, bound_of, means, sum_over
+from pipeline.training.weight_prior import WeightPrior
 from pipeline.vae.bounds import Bound
 from pipeline.vae.model import VAE
 
@@ -62,7 +63,7 @@ class Trainer:
         self.precision = choose_precision(params.precision, device)
         self.flat = FlatParameters(self.model, dtype_of(self.precision))
         self.average = WeightAverage(self.flat.weights, params.ema_decay)
-        self.adam = FlatAdam(self.flat.weights, self.flat.gradients)
+        self.optimizer = OPTIMIZERS[params.optimizer](self.flat.weights, self.flat.gradients)
         self.feed = Feed(train, val, params, model.config.latent_dim, device, ranks, labels)
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
@@ -71,6 +72,7 @@ class Trainer:
         self._gradients = Gradients(self.model, self.flat, params, self.precision, device)
         if self._shared is None:
             self._gradients.compile(len(train), usual_size)
+        self._weight_prior = WeightPrior(self.model, self.flat, params.weight_prior_precision, len(train))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
         self._guard = StepGuard(device)
@@ -140,7 +142,7 @@ class Trainer:
         tensors = {"weights": self.flat.weights, "sums": self.sums(), "largest_gradient_norm": self._guard.largest}
         if self.average.decay > 0:
             tensors["average"] = self.average.weights
-        return tensors | self.adam.tensors()
+        return tensors | self.optimizer.tensors()
 
     def load(self, tensors: dict[str, Tensor], position: Position) -> None:
         """Go on from here."""
@@ -150,7 +152,7 @@ class Trainer:
         # What the ranks saw before is the first one's, so that it is counted once.
         self._sums.copy_(tensors["sums"] if self.ranks.is_first else torch.zeros(3))
         self._guard.begin(position.step, tensors["largest_gradient_norm"])
-        self.adam.load(tensors)
+        self.optimizer.load(tensors)
         self.position = position
 
     def _step(self, batch: Batch, step: int) -> None:
@@ -168,6 +170,7 @@ class Trainer:
             if self._shared is not None:
                 self._shared.see_none()
         self.ranks.add_up(self.flat.gradients)
+        self._weight_prior.add_gradient()
         norm = torch.dot(self.flat.gradients, self.flat.gradients).sqrt_()
         if self._guard.admit(norm):
             self._apply(norm, step)
@@ -176,7 +179,7 @@ class Trainer:
         """Move the weights, unless the device knows of a step that was not finite."""
         if self.params.max_gradient_norm is not None:
             self.flat.gradients.mul_((self.params.max_gradient_norm / norm).clamp(max=1))
-        self.adam.step(self._learning_rate(step), self._guard.refused)
+        self.optimizer.step(self._learning_rate(step), self._guard.refused)
         self.average.update(self._steps_before(step) + 1, self._guard.applied)
 
     @torch.no_grad()

@@ -165,6 +165,11 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.flow = flow
 
+    def generative_parameters(self) -> list[nn.Parameter]:
+        """theta, those of p(z) and p(x|z); what is left is of q(z|x)."""
+        modules = (self.prior, self.decoder, self.likelihood)
+        return [parameter for module in modules for parameter in module.parameters()]
+
     @property
     def group_sizes(self) -> tuple[int, ...]:
         """How many latents each group of a ladder has, the top one's first; of another network, none."""

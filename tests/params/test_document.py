@@ -117,6 +117,7 @@ OTHER_VALUES = {
         "gaussian",
         "autoencoder",
         "none",
+        "adagrad",
         "constant",
         "bf16",
         "cpu",

@@ -127,8 +127,8 @@ def test_cosine_schedule_falls_to_zero_and_constant_stays():
     cosine, constant = ([], [])
     for schedule, rates in (("cosine", cosine), ("constant", constant)):
         run = trainer(schedule=schedule)
-        step = run.adam.step
-        run.adam.step = lambda rate, refused, rates=rates, step=step: (rates.append(rate), step(rate, refused))
+        step = run.optimizer.step
+        run.optimizer.step = lambda rate, refused, rates=rates, step=step: (rates.append(rate), step(rate, refused))
         fit(run)
     assert cosine[0] == PARAMS.learning_rate
     assert 0 < cosine[-1] < 0.01 * PARAMS.learning_rate

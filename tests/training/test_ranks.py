@@ -57,10 +57,18 @@ def test_every_rank_reports_sums_over_all_examples(pair):
 
 @pytest.mark.parametrize(("batch", "val"), [(64, 200), (599, 1)])
 def test_two_ranks_share_the_optimal_sigma_of_a_batch(tmp_path, batch, val):
-    """The last of 600 examples, after a batch of 599, is that of one rank, as is the one of validation."""
+    """The last of 600 examples, after a batch of 599, is that of one rank, as is the one of validation.
+
+    A prior over the weights, which is all ranks' together, counts once.
+    """
     gaussian = {
         "config": {"likelihood": "gaussian", "sigma": "optimal"},
-        "params": {"binarize": "none", "global_batch_size": batch},
+        "params": {
+            "binarize": "none",
+            "global_batch_size": batch,
+            "optimizer": "adagrad",
+            "weight_prior_precision": 100.0,
+        },
         "val": val,
     }
     [alone] = train(tmp_path / "alone", 1, **gaussian)

@@ -55,6 +55,7 @@ VARIANTS = {
     "sigma-per-pixel": ({"likelihood": "gaussian", "sigma": "per_pixel"}, GREY),
     "logistics": ({"likelihood": "logistic_mixture", "likelihood_components": 2}, GREY),
     "autoencoder": ({}, {"objective": "autoencoder"}),
+    "adagrad-map": ({}, {"optimizer": "adagrad", "learning_rate": 0.02, "weight_prior_precision": 1.0}),
 }
 
 
