@@ -71,7 +71,8 @@ def prepared(params: Params, folder: Path) -> PreparedData:
 def folder_of(run: Run, data: PreparedData, folder: Path) -> Path:
     """Where a run lies: named by all that shapes it, this code too, so that recipes share what they have in common."""
     code = sha256_of_files(path for pattern in CODE for path in sorted(PACKAGE.glob(pattern)))
-    shaping = [data.sha256, code, run.algorithm, run.params.digest(), run.params.evaluate.seed, vars(run.measure)]
+    how = [run.algorithm, run.params.digest(), run.learning_rates, run.params.evaluate.seed, vars(run.measure)]
+    shaping = [data.sha256, code, *how]
     return folder / f"run-{_digest(shaping)}"
 
 
@@ -91,9 +92,12 @@ def run_plan(plan: Plan, folder: Path, train: bool = True) -> dict[Path, Run]:
                 write_csv(beside / CURVE, rows)
         places[place] = run
         last = read_csv(place / CURVE)[-1]
-        seen = last.pop("samples")
+        seen, rate = last.pop("samples"), last.pop("learning_rate")
         found = ", ".join(f"{column} {value:.2f}" for column, value in last.items())
-        print(f"paper: {number} of {len(plan.runs)}, {run.name}: {found} at {seen:,.0f} samples", flush=True)
+        print(
+            f"paper: {number} of {len(plan.runs)}, {run.name}: {found} at {seen:,.0f} samples, learning rate {rate:g}",
+            flush=True,
+        )
     return places
 
 

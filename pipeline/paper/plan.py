@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ _DIM, _SIZE = "model.latent_dim", "prepare.train_images"
 FIGURES = {"bound": _DIM, "likelihood": _SIZE, "manifold": _DIM, "samples": _DIM}
 """What can be drawn of a recipe, and the param of the grid that each has a panel for each value of."""
 _KEYS = {"figures": list, "params": dict, "grid": dict, "measure": dict}
-_EXPECTED = "the list figures, the mappings params, grid and measure, and perhaps the list also"
-_ALGORITHM = "train.objective"
+_OPTIONAL = {"also": list, "learning_rates": list}
+_EXPECTED = "the list figures, the mappings params, grid and measure, and perhaps the lists also and learning_rates"
+_ALGORITHM, _RATE = "train.objective", "train.learning_rate"
 MCEM = "mcem"
 """What a recipe gives for train.objective where Monte Carlo EM trains, which is none of the train stage's."""
 
@@ -50,6 +51,11 @@ class Measure:
         steps = round(math.log10(self.last / self.first) * self.per_decade)
         return sorted({round(self.last * 10 ** (-step / self.per_decade)) for step in range(steps + 1)})
 
+    @property
+    def first_alone(self) -> "Measure":
+        """The first of these milestones and no other."""
+        return replace(self, first=self.milestones[0], last=self.milestones[0])
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,12 +66,19 @@ class Run:
         point: the grid's values, by dotted name.
         params: all of them; of Monte Carlo EM, which has no encoder, the objective says nothing.
         measure: where it is measured.
+        learning_rates: among which the run chooses by its first measurement; none: that of the params.
     """
 
     name: str
     point: Mapping[str, Value]
     params: Params
     measure: Measure
+    learning_rates: tuple[float, ...] = ()
+
+    def at_rate(self, learning_rate: float) -> "Run":
+        """The same run with this learning rate."""
+        train = self.params.train.model_copy(update={"learning_rate": learning_rate})
+        return replace(self, params=self.params.model_copy(update={"train": train}), learning_rates=())
 
     @property
     def algorithm(self) -> str:
@@ -93,7 +106,8 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
 
     Args:
         path: of the recipe: the mappings `params` and `grid` of dotted names, `measure`, and the list `figures`; the
-            list `also` of points beside those of the grid.
+            list `also` of points beside those of the grid, and the list `learning_rates` among which each run chooses
+            one by its first measurement.
         base: what params are where the recipe says nothing.
         overrides: `section.param=value` or `measure.name=value`, over the recipe's own.
 
@@ -101,7 +115,7 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
         UserError: it is no such recipe, or a param is unknown or out of range.
     """
     content = read_yaml(path)
-    kinds = _KEYS | ({"also": list} if "also" in content else {})
+    kinds = _KEYS | {key: kind for key, kind in _OPTIONAL.items() if key in content}
     if set(content) != kinds.keys() or not all(isinstance(content[key], kind) for key, kind in kinds.items()):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected {_EXPECTED}")
     if unknown := [name for name in content["figures"] if not isinstance(name, str) or name not in FIGURES]:
@@ -116,8 +130,8 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
     shared = content["params"] | {name: value for name, value in changed.items() if not name.startswith("measure.")}
     measure = _measure(content["measure"] | measured, path)
     points = _points(content["grid"], content.get("also", []), path)
-    checked = [check_params(applied(shared | _params_of(point), base, path), path) for point in points]
-    runs = [Run(_name(path.stem, point), point, params, measure) for point, params in zip(points, checked, strict=True)]
+    rates = None if _RATE in changed else content.get("learning_rates")
+    runs = [_run(point, shared, base, path, measure, rates) for point in points]
     for run in runs:
         _check_effect(run, path)
     if "likelihood" in content["figures"] and not measure.posterior_samples:
@@ -132,6 +146,25 @@ def _points(grid: Mapping[str, Sequence[Value]], also: Sequence[Any], path: Path
         if not isinstance(point, dict) or set(point) != set(grid):
             raise UserError(f"{path}: also has {point!r}; expected a value for each of {', '.join(grid)}")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())] + list(also)
+
+
+def _run(
+    point: Mapping[str, Value],
+    shared: Mapping[str, Any],
+    base: dict[str, Any],
+    path: Path,
+    measure: Measure,
+    rates: Sequence[Any] | None,
+) -> Run:
+    """A run whose params are checked, with each of its learning rates where it has several to choose among."""
+    values, name = {**shared, **_params_of(point)}, _name(path.stem, point)
+    if rates is None:
+        return Run(name, point, check_params(applied(values, base, path), path), measure)
+    if not rates or _RATE in shared:
+        expected = f"at least one value, and no {_RATE} in params"
+        raise UserError(f"{path}: learning_rates is {rates!r}; expected {expected}")
+    checked = [check_params(applied(values | {_RATE: rate}, base, path), path) for rate in rates]
+    return Run(name, point, checked[0], measure, tuple(params.train.learning_rate for params in checked))
 
 
 def _params_of(point: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,7 +1,9 @@
 """One run: the engine of the train stage, measured on its way by what the evaluate stage measures with."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -30,11 +32,37 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
 
     A row has `samples` (training samples seen) and, in nats per image, of the same images each time, for `train` and
     `test`: `train_elbo`, the ELBO, and `train_nll`, minus the importance-weighted bound of K samples of z, where there
-    is an encoder; `train_log_p`, the estimate of log p(x) by L samples of p(z|x), where L is above 0.
+    is an encoder; `train_log_p`, the estimate of log p(x) by L samples of p(z|x), where L is above 0. `learning_rate`
+    is that of the run, the best by the first measurement on training images where it has several to choose among.
 
     Raises:
         UserError: the device is not there, the network does not fit, or a step was not finite.
     """
+    try:
+        return _train_and_measure(_at_best_rate(run, data), data)
+    except NonFiniteError as error:
+        raise UserError(f"{run.name}: {error}; expected finite terms: try a lower train.learning_rate") from None
+
+
+def _at_best_rate(run: Run, data: PreparedData) -> Run:
+    """The run with that of its learning rates which is ahead, on training images, at the first measurement."""
+    if not run.learning_rates:
+        return run
+    candidates = [run.at_rate(rate) for rate in run.learning_rates]
+    return max(candidates, key=lambda candidate: _first_score(candidate, data))
+
+
+def _first_score(run: Run, data: PreparedData) -> float:
+    """The ELBO of training images at the first milestone, or what stands for it without an encoder, in nats."""
+    try:
+        _, rows = _train_and_measure(replace(run, measure=run.measure.first_alone), data)
+    except NonFiniteError:
+        return -math.inf
+    score = rows[0].get("train_elbo", rows[0].get("train_log_p", -math.inf))
+    return score if math.isfinite(score) else -math.inf
+
+
+def _train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
     params = run.params
     torch.manual_seed(params.train.seed)
     model = VAE(VAEConfig(image_shape=data.image_shape, **params.model.model_dump()))
@@ -48,15 +76,13 @@ def train_and_measure(run: Run, data: PreparedData) -> tuple[VAE, list[Row]]:
     }
     due = run.measure.milestones
     rows: list[Row] = []
-    try:
-        for seen in samples_seen(trainer):
-            if seen >= due[len(rows)] and not trainer.is_held_back:  # else the trainer says why at its next look
-                exact.load_state_dict(named_weights(model, trainer.flat.weights))
-                rows.append({"samples": float(seen), **measure(exact, shown, run)})
-            if len(rows) == len(due):
-                break
-    except NonFiniteError as error:
-        raise UserError(f"{run.name}: {error}; expected finite terms: try a lower train.learning_rate") from None
+    for seen in samples_seen(trainer):
+        if seen >= due[len(rows)] and not trainer.is_held_back:  # else the trainer says why at its next look
+            exact.load_state_dict(named_weights(model, trainer.flat.weights))
+            reached = {"samples": float(seen), "learning_rate": params.train.learning_rate}
+            rows.append(reached | measure(exact, shown, run))
+        if len(rows) == len(due):
+            break
     return exact.cpu().eval(), rows
 
 

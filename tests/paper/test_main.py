@@ -1,5 +1,6 @@
 """`python -m pipeline.paper` as a whole, on the smallest digits, with trainings of a second."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -113,6 +114,21 @@ def test_a_run_in_bf16_is_measured_and_kept_in_float32(place):
     model, rows = training.train_and_measure(run, data)
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("algorithm", ["elbo", "mcem"])
+def test_of_several_learning_rates_the_one_that_is_ahead_at_first_trains_to_the_end(place, algorithm):
+    [data] = [open_prepared(folder / "prepared") for folder in (place / "runs").glob("data-*")]
+    params = load_params(place / "params.yaml")
+    changed = params.train.model_copy(update={"device": "cpu", "compile": "never", "global_batch_size": 20})
+    measure = Measure(100, 316, 2, 20, 1, posterior_samples=5 if algorithm == "mcem" else 0)
+    model = params.model.model_copy(update={"latent_dim": 2})
+    params = params.model_copy(update={"train": changed, "model": model})
+    run = Run("several", {"train.objective": algorithm}, params, measure)
+    _, rows = training.train_and_measure(dataclasses.replace(run, learning_rates=(1e-9, 1e30, 0.01)), data)
+    _, alone = training.train_and_measure(run.at_rate(0.01), data)
+    assert rows == alone
+    assert [row["learning_rate"] for row in rows] == [0.01] * 2
 
 
 def test_weights_that_a_step_held_back_are_not_measured(place, monkeypatch):

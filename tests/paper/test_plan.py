@@ -63,6 +63,16 @@ def test_the_command_line_has_the_last_word(tmp_path):
     assert (run.measure.last, run.params.prepare.root, run.params.train.learning_rate) == (400, "/data", 0.02)
 
 
+RATES = "learning_rates: [0.01, 0.1]\n"
+
+
+def test_each_run_may_choose_among_learning_rates_and_the_command_line_settles_it(tmp_path):
+    path = write(tmp_path, WHOLE + RATES)
+    assert {run.learning_rates for run in load_plan(path, BASE).runs} == {(0.01, 0.1)}
+    for run in load_plan(path, BASE, ["train.learning_rate=0.02"]).runs:
+        assert (run.learning_rates, run.params.train.learning_rate) == ((), 0.02)
+
+
 def test_milestones_lie_at_equal_ratios_and_end_the_run():
     milestones = Measure(first=100, last=10_000, per_decade=2, images=1, importance_samples=1).milestones
     assert milestones == [100, 316, 1000, 3162, 10_000]
@@ -94,6 +104,15 @@ def test_milestones_lie_at_equal_ratios_and_end_the_run():
             WHOLE.replace("bound", "likelihood").replace("model.latent_dim: [2, 5]", "prepare.train_images: [9]"),
             "figures has 'likelihood', and measure.posterior_samples is 0; expected at least 1",
         ),
+        (
+            WHOLE + "learning_rates: []\n",
+            "learning_rates is .*; expected at least one value, and no train.learning_rate",
+        ),
+        (
+            WHOLE.replace("ema_decay: 0.0", "ema_decay: 0.0, train.learning_rate: 0.1") + RATES,
+            "learning_rates is .0.01, 0.1.; expected at least one value, and no train.learning_rate in params",
+        ),
+        (WHOLE + "learning_rates: [0.1, -1]\n", "train.learning_rate is -1; expected a number > 0"),
         (WHOLE + "also: {a: 1}\n", "holds figures, params, grid, measure, also; expected the list figures"),
         (
             WHOLE + "also: [{train.objective: mcem}]\n",
