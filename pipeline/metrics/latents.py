@@ -6,15 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.vae.priors import Normal, Prior
+from pipeline.vae.priors import Prior
 
-ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3
+ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3; of the prior's variance, which there is 1
 
 
 class LatentUse(NamedTuple):
     """Of each dimension, [latent_dim]: mean KL in nats, and the variance of the posterior mean over the images.
 
-    Under a prior for each class, of how far the posterior mean is from the mean of the class.
+    The latter is a share of the prior's variance, since a learned prior may have z as small as it likes; under a prior
+    for each class, it is that of how far the posterior mean is from the mean of the class.
     """
 
     kl: Tensor
@@ -33,7 +34,8 @@ class LatentUse(NamedTuple):
 
 def latent_use(mu: Tensor, logvar: Tensor, prior: Prior) -> LatentUse:
     """Measure the posteriors of a split, both [n, latent_dim]; the KL is `prior.kl_per_dimension`."""
-    shift = mu - prior.mu if isinstance(prior, Normal) else mu  # classes whose priors lie apart are no information
+    mean, variance = (moment.to(mu) for moment in prior.moments())
+    shift = (mu - mean) / variance.sqrt()  # classes whose priors lie apart are no information
     return LatentUse(prior.kl_per_dimension(mu, logvar).mean(0), shift.var(0))
 
 

@@ -47,13 +47,18 @@ class Prior(nn.Module):
         """KL(q || p) in nats, [batch], or where it has no closed form, log q(z) - log p(z) of the given draw of q."""
         return gaussian_log_prob(z, mu, logvar) - self.log_prob(z)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension of z, both [latent_dim], or [batch, latent_dim] where rows differ."""
+        raise NotImplementedError
+
     def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """How far a Gaussian q is from p in each dimension, in nats: [batch, latent_dim] -> [batch, latent_dim].
 
         KL to the Gaussian with the mean and the variance of p's dimension; of the standard normal these add up to the
         KL, of another prior, whose dimensions are not independent, they order the dimensions.
         """
-        raise NotImplementedError
+        mean, variance = (moment.to(mu) for moment in self.moments())
+        return gaussian_kl_per_dimension((mu - mean) / variance.sqrt(), logvar - variance.log())
 
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Draw z, float32 [count, latent_dim], on the CPU."""
@@ -72,6 +77,10 @@ class StandardNormal(Prior):
     def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         """KL(q || p) in nats, [batch], whatever z (arXiv 1312.6114, Appendix B)."""
         return gaussian_kl_per_dimension(mu, logvar).sum(1)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Zeros and ones, each [latent_dim]."""
+        return torch.zeros(self.latent_dim), torch.ones(self.latent_dim)
 
     def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """KL(q || p) of each dimension of a Gaussian q, in nats: [batch, latent_dim] -> [batch, latent_dim]."""
@@ -98,6 +107,10 @@ class Normal(Prior):
     def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         """KL(q || p) in nats, [batch], whatever z."""
         return self.kl_per_dimension(mu, logvar).sum(1)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each row, both [batch, latent_dim]."""
+        return self.mu, self.logvar.exp()
 
     def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """KL(q || p) of each dimension of a Gaussian q, in nats: [batch, latent_dim] -> [batch, latent_dim]."""
@@ -141,13 +154,13 @@ class MixturePrior(Prior):
         """log p(z) in nats; [batch, latent_dim] -> [batch]."""
         return mixture_log_prob(z, self.mixture())
 
-    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """KL of q to the Gaussian with p's mean and variance in each dimension, in nats, [batch, latent_dim]."""
-        weights, centres, spread = (value.detach().to(mu) for value in self.mixture())
-        weights = weights.exp()[:, None]
+    @torch.no_grad()
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension of z, both [latent_dim]."""
+        log_weights, centres, spread = self.mixture()
+        weights = log_weights.exp()[:, None]
         mean = (weights * centres).sum(0)
-        variance = (weights * (spread.exp() + (centres - mean).square())).sum(0)
-        return _kl_to_gaussian(mu, logvar, mean, variance)
+        return mean, (weights * (spread.exp() + (centres - mean).square())).sum(0)
 
     @torch.no_grad()
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
@@ -241,24 +254,16 @@ class FlowPrior(Prior):
         z: Tensor = self.flow(eps).z
         return z
 
-    def kl_per_dimension(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """KL of q to the Gaussian with p's mean and variance in each dimension, in nats, [batch, latent_dim].
-
-        The moments are those of 10,000 draws, the same at every call.
-        """
-        z = self.sample(_MOMENT_DRAWS, Generator().manual_seed(0)).to(mu)
-        return _kl_to_gaussian(mu, logvar, z.mean(0), z.var(0))
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension of 10,000 draws, the same at every call; both [latent_dim]."""
+        z = self.sample(_MOMENT_DRAWS, Generator().manual_seed(0))
+        return z.mean(0), z.var(0)
 
     @torch.no_grad()
     def sample(self, count: int, generator: Generator | None = None) -> Tensor:
         """Draw z, float32 [count, latent_dim], on the CPU."""
         eps = torch.randn(count, self.latent_dim, generator=generator)
         return self.from_noise(eps.to(next(self.parameters()))).float().cpu()
-
-
-def _kl_to_gaussian(mu: Tensor, logvar: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """KL(N(mu, exp(logvar)) || N(mean, variance)) of each dimension, in nats, [batch, latent_dim]."""
-    return gaussian_kl_per_dimension((mu - mean) / variance.sqrt(), logvar - variance.log())
 
 
 def mixture_log_prob(z: Tensor, mixture: Mixture) -> Tensor:
