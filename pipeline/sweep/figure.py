@@ -71,7 +71,7 @@ def _same_elbo(axes: Axes) -> None:
         axes.plot([start, end], [total - start, total - end], color=_LINE_COLOUR, linewidth=0.7, zorder=0)
         beside = end == right
         axes.annotate(
-            f"ELBO −{total:g}",
+            f"ELBO {0 - total:g}".replace("-", "−"),  # of a density it may be above 0
             (end, total - end),
             textcoords="offset points",
             xytext=(4, 0) if beside else (3, 4),

@@ -71,6 +71,15 @@ def test_rate_and_distortion_add_up_to_minus_the_elbo_that_a_grey_line_is_labell
         assert labels[round(float(sums[0]), 6)].endswith(f"−{sums[0]:g}")
 
 
+def test_of_a_density_whose_elbo_is_above_0_the_grey_lines_say_so():
+    rows = [row | {"distortion": row["distortion"] - 130} for row in ROWS]
+    [axes] = rate_distortion(rows, "model.latent_dim", "train.beta").axes
+    labels = {round(sum(text.xy), 6): text.get_text() for text in axes.texts if "ELBO" in text.get_text()}
+    assert min(labels) < 0 < max(labels)
+    for total, label in labels.items():
+        assert float(label.removeprefix("ELBO ").replace("−", "-")) == pytest.approx(-total)
+
+
 def test_a_single_point_is_drawn(tmp_path):
     save_figure(rate_distortion(ROWS[:1], "model.latent_dim", "train.beta"), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
