@@ -12,6 +12,7 @@ from pipeline.vae.likelihoods.base import GREY_LEVEL, Likelihood
 INITIAL_SIGMA = 0.25  # about the spread of pixels in [0, 1]: neither the data nor the KL drowns the other at the start
 SMALLEST_SIGMA = 1e-3  # a quarter of a grey level
 ROUNDING_LOGVAR = math.log(GREY_LEVEL**2 / 12)  # of what is lost to the nearest level, a uniform error
+_NARROW = 0.7  # of width * max(|centre|, 1): up to there Taylor's series gives the mass of an interval
 
 
 class GaussianPixels(Likelihood):
@@ -33,7 +34,7 @@ class GaussianPixels(Likelihood):
         sigma = torch.exp(0.5 * logvar)
         centre, width = (x - mean) / sigma, GREY_LEVEL / sigma
         result = _log_of_narrow_interval(centre, width)
-        exact = (width * centre.abs().clamp_min(1) > 1) | (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
+        exact = (width * centre.abs().clamp_min(1) > _NARROW) | (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
         outside = torch.full_like(x, math.inf)
         lower = torch.where(x < GREY_LEVEL / 2, -outside, centre - width / 2)[exact]
         upper = torch.where(x > 1 - GREY_LEVEL / 2, outside, centre + width / 2)[exact]
@@ -139,7 +140,7 @@ def _log_of_narrow_interval(centre: Tensor, width: Tensor) -> Tensor:
     """log of the standard normal's mass in [centre - width/2, centre + width/2], by Taylor's series in the width.
 
     The even derivatives of the density at the centre are the density times Hermite polynomials; with
-    width * max(|centre|, 1) <= 1 what is left out is below 1e-7 nats.
+    width * max(|centre|, 1) <= 0.7 what is left out is below 1e-7 nats.
     """
     c2, w2 = centre.square(), width.square()
     second = (c2 - 1) * w2 / 24

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from pipeline.vae.likelihoods.gaussian import INITIAL_SIGMA, Gaussian, PixelwiseGaussian
+from pipeline.vae.likelihoods.gaussian import INITIAL_SIGMA, SMALLEST_SIGMA, Gaussian, PixelwiseGaussian
 
 LEVELS = torch.arange(256, dtype=torch.float64)[:, None] / 255
 
@@ -66,8 +66,9 @@ def test_in_evaluation_the_optimal_sigma_does_not_look_at_the_images_it_is_asked
     likelihood = Gaussian(1, "optimal").eval()
     x, mu = torch.rand(2, 6, 1, 4, 4)
     torch.testing.assert_close(likelihood.log_prob(x, mu), Gaussian(1, INITIAL_SIGMA).log_prob(x, mu))
-    likelihood.calibrate(0.05**2)
-    torch.testing.assert_close(likelihood.log_prob(x, mu), Gaussian(1, 0.05).log_prob(x, mu))
+    for error, sigma in ((0.05, 0.05), (0.01, 0.01), (0.0, SMALLEST_SIGMA)):
+        likelihood.calibrate(error**2)
+        torch.testing.assert_close(likelihood.log_prob(x, mu), Gaussian(1, sigma).log_prob(x, mu))
     together, alone = likelihood.log_prob(x, mu)[2], likelihood.log_prob(x[2:3], mu[2:3])[0]
     assert together.item() == alone.item()
 
@@ -77,7 +78,7 @@ def test_a_perfect_batch_does_not_make_sigma_zero():
     assert Gaussian(1, "optimal").log_prob(x, x).isfinite().all()
 
 
-@pytest.mark.parametrize("sigma", [0.0005, 0.004, 0.03, 0.5, 40.0])
+@pytest.mark.parametrize("sigma", [0.0005, 0.004, 0.0057, 0.03, 0.5, 40.0])
 @pytest.mark.parametrize("mu", [-0.4, 0.0, 0.31, 1.0, 1.7])
 def test_the_probability_of_a_level_is_the_integral_over_its_bin(sigma, mu):
     """scipy's distribution function, in whichever tail has more digits; the ends reach to infinity."""
@@ -88,8 +89,9 @@ def test_the_probability_of_a_level_is_the_integral_over_its_bin(sigma, mu):
     a, b = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
     expected = norm.logcdf(b) + np.log1p(-np.exp(norm.logcdf(a) - norm.logcdf(b)))
     likelihood = Gaussian(1, sigma).double()
+    likelihood.logvar.fill_(2 * math.log(sigma))  # to all digits
     found = likelihood.discrete_log_prob(LEVELS, torch.full_like(LEVELS, mu)).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-7)
 
 
 def test_no_level_has_a_probability_above_one_however_small_sigma_is():
