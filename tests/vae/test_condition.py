@@ -44,6 +44,20 @@ def test_every_objective_is_for_each_class_that_of_the_model_of_this_class(name)
         torch.testing.assert_close(made.bound, expected.bound)
 
 
+@pytest.mark.parametrize("prior", ["standard", "per_class"])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "tc"])  # that one is of the whole batch
+def test_of_images_of_several_classes_the_loss_is_the_mean_of_what_each_costs_alone(name, prior):
+    vae, x = conditional_linear_vae(prior), images(4)
+    eps = noise(4, *noise_shape(name, 3, LATENTS, x[0].numel()))
+    together = objective(name, vae, x, eps, 0.7, label=LABEL)
+    alone = [
+        objective(name, vae, *of_one, 0.7, label=y)
+        for *of_one, y in zip(x.split(1), eps.split(1), LABEL.split(1), strict=True)
+    ]
+    torch.testing.assert_close(together.loss, torch.stack([one.loss for one in alone]).mean())
+    torch.testing.assert_close(together.bound.elbo, torch.cat([one.bound.elbo for one in alone]))
+
+
 def test_a_prior_per_class_has_the_kl_of_its_class_in_closed_form():
     prior = conditional_linear_vae("per_class").prior
     mu, logvar = noise(4, LATENTS), noise(4, LATENTS, seed=2)
