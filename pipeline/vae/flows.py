@@ -155,8 +155,9 @@ class Flow(nn.Module):
 def coupling_flow(latent_dim: int, size: FlowSize, context_dim: int = 0) -> Flow:
     """Coupling layers; of each two, one moves the dimensions that the other keeps. Invertible at the same price.
 
-    The first two halve z in the middle, the next two by even and odd places, and so on in turn, so that no two
-    dimensions always move together. An odd latent_dim is split one dimension more to the one side.
+    The first two halve z in the middle, the next two by even and odd places, and so on in turn, so that every dimension
+    hears directly of all but those at every second place of its own half, which the dimensions between tell it of. An
+    odd latent_dim is split one dimension more to the one side.
     """
     place = torch.arange(latent_dim)
     splits = (2 * place >= latent_dim, place % 2 == 1)

@@ -81,6 +81,18 @@ def test_of_two_coupling_layers_each_moves_what_the_other_keeps(latent_dim):
         assert 0 < moved[0].sum() < latent_dim
 
 
+def test_coupling_layers_split_by_halves_and_by_even_and_odd_places_in_turn():
+    moved = torch.stack([layer.moves for layer in flow_with("coupling", 6, layers=8).layers])
+    halves, places = [0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 0, 1]
+    expected = torch.tensor([halves, [1 - side for side in halves], places, [1 - side for side in places]])
+    assert torch.equal(moved, expected.repeat(2, 1).float())
+
+
+def test_every_dimension_comes_to_depend_on_every_other(name):
+    flow = flow_with(name, 6, layers=4)
+    assert (jacobian(flow, noise(1, 6), noise(1, CONTEXT, seed=1)) != 0).all()
+
+
 @pytest.mark.parametrize("hidden", [(2,), (9, 7)])  # fewer units than dimensions, and more
 def test_the_context_reaches_every_dimension(name, hidden):
     flow, z = flow_with(name, hidden=hidden), noise(1, 5)
