@@ -142,6 +142,8 @@ def test_a_bad_override_is_refused_before_the_last_experiment_of_the_name_is_gon
         ("test/kid_classifier", "evaluate.quality_images=0", "evaluate.quality_images is 0; expected a number >= 1"),
         ("test/sample_label_accuracy", "model.condition=none", "model.condition is 'none'; expected label"),
         ("export/auroc_held_out", "prepare.held_out_labels=[]", "prepare.held_out_labels is []; expected a class"),
+        ("test/elbo", "train.objective=autoencoder", "train.objective is 'autoencoder'; expected elbo, say"),
+        ("test/nll_iw5000", "train.objective=autoencoder", "train.objective is 'autoencoder'; expected elbo, say"),
     ],
 )
 def test_an_override_by_which_the_target_is_not_measured_is_refused_before_anything_runs(
