@@ -2,12 +2,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from linear import images, linear_vae, marginal, split
+from linear import conditional_linear_vae, images, linear_vae, marginal, marginal_of_class, noise, split
 
 from pipeline.errors import UserError
-from pipeline.metrics.ais import Annealing, estimate_ais, temperatures
+from pipeline.metrics.ais import _LEAPFROGS, _TUNING, Annealing, estimate_ais, temperatures
+from pipeline.metrics.hmc import Chains
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.vae.model import VAE, VAEConfig
+from pipeline.vae.priors import StandardNormal
 
 EVERY = torch.arange(6)
 
@@ -30,6 +32,28 @@ def test_short_chains_bound_the_likelihood_from_below_and_longer_ones_more_close
     means = [estimated(Annealing(steps, 2, "linear", 0)).mean() for steps in (1, 5, 60)]
     assert means == sorted(means)
     assert means[-1] < exact < means[-1] + 0.3
+
+
+@pytest.mark.parametrize(("steps", "chains"), [(1, 20_000), (40, 100)])
+def test_each_image_of_a_conditional_model_is_annealed_from_the_prior_of_its_class(steps, chains):
+    """A single step is the mean of p(x|z) over draws of the prior; many steps move under it, too."""
+    vae, label = conditional_linear_vae("per_class"), torch.tensor([2, 0, 1, 1, 0, 2])
+    exact = [marginal_of_class(vae, y).log_prob(x.flatten()) for y, x in zip(label, images(6), strict=True)]
+    given, annealing = split(vae, images(6), label), Annealing(steps, chains, "linear", 0)
+    found = estimate_ais(vae, given, EVERY, annealing, 100_000)
+    torch.testing.assert_close(found, torch.stack(exact).detach(), rtol=0, atol=0.2)
+
+
+def test_steps_that_are_too_small_or_too_large_are_adapted_until_most_proposals_are_taken_and_some_are_not():
+    density = StandardNormal(20).log_prob
+    for step in (0.05, 3.0):
+        chains = Chains(density, lambda z: 0 * density(z), noise(50, 20), step, _LEAPFROGS)
+        taken = []
+        for seed in range(200):
+            uniform = torch.rand(50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            chains.move(noise(50, 20, seed=seed + 2), uniform, 1.0, _TUNING)
+            taken.append(chains.accepted.double().mean().item())
+        assert 0.4 < sum(taken[-50:]) / 50 < 0.85
 
 
 def test_how_many_chains_move_at_once_does_not_change_the_estimate():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from linear import give_exact_posterior, images, linear_vae, split
+from linear import conditional_linear_vae, give_exact_posterior, images, linear_vae, split
 
 from pipeline.metrics.amortisation import amortisation_gap
 from pipeline.vae.flows import Flow, Moved
@@ -95,3 +95,11 @@ def test_what_a_subset_gives_does_not_depend_on_the_others(few_steps):
     torch.testing.assert_close(
         amortisation_gap(vae, given, EVERY[5:], 0), amortisation_gap(vae, given, EVERY, 0)[5:], rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("prior", ["standard", "per_class"])
+def test_each_image_of_a_conditional_model_has_the_gap_of_its_own_class(few_steps, prior):
+    vae, label = conditional_linear_vae(prior), torch.tensor([2, 0, 1, 1, 0, 2, 0, 1])
+    given = split(vae, images(8), label)
+    alone = torch.cat([amortisation_gap(vae, given, one, 0) for one in EVERY.split(1)])
+    torch.testing.assert_close(amortisation_gap(vae, given, EVERY, 0), alone, rtol=1e-4, atol=1e-4)

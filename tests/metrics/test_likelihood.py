@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
+from linear import conditional_linear_vae, images, marginal_of_class, split
 from sklearn.datasets import load_digits
 
 from pipeline.compiler import has_compiler
@@ -132,3 +135,26 @@ def test_the_curve_rises_to_the_bound_with_all_samples(model, given):
 @pytest.mark.parametrize(("samples", "sizes"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 5]), (250, [1, 10, 100, 125, 250])])
 def test_the_curve_has_powers_of_ten_half_of_the_samples_and_all(samples, sizes):
     assert curve_sizes(samples) == sizes
+
+
+@pytest.mark.parametrize("prior", ["standard", "per_class"])
+def test_each_image_of_a_conditional_model_is_measured_under_its_class(prior):
+    vae, label, x = conditional_linear_vae(prior), torch.tensor([2, 0, 1, 1, 0]), images(5)
+    given = split(vae, x, label)
+    exact = torch.stack([marginal_of_class(vae, y).log_prob(one.flatten()) for y, one in zip(label, x, strict=True)])
+    found = estimate(vae, given, 20_000, 0, 50_000)
+    torch.testing.assert_close(found.iw_bound, exact.detach(), rtol=0, atol=0.1)
+    torch.testing.assert_close(
+        found.elbo, found.curve[:, 0], rtol=0, atol=0.2
+    )  # with the KL in closed form, and by draws
+
+
+def test_images_of_several_classes_are_encoded_and_given_back_as_their_own(model):
+    classes = tuple(map(str, range(3)))
+    conditional = VAE(dataclasses.replace(model.config, condition="label", classes=classes)).eval()
+    label = EVERY % 3
+    given = encode_split(conditional, DIGITS, "static", 0, label)
+    alone = [conditional.encode(given.x(one), y)[0] for one, y in zip(EVERY.split(1), label.split(1), strict=True)]
+    torch.testing.assert_close(given.mu, torch.cat(alone).detach())
+    expected = conditional.likelihood.log_prob(given.x(EVERY), conditional.decode(given.mu, label))
+    torch.testing.assert_close(recon_at_mean(conditional, given), expected.detach())

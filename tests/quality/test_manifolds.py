@@ -59,3 +59,24 @@ def test_one_outlier_moves_recall_and_not_coverage():
 def test_too_few_images_have_no_manifold():
     assert overlap(normal(0, 5), normal(1, 100)) is None
     assert overlap(normal(0, 100), normal(1, 6)) is not None
+
+
+def test_all_four_are_those_of_the_papers_definitions():
+    """By loops over balls: arXiv 1904.06991, equations 1 and 2, k = 3; 2002.09797, equations 4 and 5, k = 5."""
+    real, made = normal(0, 40).double(), normal(1, 30, 1.2).double()
+
+    def radius(points, at, k):
+        return sorted((points - points[at]).norm(dim=1).tolist())[k]  # number 0 is the point itself
+
+    def inside(points, k, x):
+        """In how many balls of the points x lies."""
+        return sum(float((x - point).norm()) <= radius(points, at, k) for at, point in enumerate(points))
+
+    covered = [float((made - x).norm(dim=1).min()) <= radius(real, at, 5) for at, x in enumerate(real)]
+    expected = (
+        sum(inside(real, 3, x) > 0 for x in made) / 30,
+        sum(inside(made, 3, x) > 0 for x in real) / 40,
+        sum(inside(real, 5, x) for x in made) / (5 * 30),
+        sum(covered) / 40,
+    )
+    assert overlap(real, made) == pytest.approx(expected)
