@@ -10,10 +10,12 @@ from linear import LATENTS, SIGMA, conditional_linear_vae, images, linear_vae, s
 from rich.progress import Progress
 from scipy.stats import norm
 
+from pipeline.dataset.noise import stream_key
 from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.likelihood import Estimates, estimate
-from pipeline.metrics.report import ais_metrics, evenly, information_metrics, train_test_gap
+from pipeline.metrics.report import ais_metrics, evenly, information_metrics, likelihood_metrics, train_test_gap
+from pipeline.metrics.streams import Stream
 from pipeline.params import load_params
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml").evaluate
@@ -28,6 +30,32 @@ def test_the_prior_of_all_classes_is_held_against_the_codes_of_each():
     found = information_metrics(vae, test, train, 1.0, 0)
     together = fitted_marginal_kl(draw_codes(vae, train, 5), draw_codes(vae, test, 0), 0).mean().item()
     assert found["test/marginal_kl_fitted"] - together == pytest.approx(math.log(3), abs=0.1)
+
+
+def test_the_fit_of_training_codes_is_measured_on_test_codes():
+    vae = linear_vae()
+    test, train = split(vae, images(300, 1)), split(vae, images(300, 2))
+    found = information_metrics(vae, test, train, 1.0, 0)
+    codes = draw_codes(vae, train, stream_key(0, Stream.TRAIN)), draw_codes(vae, test, 0)
+    assert found["test/marginal_kl_fitted"] == pytest.approx(fitted_marginal_kl(*codes, 0).mean().item())
+
+
+def test_the_bound_and_its_terms_are_means_over_images_and_the_standard_error_is_the_bounds():
+    elbo, recon, bound = (torch.tensor(nats) for nats in ([-10.0, -8.0, -3.0], [-7.0, -6.0, -2.0], [-6.0, -5.0, -1.0]))
+    discrete, curve = bound - 2 * math.log(2), torch.stack([elbo, bound - 0.5, bound], dim=1)
+    found = likelihood_metrics(Estimates(elbo, recon, recon - elbo, bound, discrete, curve), 4, 6)
+    assert found == pytest.approx(
+        {
+            "test/elbo": -7.0,
+            "test/recon": -5.0,
+            "test/kl": 2.0,
+            "test/nll_iw1": 7.0,
+            "test/nll_iw2": 4.5,
+            "test/nll_iw4": 4.0,
+            "test/nll_iw4_stderr": math.sqrt(7 / 3),
+            "test/bits_per_dim": (4 + 2 * math.log(2)) / (6 * math.log(2)),
+        }
+    )
 
 
 def test_the_gap_is_that_of_two_elbos_with_the_standard_error_of_their_difference():

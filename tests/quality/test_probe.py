@@ -27,3 +27,9 @@ def test_an_xor_of_two_dimensions_is_beyond_a_line():
     z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     labels = (z[:, 0] * z[:, 1] > 0).long()
     assert probe_accuracy(z[:1000], labels[:1000], z[1000:], labels[1000:]) < 0.65
+
+
+def test_the_scale_of_the_codes_does_not_matter():
+    (z, labels), (test_z, test_labels) = codes(0), codes(1)
+    small = probe_accuracy(z / 1e6, labels, test_z / 1e6, test_labels)
+    assert small == pytest.approx(probe_accuracy(z, labels, test_z, test_labels), abs=0.002)
