@@ -235,7 +235,8 @@ class HealthParams(Section):
     """Limits that a healthy model keeps: evaluate writes the verdict, export refuses what misses one; null is none."""
 
     min_active_share: Annotated[float, Field(ge=0, le=1)] | None
-    """Of the latent dimensions, those whose posterior mean moves with the image (its variance is above 0.01)."""
+    """Of the latent dimensions, those whose posterior mean moves with the image (its variance is above 0.01 of the
+    prior's)."""
     max_train_test_gap: Annotated[float, Field(ge=0)] | None
     """What test images cost more than training images, as a share of the nats of the test images' stored values."""
     max_bound_drift: Annotated[float, Field(ge=0)] | None
