@@ -1,4 +1,4 @@
-"""The one kind of error that a person at the terminal can mend, and how a stage shows it."""
+"""The one kind of error that a person at the terminal can mend, what its line may hold, and how a stage shows it."""
 
 import signal
 import sys
@@ -31,6 +31,11 @@ class Stopped(Exception):  # noqa: N818  # it is no error
 def one_line(error: BaseException | str, most: int | None = None) -> str:
     """The text of an error without line breaks, of at most so many characters; empty where it has none."""
     return " ".join(str(error).split())[:most]
+
+
+def shown(name: str) -> str:
+    """A name as it may be printed, a file's or a class's: on one line, and in any encoding."""
+    return name if name.isprintable() else ascii(name)
 
 
 def run_stage(main: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.dataset.chunks import Chunk
 from pipeline.dataset.store import HELD_OUT
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 
 NAMES_SHOWN = 50
 
@@ -81,5 +81,5 @@ def uniform_from_bytes(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [name if name.isprintable() else ascii(name) for name in names[:NAMES_SHOWN]]
-    return ", ".join(shown) + (f", ... ({len(names):,} in all)" if len(names) > NAMES_SHOWN else "")
+    first = [shown(name) for name in names[:NAMES_SHOWN]]
+    return ", ".join(first) + (f", ... ({len(names):,} in all)" if len(names) > NAMES_SHOWN else "")

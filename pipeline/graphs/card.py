@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.errors import shown
 from pipeline.graphs.versions import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from pipeline.runtime.describe import as_text
 from pipeline.runtime.metadata import Metadata
@@ -128,7 +129,7 @@ def _classes(labels: Sequence[str]) -> str:
     """Which value of `label` is which class."""
     if not labels:
         return ""
-    rows = [[str(place), name if name.isprintable() else ascii(name)] for place, name in enumerate(labels)]
+    rows = [[str(place), shown(name)] for place, name in enumerate(labels)]
     return f"{_CLASSES}\n\n" + _table(["label", "class"], rows)
 
 

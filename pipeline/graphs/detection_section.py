@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipeline.errors import shown
 from pipeline.graphs.defects import CONTRAST
 from pipeline.graphs.detection import Auroc, Detection
 
@@ -58,7 +59,7 @@ def _rows(detection: Detection, held_out_labels: Sequence[str]) -> list[str]:
     ]
     if detection.held_out is None:
         return rows
-    names = ", ".join(name if name.isprintable() else ascii(name) for name in held_out_labels).replace("|", "\\|")
+    names = ", ".join(map(shown, held_out_labels)).replace("|", "\\|")
     return [_row(f"images of held-out labels: {names}", "test images", "`score`", detection.held_out), *rows]
 
 

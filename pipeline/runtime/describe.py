@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import shown
 from pipeline.runtime.scores import ScoreScale
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def kl_as_text(latent_kl: Sequence[float]) -> str:
 
 def labels_as_text(labels: Sequence[str]) -> str:
     """`0 ant, 1 bee`: which value of a graph's input `label` is which class."""
-    names = (name if name.isprintable() else ascii(name) for name in labels)
-    return ", ".join(f"{index} {name}" for index, name in enumerate(names))
+    return ", ".join(f"{index} {shown(name)}" for index, name in enumerate(labels))
 
 
 def scores_as_text(scale: ScoreScale) -> str:
