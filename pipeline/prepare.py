@@ -19,13 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.dataset.chunks import Chunk, Skipped, Source
-from pipeline.dataset.decode import shown
 from pipeline.dataset.pixels import Conversion
 from pipeline.dataset.sources import open_source
 from pipeline.dataset.splits import SplitDraw, held_out_classes
 from pipeline.dataset.store import HELD_OUT, META_FILE, SPLITS
 from pipeline.dataset.writer import dataset_writer
-from pipeline.errors import UserError, run_stage
+from pipeline.errors import UserError, run_stage, shown
 from pipeline.files import atomic_directory, write_json
 from pipeline.params import PrepareParams, load_params
 

@@ -69,7 +69,7 @@ def table_of_rooms(layout):
 
 
 TABLE = table_of_rooms((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
-LEAVES = {"errors", "files", "scans"}
+LEAVES = {"errors", "files", "image_file"}
 
 
 @cache

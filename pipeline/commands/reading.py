@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands.progress import open_console, progress_bar
-from pipeline.errors import UserError
-from pipeline.runtime.images import ImageBatch, find_images, read_images, shown
+from pipeline.errors import UserError, shown
+from pipeline.runtime.images import ImageBatch, find_images, read_images
 
 if TYPE_CHECKING:
     from pipeline.runtime.sampler import Sampler

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 from pipeline.files import atomic_file
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ def score(
     """
     from pipeline.commands.reading import check_file, read_batches
     from pipeline.runtime.contact_sheet import contact_sheet, in_nats
-    from pipeline.runtime.images import shown
 
     check_file(output, ".csv")
     if sheet is not None:

@@ -1,8 +1,7 @@
 """Image files -> pixels: many at a time, bounded in memory, in the order of their names.
 
-Files are hostile input: only four decoders are reachable, an image too large to decode safely, or a JPEG of more scans
-than any camera writes, is refused before its pixels are allocated, and whatever a decoder raises becomes a reason, not
-a traceback.
+Files are hostile input: an image too large to decode safely is refused before its pixels are allocated, and one that
+cannot be decoded has a reason, not a traceback (`pipeline/image_file.py`).
 """
 
 import math
@@ -17,15 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 
 from pipeline.dataset.chunks import CHUNK_BYTES, Chunk, Skipped
 from pipeline.dataset.pixels import Conversion
-from pipeline.errors import UserError, one_line
-from pipeline.scans import refuse_many_scans
+from pipeline.errors import UserError, shown
+from pipeline.image_file import FORMATS, load_upright, may_have_size, why_undecoded
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 FILES_PER_CHUNK = 32
 FILES_PER_TASK = 4  # tiny files decode in microseconds; handed over singly, the threads would wait for one another
 BYTES_IN_FLIGHT = 64 * 2**20  # of pixels that are decoded ahead of those who take them, as large as the first ones
@@ -76,47 +73,11 @@ def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = Non
         return "not a regular file, or a link to nothing"
     try:
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size  # as stored: whether it lies on its side, some formats tell behind the pixels
-            if size is not None and size not in ((height, width), (width, height)):
-                return np.broadcast_to(np.uint8(0), (1, height, width))
-            return conversion.image(_load(image, conversion))
-    except UnidentifiedImageError:
-        return "not a PNG, JPEG, WebP or BMP image"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is more than is safe to decode"
+            if size is not None and not may_have_size(image, *size):
+                return np.broadcast_to(np.uint8(0), (1, image.height, image.width))
+            return conversion.image(load_upright(image, conversion.image_size))
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
-        return f"cannot be decoded ({one_line(error) or type(error).__name__})"
-
-
-def shown(path: str) -> str:
-    """A file name as it may be printed: on one line, and in any encoding."""
-    return path if path.isprintable() else ascii(path)
-
-
-def _load(image: Image.Image, conversion: Conversion) -> Image.Image:
-    """An opened image decoded, upright, in mode L or RGB."""
-    if isinstance(image, JpegImageFile) and image.fp is not None:
-        refuse_many_scans(image.fp)
-    if conversion.image_size is not None:
-        side = 2 * max(conversion.image_size)  # a JPEG may come at a fraction of its size: still twice the target
-        image.draft(None, (side, side))
-    image.load()
-    return _as_grey_or_rgb(ImageOps.exif_transpose(image))
-
-
-def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        levels = np.asarray(image).astype(np.uint32)
-        grey = ((levels + 128) // 257).astype(np.uint8)
-        if image.has_transparency_data:
-            grey[levels == image.info["transparency"]] = 255  # the one level that is transparent, in all its 16 bits
-        return Image.fromarray(grey)
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    if image.has_transparency_data:
-        on_white = Image.new("RGBA", image.size, "white")
-        on_white.alpha_composite(image.convert("RGBA"))
-        return on_white.convert(mode)
-    return image if image.mode == mode else image.convert(mode)
+        return why_undecoded(error)
 
 
 def _decode_in_parallel(files: Sequence[ImageFile], conversion: Conversion) -> Iterator[tuple[ImageFile, Decoded]]:

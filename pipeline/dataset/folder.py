@@ -7,10 +7,10 @@ Names that begin with a dot are ignored; every other file counts as an image.
 from pathlib import Path
 
 from pipeline.dataset.chunks import Source
-from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files, shown
+from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files
 from pipeline.dataset.pixels import Conversion
 from pipeline.dataset.store import SPLITS
-from pipeline.errors import UserError
+from pipeline.errors import UserError, shown
 
 
 def open_folder(folder: Path, conversion: Conversion, on_bad_image: OnBadImage) -> Source:

@@ -1,8 +1,7 @@
 """Image files to what the model takes: found, decoded one by one as they are needed, and never skipped in silence.
 
-Files are read as the prepare stage reads them (`tests/runtime/test_images.py` holds both to the same pixels), but by
-code of their own, since an app has nothing of the training side. They are hostile input: four decoders are reachable,
-and an image too large to decode safely is refused before its pixels are allocated.
+Files are decoded as the prepare stage decodes them (`pipeline/image_file.py`), to the same pixels. They are hostile
+input: an image too large to decode safely is refused before its pixels are allocated.
 """
 
 import os
@@ -15,13 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError, one_line
-from pipeline.scans import refuse_many_scans
+from pipeline.errors import UserError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MODES = {1: "L", 3: "RGB"}
 MOST_IMAGES_TOGETHER = 256
 MOST_BYTES_TOGETHER = 2**25
@@ -99,7 +96,9 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
     Raises:
         UserError: the image has another size than `shape` and `resize` is off.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from pipeline.image_file import FORMATS, may_have_size, why_undecoded
 
     if not Path(file).is_file():
         return "not a regular file, or a link to nothing"
@@ -111,47 +110,28 @@ def decode_image(file: str, shape: Shape, resize: bool = False) -> Images | str:
         ):
             if not (resize or may_have_size(opened, height, width)):
                 raise _another_size(file, opened.size, (height, width))
-            image = load_upright(opened, MODES[channels], (height, width) if resize else None)
+            image = load_as(opened, MODES[channels], (height, width) if resize else None)
     except UserError:
         raise
-    except UnidentifiedImageError:
-        return "not a PNG, JPEG, WebP or BMP image"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is more than is safe to decode"
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
-        return f"cannot be decoded ({one_line(error) or type(error).__name__})"
+        return why_undecoded(error)
     if image.size != (width, height):
         raise _another_size(file, image.size, (height, width))
     return np.asarray(image).reshape(shape)
 
 
-def load_upright(opened: "Image.Image", mode: str, size: tuple[int, int] | None = None) -> "Image.Image":
-    """What Pillow has opened, decoded, upright, opaque, in mode L or RGB, and stretched to (H, W) if given.
+def load_as(opened: "Image.Image", mode: str, size: tuple[int, int] | None = None) -> "Image.Image":
+    """What Pillow has opened, decoded as `load_upright` does, in mode L or RGB, and stretched to (H, W) if given.
 
     Raises:
-        ValueError: it is a JPEG of more scans than any camera writes; whatever Pillow raises of a broken file.
+        Exception: whatever `load_upright` raises of a broken file.
     """
-    from PIL import Image, ImageOps
-    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.Image import Resampling
 
-    if isinstance(opened, JpegImageFile) and opened.fp is not None:
-        refuse_many_scans(opened.fp)
-    if size is not None:
-        side = 2 * max(size)  # a JPEG may come at a fraction of its size: still twice the target
-        opened.draft(None, (side, side))
-    opened.load()
-    image = _as_grey_or_rgb(ImageOps.exif_transpose(opened)).convert(mode)
-    return image if size is None else image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    from pipeline.image_file import load_upright
 
-
-def may_have_size(opened: "Image.Image", height: int, width: int) -> bool:
-    """Whether an image has this size, or would have it once turned upright; known before a pixel is decoded."""
-    return opened.size in ((width, height), (height, width))
-
-
-def shown(file: str) -> str:
-    """A file name as it may be printed: on one line, and in any encoding."""
-    return file if file.isprintable() else ascii(file)
+    image = load_upright(opened, size).convert(mode)
+    return image if size is None else image.resize((size[1], size[0]), Resampling.LANCZOS)
 
 
 def _another_size(file: str, found: tuple[int, int], expected: tuple[int, int]) -> UserError:
@@ -173,20 +153,3 @@ def _files_below(folder: Path) -> list[str]:
             raise UserError(f"{shown(str(link))}: is a link to a folder; expected folders and images (name it besides)")
         files += [str(Path(place, name)) for name in sorted(names) if not name.startswith(".")]
     return files
-
-
-def _as_grey_or_rgb(image: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        levels = np.asarray(image).astype(np.uint32)
-        grey = ((levels + 128) // 257).astype(np.uint8)
-        if image.has_transparency_data:
-            grey[levels == image.info["transparency"]] = 255  # the one level that is transparent, in all its 16 bits
-        return Image.fromarray(grey)
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    if image.has_transparency_data:
-        on_white = Image.new("RGBA", image.size, "white")
-        on_white.alpha_composite(image.convert("RGBA"))
-        return on_white.convert(mode)
-    return image.convert(mode)

@@ -229,8 +229,8 @@ def test_an_image_of_another_size_is_told_of_before_it_is_decoded(tmp_path, monk
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("L", (6, 10)).save(tmp_path / "11.png", exif=exif)  # upright as the others
-    load, loaded = decode_module._load, []
-    monkeypatch.setattr(decode_module, "_load", lambda image, _: loaded.append(image.size) or load(image, _))
+    load, loaded = decode_module.load_upright, []
+    monkeypatch.setattr(decode_module, "load_upright", lambda image, _: loaded.append(image.size) or load(image, _))
     with pytest.raises(UserError, match=r"12\.png: is 6x4000 while .*00\.png is 6x10"):
         list(decode_files(listed(tmp_path), AS_FOUND, "stop"))
     assert set(loaded) == {(10, 6), (6, 10)}

@@ -14,7 +14,7 @@ from fastapi import HTTPException, Request
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.runtime.images import MODES, load_upright, may_have_size
+from pipeline.runtime.images import MODES, load_as
 from pipeline.runtime.server.formats import JSON, NPY
 from pipeline.runtime.server.graphs import as_array
 
@@ -132,6 +132,8 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
     """
     from PIL import Image, UnidentifiedImageError
 
+    from pipeline.image_file import may_have_size
+
     height, width, channels = shape
     try:
         with warnings.catch_warnings():
@@ -141,7 +143,7 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
                     raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
                 if not (resize or may_have_size(opened, height, width)):
                     raise _another_size(opened.size, (width, height))
-                picture = load_upright(opened, MODES[channels], (height, width) if resize else None)
+                picture = load_as(opened, MODES[channels], (height, width) if resize else None)
     except UserError:
         raise
     except Image.DecompressionBombError:
