@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from pipeline.errors import UserError
-from pipeline.vae.class_mixtures import MixturePerClass, fixed_density
-from pipeline.vae.priors import FixedMixture, Mixture
+from pipeline.vae.priors.class_mixtures import MixturePerClass, fixed_density
+from pipeline.vae.priors.mixtures import FixedMixture, Mixture
 
 AGGREGATE = "aggregate.safetensors"
 

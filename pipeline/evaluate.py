@@ -44,7 +44,7 @@ from pipeline.record import Record, read_record, write_record
 from pipeline.tracking.runs import log_stage
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeated
-from pipeline.vae.priors import Mixture
+from pipeline.vae.priors.mixtures import Mixture
 
 METRICS = "metrics.json"
 RECONSTRUCTIONS = 24

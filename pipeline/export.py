@@ -50,9 +50,10 @@ from pipeline.runtime.explorer.folder import write_explorer
 from pipeline.runtime.manifest import MANIFEST
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import SCORER
-from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import FixedMixture, Prior
+from pipeline.vae.priors.base import Prior
+from pipeline.vae.priors.class_mixtures import MixturePerClass
+from pipeline.vae.priors.mixtures import FixedMixture
 
 METRICS = "metrics.json"
 SEED = 0  # of the binarisation of test images

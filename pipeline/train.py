@@ -42,7 +42,7 @@ from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import VampPrior
+from pipeline.vae.priors.vamp import VampPrior
 
 _LEVEL = 1 / 255
 

@@ -4,8 +4,8 @@ from safetensors.torch import save_file
 
 from pipeline.aggregate import AGGREGATE, load_aggregate, save_aggregate
 from pipeline.errors import UserError
-from pipeline.vae.class_mixtures import MixturePerClass
-from pipeline.vae.priors import Mixture
+from pipeline.vae.priors.class_mixtures import MixturePerClass
+from pipeline.vae.priors.mixtures import Mixture
 
 MIXTURE = Mixture(torch.tensor([0.25, 0.75]).log(), torch.randn(2, 3), torch.randn(2, 3))
 

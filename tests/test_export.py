@@ -22,9 +22,9 @@ from pipeline.record import Record, write_record
 from pipeline.runtime import Sampler
 from pipeline.runtime.explorer.folder import RUNTIME
 from pipeline.runtime.noise import standard_normal
-from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Mixture
+from pipeline.vae.priors.class_mixtures import MixturePerClass
+from pipeline.vae.priors.mixtures import Mixture
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
 RECORD = Record("train", "8f14e45f", {}, TAGS)

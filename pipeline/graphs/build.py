@@ -17,7 +17,7 @@ from pipeline.runtime.labels import LABEL
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.sampler import DECODER, ENCODER, SAMPLER, SCORER
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 
 def build_files(

@@ -8,7 +8,7 @@ from pipeline.graphs.labels import Labels, label_input
 from pipeline.runtime.sampler import ENCODER
 from pipeline.runtime.session import open_session
 from pipeline.runtime.together import rows_together
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 IMAGES_TOGETHER = 512
 

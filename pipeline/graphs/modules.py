@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.runtime.noise import standard_normal
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import repeat, repeated
-from pipeline.vae.priors import FixedMixture, MixturePrior
+from pipeline.vae.priors.mixtures import FixedMixture, MixturePrior
 
 
 class Decoder(nn.Module):

@@ -18,7 +18,7 @@ from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session, read_metadata
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 BATCH_SIZES = (1, 2, 7, 64)
 SEED = 0

@@ -19,8 +19,11 @@ from pipeline.graphs.noise import add_noise, add_noise_and_word
 from pipeline.graphs.onnx_export import to_onnx
 from pipeline.runtime.labels import LABEL
 from pipeline.runtime.noise import random_integers, standard_normal
-from pipeline.vae.class_mixtures import MixturePerClass
-from pipeline.vae.priors import FlowPrior, Mixture, MixturePrior, PerClass, Prior, StandardNormal
+from pipeline.vae.priors.base import Prior
+from pipeline.vae.priors.class_mixtures import MixturePerClass
+from pipeline.vae.priors.flow import FlowPrior
+from pipeline.vae.priors.mixtures import Mixture, MixturePrior
+from pipeline.vae.priors.normal import PerClass, StandardNormal
 
 _SHIFT = 2**40  # leaves the 24 upper bits of a word: whole numbers that float32 holds exactly
 _NUMBERS = 2**24

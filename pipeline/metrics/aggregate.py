@@ -24,7 +24,7 @@ from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.metrics.likelihood import Encoded
 from pipeline.metrics.streams import Stream
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Mixture, mixture_log_prob
+from pipeline.vae.priors.mixtures import Mixture, mixture_log_prob
 
 _CODES_TOGETHER = 1000  # whose density under every posterior is asked for at once
 _COMPONENTS = 10  # of the fitted mixture, at most, each with a covariance of its own

@@ -21,9 +21,10 @@ from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams
 from pipeline.quality.classifier import Classifier
 from pipeline.quality.probe import probe_accuracy
-from pipeline.vae.class_mixtures import fixed_density
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Mixture, Prior
+from pipeline.vae.priors.base import Prior
+from pipeline.vae.priors.class_mixtures import fixed_density
+from pipeline.vae.priors.mixtures import Mixture
 
 AGGREGATE_PREFIX, YARDSTICK_PREFIX = "aggregate_", "yardstick_"
 """Before the names of metrics: of samples of the aggregate density; of training images in the place of samples."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv 1509.00519, section 5.3; of the prior's variance, which there is 1
 

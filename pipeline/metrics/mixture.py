@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.metrics.report import evenly
-from pipeline.vae.priors import Mixture
+from pipeline.vae.priors.mixtures import Mixture
 
 MOST = 20_000
 """Codes that it is fitted to."""

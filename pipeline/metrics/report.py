@@ -24,7 +24,7 @@ from pipeline.params import EvaluateParams
 from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian
-from pipeline.vae.priors import PerClass
+from pipeline.vae.priors.normal import PerClass
 
 _TRAIN_SAMPLES = 10  # of z for the ELBO of a training image; their noise is small beside the spread of the images
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from pipeline.dataset.batches import images_at_once, index_batches
 from pipeline.vae.model import VAE
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.vae.densities import gaussian_kl_per_dimension, gaussian_log_prob
 from pipeline.vae.posteriors import Draw, Posterior, reparameterize, repeat, repeated
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 _SIGNAL = 4.0  # beside noise of 1 a smaller m is lost on the decoder, and the KL closes a group before it is of use
 Product = TypeVar("Product", nn.Linear, nn.Conv2d)

@@ -17,7 +17,7 @@ from pipeline.vae.ladder_dense import DenseLadderDecoder, DenseLadderEncoder
 from pipeline.vae.likelihoods.make import make_likelihood
 from pipeline.vae.networks import ACTIVATIONS, DECODERS, ENCODERS, NETWORKS, NORMALIZATIONS, Layout, PixelScale
 from pipeline.vae.posteriors import DiagonalGaussian, Draw, FlowPosterior, Posterior
-from pipeline.vae.priors import make_prior
+from pipeline.vae.priors.make import make_prior
 
 GROUP_NETWORKS = {
     "dense": (DenseLadderEncoder, DenseLadderDecoder),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.vae.densities import gaussian_log_prob
 from pipeline.vae.flows import Flow, Moved
-from pipeline.vae.priors import Prior
+from pipeline.vae.priors.base import Prior
 
 
 class Draw(NamedTuple):

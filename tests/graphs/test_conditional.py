@@ -31,9 +31,10 @@ from pipeline.runtime import Sampler, open_session
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.session import read_metadata
-from pipeline.vae.class_mixtures import MixturePerClass
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import Mixture, PerClass
+from pipeline.vae.priors.class_mixtures import MixturePerClass
+from pipeline.vae.priors.mixtures import Mixture
+from pipeline.vae.priors.normal import PerClass
 
 NAMES = ("ant", "bee", "cat")
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)

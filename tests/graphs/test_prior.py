@@ -20,7 +20,8 @@ from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.noise import standard_normal
 from pipeline.runtime.session import read_metadata
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import FixedMixture, Mixture, Prior
+from pipeline.vae.priors.base import Prior
+from pipeline.vae.priors.mixtures import FixedMixture, Mixture
 
 LATENTS, COMPONENTS = 3, 4
 

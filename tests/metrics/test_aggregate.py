@@ -15,7 +15,7 @@ from pipeline.metrics.aggregate import (
 )
 from pipeline.metrics.likelihood import mean_and_stderr
 from pipeline.vae.densities import gaussian_log_prob
-from pipeline.vae.priors import StandardNormal
+from pipeline.vae.priors.normal import StandardNormal
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pipeline.metrics.ais import _LEAPFROGS, _TUNING, Annealing, estimate_ais, t
 from pipeline.metrics.hmc import Chains
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import StandardNormal
+from pipeline.vae.priors.normal import StandardNormal
 
 EVERY = torch.arange(6)
 

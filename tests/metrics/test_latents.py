@@ -8,7 +8,8 @@ from pipeline.metrics.latents import latent_use
 from pipeline.vae.bounds import elbo
 from pipeline.vae.flows import FlowSize
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import FlowPrior, Normal, StandardNormal
+from pipeline.vae.priors.flow import FlowPrior
+from pipeline.vae.priors.normal import Normal, StandardNormal
 
 
 def test_a_collapsed_dimension_is_not_active_and_carries_no_nats():

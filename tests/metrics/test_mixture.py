@@ -5,7 +5,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.metrics.mixture import fit_mixture, fit_mixture_per_class
-from pipeline.vae.priors import FixedMixture
+from pipeline.vae.priors.mixtures import FixedMixture
 
 CENTRES = torch.tensor([[-3.0, 0.0], [0.0, 4.0], [3.0, -1.0]])
 

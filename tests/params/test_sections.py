@@ -12,7 +12,7 @@ from pipeline.vae.likelihoods.make import LIKELIHOODS
 from pipeline.vae.model import GROUP_NETWORKS
 from pipeline.vae.networks import ACTIVATIONS, NETWORKS, NORMALIZATIONS
 from pipeline.vae.objectives import OBJECTIVES
-from pipeline.vae.priors import PRIORS
+from pipeline.vae.priors.make import PRIORS
 
 KNOWN = {
     "prepare.source": ("mnist-5k", *NAMES, "images", "array"),

@@ -14,7 +14,7 @@ from pipeline.vae.densities import gaussian_kl_per_dimension
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.objectives import objective
 from pipeline.vae.posteriors import Draw, repeat
-from pipeline.vae.priors import StandardNormal
+from pipeline.vae.priors.normal import StandardNormal
 
 CONFIG = VAEConfig((1, 1, 2), "ladder", (8,), "tanh", 2, "bernoulli", 1.0, latent_groups=2)
 IMAGES = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64).view(4, 1, 1, 2)

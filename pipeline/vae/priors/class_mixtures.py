@@ -5,25 +5,15 @@ from torch import Generator, Tensor
 
 from pipeline.vae.condition import check_label
 from pipeline.vae.densities import gaussian_log_prob
-from pipeline.vae.priors import FixedMixture, Mixture, Prior
+from pipeline.vae.priors.base import Prior
+from pipeline.vae.priors.mixtures import FixedMixture, Mixture, StoredMixture
 
 
-class MixturePerClass(Prior):
+class MixturePerClass(StoredMixture):
     """K diagonal Gaussians of each class, constants; `given` says which class. Without one there is no density.
 
-    Args:
-        mixture: log-weights [classes, K], means and log-variances [classes, K, latent_dim].
+    The mixture has log-weights [classes, K], means and log-variances [classes, K, latent_dim].
     """
-
-    @torch.no_grad()
-    def __init__(self, mixture: Mixture) -> None:
-        super().__init__(mixture.mu.shape[2])
-        for name, value in mixture._asdict().items():
-            self.register_buffer(name, value.detach().clone())
-
-    def mixture(self) -> Mixture:
-        """The components of all classes, in the shapes that they were given in."""
-        return Mixture(*(self.get_buffer(name) for name in Mixture._fields))
 
     def given(self, label: Tensor | None) -> "MixtureOfRows":
         """p(z|y) of the class of each row, int64 [batch].

@@ -11,17 +11,11 @@ from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples
 from pipeline.vae.flows import FlowSize
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.priors import (
-    PRIORS,
-    FixedMixture,
-    FlowPrior,
-    LearnedMixture,
-    Mixture,
-    StandardNormal,
-    VampPrior,
-    make_prior,
-    mixture_log_prob,
-)
+from pipeline.vae.priors.flow import FlowPrior
+from pipeline.vae.priors.make import PRIORS, make_prior
+from pipeline.vae.priors.mixtures import FixedMixture, LearnedMixture, Mixture, mixture_log_prob
+from pipeline.vae.priors.normal import StandardNormal
+from pipeline.vae.priors.vamp import VampPrior
 
 SIZES = (1, 4, 4)
 FLOW = FlowSize(4, (8, 8))

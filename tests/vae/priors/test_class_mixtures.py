@@ -4,8 +4,8 @@ from quadrature import assert_drawn_from, grid
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from pipeline.errors import UserError
-from pipeline.vae.class_mixtures import MixturePerClass, fixed_density
-from pipeline.vae.priors import FixedMixture, Mixture
+from pipeline.vae.priors.class_mixtures import MixturePerClass, fixed_density
+from pipeline.vae.priors.mixtures import FixedMixture, Mixture
 
 CLASSES, COMPONENTS, LATENTS = 3, 4, 2
 
