@@ -1,6 +1,5 @@
 """Estimates of the log-likelihood of a split, one value per image, in nats."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -149,12 +148,6 @@ def recon_at_mean(model: VAE, given: Encoded) -> Tensor:
         parameters = model.decode(given.mu[examples], given.label(examples))
         recon[examples] = model.likelihood.log_prob(given.x(examples), parameters)
     return recon
-
-
-def mean_and_stderr(values: Tensor) -> tuple[float, float]:
-    """The mean over images, and the standard error of that mean."""
-    values = values.double()
-    return values.mean().item(), values.std().item() / math.sqrt(len(values))
 
 
 def _at_once(given: Encoded, batch_log_weights: int) -> int:

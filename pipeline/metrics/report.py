@@ -18,9 +18,10 @@ from pipeline.metrics.aggregate import (
 )
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.amortisation import amortisation_gap
-from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, fastest_weigh, mean_and_stderr
+from pipeline.metrics.likelihood import Encoded, Estimates, curve_sizes, estimate, fastest_weigh
 from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams
+from pipeline.quality.mean import mean_and_stderr
 from pipeline.vae.likelihoods.make import bits_per_dim
 from pipeline.vae.model import VAE
 from pipeline.vae.posteriors import DiagonalGaussian

@@ -5,6 +5,7 @@ from torch import Tensor
 from pipeline.quality.fid import frechet_distance
 from pipeline.quality.kid import kid_blocks
 from pipeline.quality.manifolds import overlap
+from pipeline.quality.mean import mean_and_stderr
 
 FEWEST = 6
 """Images of each set, below which no distance is told."""
@@ -18,6 +19,5 @@ def compare(real: Tensor, made: Tensor) -> dict[str, float]:
     blocks, shares = kid_blocks(real, made), overlap(real, made)
     if blocks is None or shares is None:
         return {}
-    stderr = blocks.std() / len(blocks) ** 0.5
-    distances = {"kid": blocks.mean().item(), "kid_stderr": stderr.item(), "fid": frechet_distance(real, made)}
-    return distances | shares._asdict()
+    kid, stderr = mean_and_stderr(blocks)
+    return {"kid": kid, "kid_stderr": stderr, "fid": frechet_distance(real, made)} | shares._asdict()

@@ -13,7 +13,7 @@ from pipeline.metrics.aggregate import (
     fitted_marginal_kl_of_classes,
     mutual_information,
 )
-from pipeline.metrics.likelihood import mean_and_stderr
+from pipeline.quality.mean import mean_and_stderr
 from pipeline.vae.densities import gaussian_log_prob
 from pipeline.vae.priors.normal import StandardNormal
 

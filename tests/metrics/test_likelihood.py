@@ -12,7 +12,6 @@ from pipeline.metrics.likelihood import (
     encode_split,
     estimate,
     fastest_weigh,
-    mean_and_stderr,
     recon_at_mean,
 )
 from pipeline.vae.bounds import importance_samples
@@ -115,12 +114,6 @@ def test_encoding_sees_binary_images_only_where_asked(model):
 def test_reconstruction_at_the_mean_has_no_noise(model, given):
     expected = model.likelihood.log_prob(given.x(EVERY), model.decode(given.mu))
     torch.testing.assert_close(recon_at_mean(model, given), expected.detach())
-
-
-def test_standard_error_is_that_of_the_mean():
-    mean, stderr = mean_and_stderr(torch.tensor([1.0, 3.0, 5.0, 7.0]))
-    assert mean == 4
-    assert stderr == pytest.approx((20 / 3) ** 0.5 / 2)
 
 
 def test_the_curve_rises_to_the_bound_with_all_samples(model, given):

@@ -14,6 +14,7 @@ from pipeline.graphs.labels import classes_of, in_turn, label_input
 from pipeline.graphs.variants.bound import DecoderBound
 from pipeline.graphs.variants.layers import PARAMETERS, expose, image_shape_of
 from pipeline.quality.kid import kid_blocks, paired_kid, scaled
+from pipeline.quality.mean import mean_and_stderr
 from pipeline.quality.random_conv import random_conv_features
 from pipeline.runtime.draws import rows
 from pipeline.runtime.sampler import DECODER, SAMPLER
@@ -38,10 +39,8 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
-        """Of independent values [n], n > 0; a single one has a standard error of 0, for want of a spread."""
-        values = values.double()
-        stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else 0.0
-        return cls(values.mean().item(), stderr)
+        """Of independent values [n], n > 0, by `mean_and_stderr`."""
+        return cls(*mean_and_stderr(values))
 
 
 @dataclass(frozen=True)
