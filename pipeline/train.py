@@ -41,10 +41,9 @@ from pipeline.training.scratch import Scratch, State, has_finished
 from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
 from pipeline.training.trainer import Trainer
+from pipeline.vae.likelihoods.base import GREY_LEVEL
 from pipeline.vae.model import VAE, VAEConfig
 from pipeline.vae.priors.vamp import VampPrior
-
-_LEVEL = 1 / 255
 
 
 def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tuple[str, ...] = ()) -> VAE:
@@ -55,12 +54,12 @@ def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tup
     Raises:
         UserError: the network does not fit the images.
     """
-    mean, deviation = (data.meta["values"][name] * _LEVEL for name in ("mean", "standard_deviation"))
+    mean, deviation = (data.meta["values"][name] * GREY_LEVEL for name in ("mean", "standard_deviation"))
     config = VAEConfig(
         image_shape=data.image_shape,
         classes=classes,
         pixel_mean=mean,
-        pixel_standard_deviation=max(deviation, _LEVEL),  # images that are all alike have none
+        pixel_standard_deviation=max(deviation, GREY_LEVEL),  # images that are all alike have none
         **params.model_dump(),
     )
     torch.manual_seed(seed)

@@ -26,6 +26,9 @@ DIGITS = tuple("0123456789")
 TRAIN, TEST = ("train", "val"), ("test",)
 SECONDS_WITHOUT_ANSWER = 30.0
 
+BROKEN = (RuntimeError, OSError, EOFError, ValueError, AssertionError)
+"""What torchvision raises of files that are missing or damaged."""
+
 Images = tuple[np.ndarray, np.ndarray]  # uint8 [n, H, W, C], int64 [n]
 
 
@@ -66,9 +69,6 @@ def in_chunks(
         yield Chunk(conversion.batch(images[part]), None if labels is None else labels[part], splits)
 
 
-BROKEN = (RuntimeError, OSError, EOFError, ValueError, AssertionError)
-
-
 def obtain(published: Published, root: Path, *, train: bool) -> Any:
     """torchvision's data set, downloaded if need be: whole, beside `root`, before any file of it is moved there."""
     try:
@@ -96,7 +96,7 @@ def _download(published: Published, root: Path, train: bool) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside, _impatient():
             published.build(beside, train, download=True)
             _merge(Path(beside), root)
-    except (RuntimeError, OSError, EOFError, ValueError, AssertionError, ImportError, HTTPException) as error:
+    except (*BROKEN, ImportError, HTTPException) as error:
         raise UserError(
             f"prepare.source {published.name}: not in {root} and not to be downloaded ({one_line(error, 160)}); "
             f"offline, put {published.files} under {root}"

@@ -7,7 +7,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from pipeline.graphs.nodes import Nodes
 from pipeline.graphs.prior import PriorGraph, standard_prior
-from pipeline.graphs.variants.layers import ancestors
+from pipeline.graphs.variants.layers import ancestors, image_shape_of
 from pipeline.graphs.versions import IR_VERSION
 from pipeline.runtime.labels import LABEL
 from pipeline.runtime.pixels import GREY_LEVEL
@@ -49,7 +49,7 @@ def _sampler(
 ) -> ModelProto:
     """`drawing` are the nodes up to z, with their constants."""
     pixels = Nodes("pixels/")
-    image_shape = _image_shape(decoder.graph)
+    image_shape = image_shape_of(decoder)
     to_pixels(pixels, "x", image_shape, output="images")
     nodes = [*drawing, *decoder.graph.node, *pixels.nodes]
     stored = [*constants, *pixels.constants.values(), *decoder.graph.initializer]
@@ -84,11 +84,6 @@ def _inputs(decoder: GraphProto) -> list[ValueInfoProto]:
     if any(value.name == LABEL for value in decoder.input):
         types[LABEL] = TensorProto.INT64
     return [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in types.items()]
-
-
-def _image_shape(decoder: GraphProto) -> tuple[int, int, int]:
-    channels, height, width = (size.dim_value for size in decoder.output[0].type.tensor_type.shape.dim[1:])
-    return channels, height, width
 
 
 def _outputs(image_shape: tuple[int, int, int], latent_dim: int) -> list[ValueInfoProto]:

@@ -52,10 +52,10 @@ def expose(decoder: ModelProto, names: Iterable[str]) -> bytes:
     return content
 
 
-def image_shape_of(decoder: ModelProto) -> tuple[int, ...]:
+def image_shape_of(decoder: ModelProto) -> tuple[int, int, int]:
     """(channels, height, width) of what a decoder gives."""
-    _, *image = decoder.graph.output[0].type.tensor_type.shape.dim
-    return tuple(size.dim_value for size in image)
+    _, channels, height, width = (size.dim_value for size in decoder.graph.output[0].type.tensor_type.shape.dim)
+    return channels, height, width
 
 
 def ranges(

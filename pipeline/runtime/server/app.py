@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
-from pipeline.runtime.server.bodies import NOT_JSON
+from pipeline.runtime.server.bodies import NOT_JSON, media_type
 from pipeline.runtime.server.body import LimitBody
 from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
@@ -84,7 +84,7 @@ async def _mistaken(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = cast(RequestValidationError, error).errors()[0]
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if first["loc"] == ("body",) and kind != JSON:
         return error_response(415, f"Content-Type is {kind!r:.80}; expected {JSON}")
     if first["type"] == "json_invalid":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import NOT_JSON, read_json_object
-from pipeline.runtime.server.formats import to_json
+from pipeline.runtime.server.formats import to_bytes, to_json
 from pipeline.runtime.server.graphs import Graph, Tensor, as_array
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -69,7 +69,7 @@ def pack_response(asked: InferRequest, outputs: Arrays, head: dict[str, str]) ->
         array = outputs[name]
         entry: dict[str, Any] = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
         if binary:
-            behind.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+            behind.append(to_bytes(array))
             entry["parameters"] = {"binary_data_size": len(behind[-1])}
         else:
             entry["data"] = array.ravel()
