@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
+from pipeline.assembly import evenly, yardstick_of
 from pipeline.checkpoint import load_checkpoint
 from pipeline.dataset.store import open_prepared
-from pipeline.export import evenly, yardstick_of
 from pipeline.graphs.variants import choice, quantise
 from pipeline.graphs.variants.half import to_half
 from pipeline.graphs.variants.layers import layers, ranges

@@ -9,7 +9,7 @@ import pytest
 import torch
 from flows import stir
 
-from pipeline import export
+from pipeline import assembly, export
 from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import Checkpoint, save_checkpoint
 from pipeline.errors import UserError
@@ -33,7 +33,7 @@ RECORD = Record("train", "8f14e45f", {}, TAGS)
 @pytest.fixture(scope="module", autouse=True)
 def built_once():
     """Files of the same model, params and code, which are the same bytes, are built once: seconds each time."""
-    built, make = {}, export.build_files
+    built, make = {}, assembly.build_files
 
     def remembered(vae, metadata, score_samples, validation, density=None, labels=None):
         arrays = [*vae.state_dict().values(), *([] if density is None else density.mixture()), torch.tensor(validation)]
@@ -44,7 +44,7 @@ def built_once():
         return dict(built[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "build_files", remembered)
+        patch.setattr(assembly, "build_files", remembered)
         yield
 
 
