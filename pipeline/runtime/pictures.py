@@ -119,7 +119,7 @@ class _Grid:
         height, width, channels = shape
         self.factor = math.ceil(SMALLEST_TILE / max(height, width))
         self.height, self.width = height * self.factor, width * self.factor
-        self.columns = columns or math.ceil(math.sqrt(n * height / width))
+        self.columns = columns or min(n, math.ceil(math.sqrt(n * height / width)))
         rows = math.ceil(n / self.columns)
         self.size = (rows * (self.height + GAP) + GAP, self.columns * (self.width + GAP) + GAP, channels)
 

@@ -26,6 +26,14 @@ def test_large_colour_images_keep_their_size_in_a_grid():
     assert np.array_equal(grid[2:62, 44:84], COLOUR[1])
 
 
+@pytest.mark.parametrize(
+    ("n", "shape", "size"), [(1, (70, 57), (74, 61)), (2, (64, 8), (68, 22)), (3, (8, 64), (32, 68))]
+)
+def test_a_grid_has_no_column_that_no_image_is_for(n, shape, size):
+    grid = np.asarray(make_grid(np.zeros((n, *shape, 1), np.uint8)))
+    assert grid.shape == size
+
+
 @pytest.mark.parametrize("images", [GREY, COLOUR])
 def test_an_array_holds_the_images_as_they_came(tmp_path, images):
     path = tmp_path / "images.npy"
