@@ -87,12 +87,14 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     kind = media_type(request)
     if first["loc"] == ("body",) and kind != JSON:
         return error_response(415, f"Content-Type is {kind!r:.80}; expected {JSON}")
-    if first["type"] == "json_invalid":
+    if first["type"] == "json_invalid" or (first["loc"] == ("body",) and first["type"] == "missing"):
         return error_response(422, NOT_JSON)
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and len(first["loc"]) == 1:  # of no one field: it says itself what it is about
         return error_response(422, reason)
     place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    if first["type"] == "missing":  # the input is what lacks it
+        return error_response(422, f"{place} is missing; expected a value")
     return error_response(422, f"{place} is {first['input']!r:.60}; {reason[0].lower()}{reason[1:]}")
 
 

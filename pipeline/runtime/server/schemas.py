@@ -16,10 +16,18 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def _name_or_index(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("expected the name of a class, or its index")
+    return value
+
+
 _Number = BeforeValidator(_refuse_bool)
 _Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1), _Number]
 _Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False), _Number]
-_Label = Annotated[int | str, _Number]
+_Label = Annotated[int | str, BeforeValidator(_name_or_index)]  # pydantic's own error names both types
 
 
 class Fields(BaseModel):

@@ -104,6 +104,11 @@ def test_a_walk_needs_two_seeds_and_two_steps(client, asked):
     refused(client.post("/interpolate", json=asked), 422, "")
 
 
+@pytest.mark.parametrize(("asked", "place"), [({}, "seeds"), ({"seeds": [1]}, "seeds.1")])
+def test_what_a_walk_lacks_is_named(client, asked, place):
+    refused(client.post("/interpolate", json=asked), 422, f"{place} is missing; expected a value")
+
+
 def test_a_walk_has_no_more_steps_than_a_request_has_images(client):
     refused(client.post("/interpolate", json={"seeds": [1, 2], "steps": 65}), 422, "steps is 65; expected 1 to 64")
 

@@ -67,8 +67,9 @@ def test_rows_of_different_classes_share_a_run(conditional):
         (-1, "label is -1; expected one of"),
         ("9" * 5000, "label is '999"),
         ("²", "label is '²'; expected one of"),
-        (True, "label is True"),
-        (1.5, "label"),
+        (True, "label is True; expected the name of a class, or its index"),
+        (1.5, "label is 1.5; expected the name of a class, or its index"),
+        ([1], "label is [1]; expected the name of a class, or its index"),
         (None, "label is missing; expected one of 3 classes, by name or index"),
     ],
 )
