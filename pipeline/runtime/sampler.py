@@ -149,9 +149,9 @@ class Sampler:
             UserError: n is not in 1..MAX_IMAGES, or another value is out of range.
         """
         n = whole_number("n", n, 1)
-        asked = self._check(n, seed, first, temperature, label)
         if n > MAX_IMAGES:
             raise UserError(f"n is {n}; expected at most {MAX_IMAGES}")
+        asked = self._check(n, seed, first, temperature, label)
         return np.concatenate(list(self._drawn("z", n, *asked)))
 
     def decode(self, z: NDArray[Any], label: Label | None = None) -> Images:
@@ -160,10 +160,11 @@ class Sampler:
         Raises:
             UserError: z has another shape or is not finite; there is no decoder.onnx.
         """
-        z = np.asarray(z)
+        z = _as_array(z, "z")
         if z.ndim != 2 or z.shape[1] != self.latent_dim or not len(z) or z.dtype.kind not in "fiu":
             raise UserError(f"z is {z.dtype} {list(z.shape)}; expected numbers [n >= 1, {self.latent_dim}]")
-        z = z.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes an infinity
+            z = z.astype(np.float32)
         if not np.isfinite(z).all():
             raise UserError("z holds a NaN or an infinity; expected finite numbers")
         parts = self._map(DECODER, ["x"], "z", z, label, self.batch_size)
@@ -211,7 +212,7 @@ class Sampler:
 
     def _read(self, name: str, outputs: list[str], images: Images, label: Label | None, together: int) -> list[Floats]:
         """Run a graph over images, so many together; its outputs are joined."""
-        images = np.asarray(images)
+        images = _as_array(images, "images")
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or not len(images):
             expected = ["n >= 1", *self.image_shape]
             raise UserError(f"images are {images.dtype} {list(images.shape)}; expected uint8 {expected}")
@@ -254,3 +255,10 @@ class Sampler:
         label = 0 if self.labels else None
         for n in (1, self.batch_size):
             self._draw("images", n, 0, 0, 1.0, label)
+
+
+def _as_array(values: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise UserError(f"{name} is ragged; expected lists of equal length") from None

@@ -170,6 +170,23 @@ def test_images_of_another_kind_are_refused(sampler, images):
         sampler.encode(images)
 
 
+@pytest.mark.parametrize("read", ["decode", "encode", "score"])
+def test_ragged_lists_are_refused(sampler, read):
+    with pytest.raises(UserError, match="^(z|images) is ragged; expected lists of equal length"):
+        getattr(sampler, read)([[0, 0, 0], [0]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_latent_beyond_float32_is_refused_in_one_line(sampler):
+    with pytest.raises(UserError, match="z holds a NaN or an infinity"):
+        sampler.decode(np.full((1, 3), 1e300))
+
+
+def test_more_latents_than_one_array_holds_are_refused_by_their_number(sampler):
+    with pytest.raises(UserError, match="^n is 1000000000000000; expected at most 1000000$"):
+        sampler.latents(10**15)
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5])
 def test_a_batch_size_out_of_range_is_refused(mlp, batch_size):
     with pytest.raises(UserError, match="batch_size is"):
