@@ -62,6 +62,8 @@ class ScoreScale:
             quantiles = json.loads(strings["score_quantiles"])
             samples = int(strings["score_samples"])
             scale = cls(samples, _numbers(quantiles["levels"]), _numbers(quantiles["scores"]))
+            if samples < 1:
+                raise ValueError("expected at least one sample")
         except KeyError as error:
             raise UserError(f"{source}: metadata lacks {error}; expected what the export stage writes") from None
         except (TypeError, ValueError, RecursionError):

@@ -30,6 +30,7 @@ def test_what_is_written_is_read_back():
     ("name", "value", "message"),
     [
         ("score_samples", "many", "score_quantiles or score_samples is malformed"),
+        ("score_samples", "0", "score_quantiles or score_samples is malformed"),
         ("score_quantiles", "[1]", "malformed"),
         ("score_quantiles", "{", "malformed"),
         ("score_quantiles", json.dumps({"levels": [0, 1]}), "lacks 'scores'"),
