@@ -111,8 +111,10 @@ def read_npy(content: bytes) -> NDArray[Any]:
     if not match or not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
         raise UserError("the body is not an .npy file of format 1.0; expected what numpy.save writes")
     descr, shape = header["descr"], header["shape"]
-    if descr not in _NPY_TYPES or header["fortran_order"] is not False:
-        raise UserError(f"the .npy file holds {descr!r:.40}; expected one of {', '.join(_NPY_TYPES)} in C order")
+    if descr not in _NPY_TYPES:
+        raise UserError(f"the .npy file holds {descr!r:.40}; expected one of {', '.join(_NPY_TYPES)}")
+    if header["fortran_order"] is not False:
+        raise UserError("the .npy file is in Fortran order; expected C order, as of numpy.ascontiguousarray")
     if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(side) is int and side >= 0 for side in shape):
         raise UserError(f"the .npy file has shape {shape!r:.40}; expected whole numbers")
     data = content[match.end() :]

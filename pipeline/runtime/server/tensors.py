@@ -120,7 +120,7 @@ def _unpack(entry: dict[str, Any], behind: bytes, tensor: Tensor) -> tuple[NDArr
 
 
 def _row_count_and_shape(shape: Any, tensor: Tensor) -> tuple[int, ...]:
-    expected = f"expected [n >= 1, {str(list(tensor.row_shape))[1:]}"
+    expected = f"expected [{', '.join(['n >= 1', *map(str, tensor.row_shape)])}]"
     whole = isinstance(shape, list) and bool(shape) and all(type(side) is int for side in shape)
     # Triton's batching wants at least one dimension a row, so its clients send a number a row as [n, 1].
     rest = shape[1:] if whole else None

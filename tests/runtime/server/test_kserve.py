@@ -100,7 +100,7 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"name": None})}, 400, "inputs are"),
         ({"inputs": rows([1], seed={"datatype": "INT32"})}, 400, "seed is 'INT32'; expected INT64"),
         ({"inputs": rows([1], seed={"shape": [2]})}, 400, "seed has 1 values; expected [2]"),
-        ({"inputs": rows([1], seed={"shape": [1, 2]})}, 400, "seed has shape [1, 2]; expected [n >= 1, ]"),
+        ({"inputs": rows([1], seed={"shape": [1, 2]})}, 400, "seed has shape [1, 2]; expected [n >= 1]"),
         ({"inputs": rows([1], seed={"shape": [10**30]})}, 400, "seed has shape"),
         ({"inputs": rows([1], seed={"shape": "x"})}, 400, "seed has shape"),
         ({"inputs": rows([1], seed={"shape": []})}, 400, "seed has shape"),
