@@ -104,7 +104,7 @@ def write_card(
     """The card as Markdown; `extra_sections` (title -> Markdown) follow that on scores. An empty one is left out."""
     labels: list[str] = manifest.get("labels", [])
     height, width, channels = *metadata.image_shape[1:], metadata.image_shape[0]
-    use = _USE.format(label=_LABEL if labels else "")
+    use, plain = _USE.format(label=_LABEL if labels else ""), metadata.objective == "autoencoder"
     sections = {
         "Use": f"```python\n{use}  # uint8 [16, {height}, {width}, {channels}], channels last\n```\n\n"
         f"Any onnxruntime from {OLDEST_ONNXRUNTIME} on opens the files (opset {OPSET}, IR version {IR_VERSION}), "
@@ -119,7 +119,7 @@ def write_card(
         "Agreement with the trained model": "Largest differences between onnxruntime and torch at batch sizes "
         "1 to 64, on test images and random latents; grey levels are of 255, relative errors those of values above "
         "one nat.\n\n" + _measurements(parity),
-        "Limits": _LIMITS + (_NO_PRIOR if metadata.objective == "autoencoder" else ""),
+        "Limits": _LIMITS + (_NO_PRIOR if plain and metadata.draws_standard_normal else ""),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
     return f"# {_title(metadata)}\n\n{_summary(metadata)}\n\n{body}\n"

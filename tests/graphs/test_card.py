@@ -44,6 +44,8 @@ def test_the_card_claims_no_more_than_is_in_the_folder_and_was_measured(mlp):
 
 def test_the_card_of_a_plain_auto_encoder_warns_of_its_samples(mlp):
     assert "samples need not look like data" in card(mlp, objective="autoencoder")
+    drawn_from_codes = card(mlp, objective="autoencoder", aggregate_components=3)
+    assert "standard normal that the" not in drawn_from_codes
     assert "need not look like data" not in card(mlp)
 
 
