@@ -71,18 +71,18 @@ def read_manifest(folder: Path | str) -> Manifest:
         raise UserError(f"{path}: variants is {str(variants)[:40]}; expected an object of texts")
     return Manifest(
         folder,
-        {name: _sha256(entry, name, [name], path) for name, entry in files.items()},
-        {name: _sha256(entry, name, name.split("/"), path) for name, entry in others.items()},
+        {name: _sha256(entry, "files", name, [name], path) for name, entry in files.items()},
+        {name: _sha256(entry, "other_files", name, name.split("/"), path) for name, entry in others.items()},
         variants,
     )
 
 
-def _sha256(entry: Any, name: str, parts: list[str], path: Path) -> str:
+def _sha256(entry: Any, field: str, name: str, parts: list[str], path: Path) -> str:
     if not all(map(_is_plain, parts)):
         raise UserError(f"{path}: names the file {name!r}; expected a plain name inside its folder")
     sha256 = entry.get("sha256") if isinstance(entry, dict) else None
     if not isinstance(sha256, str) or len(sha256) != 64:
-        raise UserError(f"{path}: files.{name}.sha256 is {sha256!r}; expected 64 hexadecimal digits")
+        raise UserError(f"{path}: {field}.{name}.sha256 is {sha256!r}; expected 64 hexadecimal digits")
     return sha256
 
 

@@ -96,10 +96,10 @@ def test_a_path_that_leaves_the_folder_is_refused(folder, name):
         ({"format": "other/1"}, "format is 'other/1'; expected 'vae-pipeline/1'"),
         ({"files": []}, "files is list; expected an object"),
         ({"files": {}}, "files is dict; expected an object with an entry"),
-        ({"files": {"a.onnx": {"sha256": 7}}}, r"files.a.onnx.sha256 is 7; expected 64 hexadecimal digits"),
+        ({"files": {"a.onnx": {"sha256": 7}}}, r": files.a.onnx.sha256 is 7; expected 64 hexadecimal digits"),
         ({"files": {"a.onnx": "x"}}, "files.a.onnx.sha256 is None"),
         ({"other_files": ["a"]}, "other_files is list; expected an object with an entry for each file"),
-        ({"other_files": {"a/b.c": {}}}, "files.a/b.c.sha256 is None"),
+        ({"other_files": {"a/b.c": {}}}, ": other_files.a/b.c.sha256 is None"),
     ],
 )
 def test_a_malformed_manifest_is_answered_in_one_line(folder, change, message):
