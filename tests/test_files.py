@@ -266,6 +266,7 @@ def test_json_without_a_number_is_not_written(tmp_path, value):
         (b'{"a": ', "a.json: not readable as JSON"),
         (b"\xff\xfe", "a.json: not readable as JSON"),
         (b"[" * 100_000, "a.json: not readable as JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a.json: not readable as JSON"),
         (b"[1, 2]", "a.json: holds a JSON list; expected an object"),
     ],
 )

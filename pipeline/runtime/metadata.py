@@ -82,7 +82,7 @@ def _entry(strings: Mapping[str, str], name: str, source: str) -> str:
 def _whole_numbers(text: str, count: int, name: str, source: str) -> tuple[int, ...]:
     try:
         numbers = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         numbers = None
     if not isinstance(numbers, list) or len(numbers) != count or not all(type(n) is int and n > 0 for n in numbers):
         raise UserError(f"{source}: metadata {name} is {text[:40]}; expected {count} whole number(s) > 0")

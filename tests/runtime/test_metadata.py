@@ -30,6 +30,7 @@ def test_what_is_written_is_what_is_read(latent_kl, posterior):
         ({"image_shape": "[1, 8]"}, "a.onnx: metadata image_shape is .*; expected 3 whole number"),
         ({"image_shape": "[1, 8, true]"}, "a.onnx: metadata image_shape is"),
         ({"image_shape": "[" * 100_000}, "a.onnx: metadata image_shape is"),
+        ({"latent_dim": "9" * 5000}, r"a.onnx: metadata latent_dim is \[999"),
         ({"latent_kl": "[1, 2]"}, r"a.onnx: metadata latent_kl is \[1, 2\]; expected 3 finite number"),
         ({"latent_kl": "[1, 2, NaN]"}, "a.onnx: metadata latent_kl is"),
         ({"latent_kl": f"[1, 2, 1{'0' * 400}]"}, "a.onnx: metadata latent_kl is"),
