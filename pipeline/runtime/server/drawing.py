@@ -20,7 +20,7 @@ from pipeline.runtime.server.batching import Arrays
 from pipeline.runtime.server.bodies import media_type, read_array
 from pipeline.runtime.server.direct import QueryRoute
 from pipeline.runtime.server.fields import FieldsRoute
-from pipeline.runtime.server.formats import JSON, OF_IMAGES, negotiate, pixels_json, respond
+from pipeline.runtime.server.formats import JSON, OF_IMAGES, form_for, pixels_json, respond
 from pipeline.runtime.server.openapi import IMAGES, Z_BODY
 from pipeline.runtime.server.schemas import DecodeQuery, InterpolateRequest, SampleRequest, refuse_query
 from pipeline.runtime.server.service import Service
@@ -45,7 +45,7 @@ def build_drawing_routes(service: Service) -> APIRouter:
     @router.post("/decode", responses=IMAGES, response_class=Response, openapi_extra=Z_BODY)
     async def decode(request: Request, asked: Annotated[DecodeQuery, Query()]) -> Response:
         """The images of latents: JSON `{"z": [[...], ...]}`, or an .npy file of numbers [n, latent_dim]."""
-        negotiate(request.headers.get("accept"), OF_IMAGES)
+        form_for(request, OF_IMAGES)
         content, kind = await request.body(), media_type(request)
         text, shape = content if kind == JSON else b"", (service.sampler.latent_dim,)
         z = await service.parse(text, [shape], partial(read_array, content, kind, "z", "float32"), math.inf)
@@ -59,7 +59,7 @@ def build_drawing_routes(service: Service) -> APIRouter:
 
         As PNG it is one row, and more rows of equal length where it is long.
         """
-        negotiate(request.headers.get("accept"), OF_IMAGES)
+        form_for(request, OF_IMAGES)
         service.check_count(asked.steps, "steps")
         ends = await service.run("sampler", _ends(asked), request, asked.label, checked=True)
         path = asked.path or usual_way(service.sampler.metadata)
@@ -77,7 +77,7 @@ def build_direct_sample(service: Service) -> QueryRoute[SampleRequest]:
 
 
 async def _sample(service: Service, asked: SampleRequest, request: Request) -> Response:
-    negotiate(request.headers.get("accept"), OF_IMAGES)
+    form_for(request, OF_IMAGES)
     service.check_count(asked.count)
     check_first(asked.first, asked.count)
     asked_for = rows(asked.count, asked.seed, asked.first, asked.temperature)

@@ -41,7 +41,7 @@ async def respond(
     Raises:
         HTTPException: 406, it accepts none of them.
     """
-    form = negotiate(request.headers.get("accept"), offered)
+    form = form_for(request, offered)
     render: Callable[[Array], bytes] = {
         PNG: lambda images: _png(images, columns),
         RAW: to_bytes,
@@ -86,9 +86,18 @@ def _contiguous(value: Any) -> Any:
     raise TypeError(f"{type(value)} has no JSON")
 
 
+def form_for(request: Request, offered: tuple[str, ...]) -> str:
+    """Which of `offered` a request likes best; several Accept headers are one list (RFC 9110, 5.3).
+
+    Raises:
+        HTTPException: 406, none of them.
+    """
+    return negotiate(", ".join(request.headers.getlist("accept")), offered)
+
+
 @functools.lru_cache(maxsize=64)
-def negotiate(accept: str | None, offered: tuple[str, ...]) -> str:
-    """Which of `offered` an Accept header likes best (RFC 9110, 12.5.1); of equals, the first.
+def negotiate(accept: str, offered: tuple[str, ...]) -> str:
+    """Which of `offered` an Accept header likes best (RFC 9110, 12.5.1); of equals, the first. An empty one likes all.
 
     Raises:
         HTTPException: 406, none of them.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.runtime.server.bodies import PICTURES, media_type, read_array, read_picture
-from pipeline.runtime.server.formats import JSON, OF_NUMBERS, negotiate, respond
+from pipeline.runtime.server.formats import JSON, OF_NUMBERS, form_for, respond
 from pipeline.runtime.server.openapi import IMAGES_BODY, NUMBERS
 from pipeline.runtime.server.schemas import EncodeQuery, ScoreQuery
 from pipeline.runtime.server.service import Service
@@ -55,7 +55,7 @@ def build_reading_routes(service: Service) -> APIRouter:
 
 async def _read_images(service: Service, request: Request, resize: bool) -> NDArray[np.uint8]:
     """The images of a request that an answer in numbers can be given to: uint8 [n, H, W, C]."""
-    negotiate(request.headers.get("accept"), OF_NUMBERS)
+    form_for(request, OF_NUMBERS)
     content, kind = await request.body(), media_type(request)
     images = await _parse_images(service, content, kind, resize)
     shape = service.sampler.image_shape
