@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 OLDEST_ONNXRUNTIME = (1, 21)  # the first that multiplies unsigned 64-bit integers, as the noise generator does
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # the decoders that a hostile file can reach
 MOST_SCANS = 100  # of a progressive JPEG, which has 10; each takes as long as the first, however few its bytes are
+LONGEST_INTERVAL = 86_400  # seconds; a system cannot sleep for any number of them
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -171,8 +172,10 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"{arguments.model}: not found; expected the scorer.onnx of an export folder")
     if not arguments.folder.is_dir():
         parser.error(f"{arguments.folder}: not a folder")
-    if not arguments.interval > 0:
-        parser.error(f"--interval is {arguments.interval}; expected more than 0")
+    if not arguments.seconds >= 0:
+        parser.error(f"--seconds is {arguments.seconds}; expected at least 0")
+    if not 0 < arguments.interval <= LONGEST_INTERVAL:
+        parser.error(f"--interval is {arguments.interval}; expected more than 0, and at most {LONGEST_INTERVAL}")
     return arguments
 
 

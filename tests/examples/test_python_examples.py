@@ -187,6 +187,15 @@ def test_watcher_scores_each_file_once_when_it_stands_still(mlp, tmp_path):
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["black.png"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--interval", 0), ("--interval", "inf"), ("--seconds", -1), ("--seconds", "nan")]
+)
+def test_watcher_refuses_times_that_are_none(mlp, tmp_path, option, value):
+    done = run("watch.py", mlp.folder / "scorer.onnx", tmp_path, f"{option}={value}")
+    assert done.returncode == 2
+    assert f"error: {option} is {float(value)}; expected" in done.stderr
+
+
 def test_watcher_scores_what_arrives_and_what_changes(mlp, tmp_path):
     _, height, width = mlp.metadata.image_shape
     file = tmp_path / "image.png"
