@@ -38,6 +38,12 @@ def test_defects_are_small_and_anywhere():
     assert (masks.sum(0) > 0).all()
 
 
+def test_the_longest_defect_is_a_scratch_over_half_of_the_shorter_side():
+    _, masks = draw_defects(pictures((100, 140, 1)), seed=0)
+    longest = max(np.hypot(*np.ptp(np.argwhere(mask), axis=0)) for mask in masks)  # corner to corner of what it covers
+    assert 45 < longest <= 50 + 7  # and up to 7 % wide
+
+
 def test_an_image_has_the_same_defect_whatever_stands_behind_it():
     images = pictures((28, 28, 1))
     drawn, masks = draw_defects(images, seed=3)

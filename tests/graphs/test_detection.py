@@ -79,6 +79,17 @@ def test_without_held_out_images_only_defects_are_measured(exported):
     assert all(0 <= value <= 1 for value in found.metrics.values())
 
 
+def test_the_share_of_located_defects_has_the_standard_error_of_a_share(mlp, unseen, monkeypatch):
+    def ten_wholly_covered(images, seed):
+        return images, np.repeat(np.arange(len(images)) < 10, 8 * 8).reshape(-1, 8, 8)
+
+    monkeypatch.setattr(module, "draw_defects", ten_wholly_covered)
+    found = measure_detection(scorer(mlp), unseen, None, 500)
+    share = 10 / found.defects.strange
+    assert (found.located, found.covered) == pytest.approx((share, share))
+    assert found.located_stderr == pytest.approx((share * (1 - share) / found.defects.strange) ** 0.5)
+
+
 def test_no_image_stands_on_both_sides(mlp, unseen, monkeypatch):
     given = []
     monkeypatch.setattr(module, "draw_defects", lambda images, seed: given.append(images) or draw_defects(images, seed))
