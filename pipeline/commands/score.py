@@ -77,7 +77,9 @@ def score_batch(sampler: "Sampler", batch: "ImageBatch", label: str | None = Non
     scores, errors = sampler.score(batch.images, label)
     for file, found in zip(batch.files, scores, strict=True):
         if not math.isfinite(found):
-            raise UserError(f"{file}: its score is {found}; expected a finite number (is the model's training sound?)")
+            raise UserError(
+                f"{shown(file)}: its score is {found}; expected a finite number (is the model's training sound?)"
+            )
     columns = (batch.files, scores.tolist(), sampler.strangeness(scores).tolist(), batch.images, errors)
     return [Scored(*row) for row in zip(*columns, strict=True)]
 
