@@ -182,13 +182,16 @@ def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch
             print(f"train: trained before, and not again: the weights are those in {scratch.folder} (without it, anew)")
         else:
             history, record = anew(params, data, ranks, scratch, state, folder)
-    term = "recon" if params.train.objective == "autoencoder" else "elbo"
+    told = in_words(history, params.train.objective)
+    print(f"train: {told} -> {folder} (MLflow run {record.run_id or 'not in the store yet'})")
+
+
+def in_words(history: History, objective: str) -> str:
+    """What the validation images say of the best epoch, and of the last where its weights were kept instead."""
+    term = "recon" if objective == "autoencoder" else "elbo"
     best, kept = (history.rows[epoch - 1][f"val/{term}"] for epoch in (history.best_epoch, history.kept_epoch))
     instead = "" if history.kept_epoch == history.best_epoch else f"; kept: the last, {kept:.2f} nats"
-    print(
-        f"train: best val/{term} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}{instead}"
-        f" -> {folder} (MLflow run {record.run_id or 'not in the store yet'})"
-    )
+    return f"best val/{term} {best:.2f} nats at epoch {history.best_epoch} of {len(history.rows)}{instead}"
 
 
 def anew(
