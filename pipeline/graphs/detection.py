@@ -111,13 +111,13 @@ def measure_detection(
         strange = reader.least_scores(_channels_last(held_out, _order(len(held_out))[:count]))
         unknown = measure_auroc(reader.least_scores(_channels_last(test, order[:count])), strange)
     return Detection(
-        measure_auroc(normal.score, defective.score),
-        measure_auroc(normal.peak, defective.peak),
-        located,
-        math.sqrt(located * (1 - located) / len(masks)),
-        window,
-        float(masks.mean()),
-        unknown,
+        defects=measure_auroc(normal.score, defective.score),
+        defects_error_map=measure_auroc(normal.peak, defective.peak),
+        located=located,
+        located_stderr=math.sqrt(located * (1 - located) / len(masks)),
+        window=window,
+        covered=float(masks.mean()),
+        held_out=unknown,
     )
 
 

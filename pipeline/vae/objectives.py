@@ -186,6 +186,7 @@ def wake_sleep_objective(model: VAE, x: Tensor, eps: Tensor, label: Tensor | Non
         model: with a standard prior, a diagonal posterior, and a likelihood that has `sample_from`.
         x: [batch, C, H, W].
         eps: [batch, 2 latent_dim + C H W]: of the waking z, of the dreamt z and of the dreamt pixels.
+        label: of a conditional model: the classes of x, which the dreams have too, int64 [batch].
     """
     latent_dim = model.config.latent_dim
     of_z, dreamt_z, of_pixels = torch.split(eps, [latent_dim, latent_dim, x[0].numel()], dim=1)

@@ -152,7 +152,8 @@ def _refusal(quality: Quality, speedups: Mapping[int, float] | None, limits: Lim
     if not quality.loss.value <= limits.max_loss:  # also when it is NaN
         return f"it loses {quality.loss.value:.3g} nats; export.max_quality_loss allows {limits.max_loss:g}"
     if quality.split_grey_levels > GREY_LEVELS:
-        return f"an image differs by {quality.split_grey_levels} grey levels from batch to batch; expected 1 at most"
+        found = f"an image differs by {quality.split_grey_levels} grey levels from batch to batch"
+        return f"{found}; expected {GREY_LEVELS} at most"
     if speedups is None:
         return "its speed counts on a GPU, and the machine that exported has none"
     least = min(speedups[size] for size in DECIDING_SIZES)

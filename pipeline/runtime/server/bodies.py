@@ -138,14 +138,15 @@ def read_picture(content: bytes, kind: str, shape: tuple[int, ...], max_pixels: 
 
     height, width, channels = shape
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs at a size that is held below
-            with Image.open(io.BytesIO(content), formats=[PICTURES[kind]]) as opened:
-                if opened.width * opened.height > max_pixels:
-                    raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
-                if not (resize or may_have_size(opened, height, width)):
-                    raise _another_size(opened.size, (width, height))
-                picture = load_as(opened, MODES[channels], (height, width) if resize else None)
+        with (
+            warnings.catch_warnings(action="ignore"),  # Pillow warns of bombs at a size that is held below
+            Image.open(io.BytesIO(content), formats=[PICTURES[kind]]) as opened,
+        ):
+            if opened.width * opened.height > max_pixels:
+                raise UserError(f"the picture has {opened.width}x{opened.height} pixels; expected <= {max_pixels}")
+            if not (resize or may_have_size(opened, height, width)):
+                raise _another_size(opened.size, (width, height))
+            picture = load_as(opened, MODES[channels], (height, width) if resize else None)
     except UserError:
         raise
     except Image.DecompressionBombError:
