@@ -231,6 +231,13 @@ def test_one_image_beyond_all_others_does_not_darken_their_error_maps():
     assert colours[1].sum() < colours[2].sum() < colours[3].sum()
 
 
+def test_one_pixel_beyond_all_others_does_not_darken_the_rest_of_its_map():
+    errors = [np.random.default_rng(seed).uniform(0, 2, (28, 28)).astype(np.float32) for seed in range(5)]
+    for error in errors:
+        error[3, 4] = 1e9
+    assert 1.5 < error_range(errors)[1] < 2.5
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (10, 14, 3), (200, 30, 3)])
 def test_a_sheet_has_room_for_each_image_and_its_map(shape):
     image, error = np.full(shape, 77, np.uint8), np.zeros(shape[:2], np.float32)

@@ -55,6 +55,16 @@ def test_requests_of_one_moment_share_a_run_and_each_gets_its_own_rows():
     assert sizes == [4]
 
 
+def test_requests_of_several_rows_fill_a_run_by_their_rows():
+    sizes = []
+
+    async def test(batcher):
+        await asyncio.gather(*(batcher.submit(rows(*part)) for part in ([1, 2, 3], [4], [5, 6, 7], [8, 9])))
+
+    serving(test, on_batch=sizes.append, max_queue=16)
+    assert sizes == [4, 3, 2]
+
+
 def test_what_arrives_during_a_run_is_the_next_batch():
     gate = Gate()
 
