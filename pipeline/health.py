@@ -128,7 +128,7 @@ def _train_test_gap(metrics: Metrics, sizes: Sizes, limit: float | None) -> Chec
     if gap is None or nats is None or limit is None:
         return None
     share = gap / max(nats, 1.0)  # of an image that costs nothing a share would be noise
-    found = f"test images cost {gap:.3g} nats more than training images, {share:.0%}, expected at most {limit:.0%}"
+    found = f"test images cost {gap:.3g} nats more than training images, {share:.2%}, expected at most {100 * limit:g}%"
     return _at_most("train_test_gap", share, limit, found)
 
 
@@ -146,7 +146,7 @@ def _prior_hole(metrics: Metrics, limit: float | None) -> Check | None:
     if gap is None or kl is None or limit is None:
         return None
     share = gap / max(kl, 1.0)  # of a KL below a nat a share would be noise
-    found = f"the codes are {gap:.3g} nats from the prior, {share:.0%} of their KL, expected at most {limit:.0%}"
+    found = f"the codes are {gap:.3g} nats from the prior, {share:.2%} of their KL, expected at most {100 * limit:g}%"
     return _at_most("prior_hole", share, limit, found)
 
 

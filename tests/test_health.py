@@ -60,6 +60,18 @@ def test_each_check_has_its_metric(changes, check):
     assert missed(**changes) == [check]
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"train_test_gap": 20.45}, "20.02%, expected at most 20%"),
+        ({"marginal_kl_fitted": 10.004}, "50.02% of their KL, expected at most 50%"),
+    ],
+)
+def test_a_share_just_beyond_its_limit_is_told_from_it(changes, found):
+    metrics = HEALTHY | {f"test/{name}": value for name, value in changes.items()}
+    assert found in unhealthy(examine(metrics, SIZES, PARAMS))
+
+
 def test_a_limit_is_within_the_limit():
     assert missed(active_units=3, marginal_kl_fitted=10.0) == []
 
