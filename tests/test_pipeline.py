@@ -39,20 +39,29 @@ class Chain(Repository):
         kept = self.folder / "mlruns" / row.info.run_id / "artifacts"
         return {str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file()}
 
+    def start_workers(self, workers):
+        """Start workers of DVC's queue; returns what that printed.
+
+        To a file: workers inherit where it goes, and one that is idle for good would hold a pipe open.
+        """
+        log = self.folder.with_name(f"{self.folder.name}-queue.log")
+        process = self.start("dvc", "queue", "start", "-j", str(workers), log=log)
+        assert process.wait(timeout=LONGEST_QUEUE_SECONDS) == 0, log.read_text(encoding="utf-8")
+        return log.read_text(encoding="utf-8")
+
     def run_the_queue(self, workers):
         """Start workers of DVC's queue and wait until no experiment is queued or running; returns the last status.
 
         Workers that met kombu's race (README, "Comparing runs") are started again, as a user would.
         """
-        started = self.run("dvc", "queue", "start", "-j", str(workers))
-        assert f"Started '{workers}' new experiments task queue workers." in started
+        assert f"Started '{workers}' new experiments task queue workers." in self.start_workers(workers)
         end = time.monotonic() + LONGEST_QUEUE_SECONDS
         idle = 0
         while re.search("Queued|Running", status := self.run("dvc", "queue", "status")):
             assert time.monotonic() < end, status
             idle = 0 if "Running" in status else idle + 1
             if idle == 2:
-                self.run("dvc", "queue", "start", "-j", str(workers))
+                self.start_workers(workers)
                 idle = 0
             time.sleep(15)  # to ask takes DVC seconds of a core that the experiments want
         return status
