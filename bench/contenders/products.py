@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from turns import SETTINGS, Turns
 
+from pipeline.training.gradients import Gradients
+
 LEARNING_RATE = 0.0  # the products are those of one step: their gradient says nothing of the next
 LATE_STEP = 10_000  # by then the average moves slowly
 
@@ -51,8 +53,10 @@ def repeated(products: list[Callable[[], Any]]) -> Callable[[], None]:
 
 def main() -> None:
     trainer = make_trainer()
+    gradients = Gradients(trainer.model, trainer.flat, trainer.params, trainer.precision, trainer.device)
+    trainer.flat.publish()
     with Recorder() as recorder:
-        next(trainer.steps())
+        gradients(next(iter(trainer.feed.steps(epoch=1))), torch.ones((), device=trainer.device))
     operations = recorder.products
     if SETTINGS["optimizer"]:
         operations += [partial(trainer.optimizer.step, LEARNING_RATE), partial(trainer.average.update, LATE_STEP)]

@@ -179,7 +179,8 @@ class TrainParams(Section):
     """Of the networks' matrix products; weights, densities and bounds are fp32 in either. `auto` is bf16 where the
     processor multiplies it in hardware."""
     compile: Literal["auto", "always", "never"]
-    """Whether torch compiles the training step; `auto`: where the training is long enough to win the wait back."""
+    """Whether torch compiles the training step; `auto`: where the training is long enough to win the wait back. A GPU
+    captures the step as one CUDA graph in any case."""
     device: Device
     """Where train and evaluate compute; `auto` is CUDA where there is a device, else the CPU."""
     devices: Positive

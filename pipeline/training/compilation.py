@@ -29,9 +29,9 @@ training of 784-400-20 took 25 us an image without it and 18 us with it. It is a
 choice that hung on the machine's mood would make two runs of one seed differ."""
 
 _STEPS_WORTH_IT = 30_000
-"""Steps of a training from which on a GPU's compiler is taken to be won back. There a small model waits for the host to
-start its kernels, whatever their work: some 100 a step, at some 10 us each, become one captured graph. So what is won
-is about 1 ms a step, and the compiler takes about 30 s. That is an estimate; nothing of it was measured."""
+"""Steps of a training from which on a GPU's compiler is taken to be won back. The plain step is captured there in any
+case, so that what is won is the way of what lies between its products through memory, whatever their work. That is an
+estimate; nothing of it was measured."""
 
 
 REQUIRED = "params.yaml: train.compile is 'always' but {}; expected auto, never or another torch"
@@ -57,26 +57,38 @@ def compiled_step(
 
 
 class TriedStep:
-    """A compiled step that is held to the plain one at its first batches, since a compiler may err and say nothing.
+    """A faster step that is held to the plain one at its first batches, since a compiler may err and say nothing.
 
     Under torch 2.11 a compiled step lost the gradient of the decoder, on the CPU and on a GPU: training went on, to a
     model that was several nats worse or had collapsed.
 
     Args:
         plain: the step as it stands.
-        fast: the same, compiled.
+        fast: the same, compiled or captured.
         gradients: where either leaves its gradient, float32 [number of weights].
         sizes: how many weights each parameter has there, in order.
-        tries: how many batches; on a GPU the first warms up, the second is captured, and from the third on that is
-            what runs.
-        required: whether a step that errs or fails is an error; else a line says so and the plain one goes on.
+        made_by: what to call `fast` where it is found wanting.
+        tries: how many batches; on a GPU the first compiled one warms up, the second is captured, and from the third
+            on that is what runs.
+        required: whether a step that errs or fails is an error; else a line says so and another one goes on.
+        instead: that one; by default the plain one.
     """
 
     def __init__(
-        self, plain: Step, fast: Step, gradients: Tensor, sizes: Sequence[int], *, tries: int, required: bool
+        self,
+        plain: Step,
+        fast: Step,
+        gradients: Tensor,
+        sizes: Sequence[int],
+        *,
+        made_by: str = "torch.compile",
+        tries: int,
+        required: bool,
+        instead: Step | None = None,
     ) -> None:
         self._plain, self._fast, self._gradients, self._sizes = plain, fast, gradients, list(sizes)
-        self._tries, self._required = tries, required
+        self._made_by, self._tries, self._required = made_by, tries, required
+        self._instead = instead or plain
 
     @property
     def is_tried(self) -> bool:
@@ -97,9 +109,10 @@ class TriedStep:
         norm = expected.norm().item()
         if not math.isfinite(norm) or norm == 0:  # nothing can be held to that
             return result
+        self._gradients.zero_()  # what a step does not write would else be the plain one's
         try:
             fast_result = self._fast(*arguments)
-        except (RuntimeError, AssertionError) as failure:  # of what torch.compile made: a capture, its backward
+        except (RuntimeError, AssertionError) as failure:  # a capture, or the backward of what was compiled
             reason = f"fails ({one_line(failure, 120)})"
         else:
             error = self._error(expected, norm)
@@ -107,11 +120,11 @@ class TriedStep:
                 self._tries -= 1
                 return fast_result
             reason = f"gives other gradients, {error}"
-        found = f"torch.compile of torch {torch.__version__} {reason}"
+        found = f"{self._made_by} of torch {torch.__version__} {reason}"
         if self._required:
             raise UserError(REQUIRED.format(found))
         print(f"warning: {found}; going on without it", file=sys.stderr)
-        self._fast, self._tries = self._plain, 0
+        self._fast, self._tries = self._instead, 0
         self._gradients.copy_(expected)
         return result
 

@@ -71,7 +71,7 @@ class Trainer:
         usual_size = len(ranks.share(0, self.feed.global_batch(0)))
         self._gradients = Gradients(self.model, self.flat, params, self.precision, device)
         if self._shared is None:
-            self._gradients.compile(len(train), usual_size)
+            self._gradients.quicken(len(train), usual_size)
         self._weight_prior = WeightPrior(self.model, self.flat, params.weight_prior_precision, len(train))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl

@@ -8,7 +8,7 @@ from small_training import CONFIG
 
 from pipeline.errors import UserError
 from pipeline.params import load_params
-from pipeline.training.compilation import compiled_step
+from pipeline.training.compilation import TriedStep, compiled_step
 from pipeline.training.fit import Fit
 
 PARAMS = load_params().train
@@ -67,14 +67,14 @@ def test_a_compiled_step_leaves_the_gradients_of_the_plain_one(make_trainer, con
 
 
 def losing_half_of_the_gradient(trainer, monkeypatch):
-    whole = trainer._gradients._compiled._fast
+    whole = trainer._gradients._fast._fast
 
     def step(*arguments):
         result = whole(*arguments)
         trainer.flat.gradients[: len(trainer.flat.gradients) // 2] = 0
         return result
 
-    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
+    monkeypatch.setattr(trainer._gradients._fast, "_fast", step)
     return trainer
 
 
@@ -118,7 +118,7 @@ def test_a_compiled_step_that_fails_in_its_gradient_is_told_of_and_not_used(
         trainer.flat.gradients.fill_(7)  # half-way
         raise failure
 
-    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
+    monkeypatch.setattr(trainer._gradients._fast, "_fast", step)
     expected, found = (Fit(one).run()[0] for one in (plain, trainer))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert capsys.readouterr().err.count("fails (no capture); going on without it") == 1
@@ -126,20 +126,42 @@ def test_a_compiled_step_that_fails_in_its_gradient_is_told_of_and_not_used(
 
 def test_a_compiled_step_that_fails_is_an_error_where_it_is_required(make_trainer, without_a_compiler, monkeypatch):
     trainer = make_trainer(compile="always")
-    monkeypatch.setattr(trainer._gradients._compiled, "_fast", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(trainer._gradients._fast, "_fast", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(UserError, match=r"train.compile is 'always' but torch.compile of torch .* fails \(.*inconsist"):
         next(trainer.steps())
+
+
+def test_in_place_of_a_compiled_step_that_fails_the_next_best_is_tried_and_taken(capsys):
+    gradients, calls = torch.zeros(2), []
+
+    def step(name, value):
+        def take(*_):
+            calls.append(name)
+            gradients.fill_(value)
+            return torch.zeros(()), torch.zeros(3)
+
+        return take
+
+    plain, captured, compiled = (step(*made) for made in (("plain", 1), ("captured", 1), ("compiled", 2)))
+    held_to = {"gradients": gradients, "sizes": [2], "required": False}
+    next_best = TriedStep(plain, captured, made_by="the CUDA graph", tries=1, **held_to)
+    tried = TriedStep(plain, compiled, tries=3, instead=next_best, **held_to)
+    for _ in range(3):
+        tried()
+        assert gradients.tolist() == [1, 1]
+    assert calls == ["plain", "compiled", "plain", "captured", "captured"]
+    assert capsys.readouterr().err.count("warning: torch.compile of torch ") == 1
 
 
 def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_trainer, without_a_compiler):
     trainer, calls = make_trainer(compile="auto"), []
     trainer._beta.fill_(1)
-    plain = trainer._gradients._compiled._plain
-    trainer._gradients._compiled._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
+    plain = trainer._gradients._fast._plain
+    trainer._gradients._fast._plain = lambda *arguments: calls.append(arguments) or plain(*arguments)
     batches = list(itertools.islice(trainer.feed.steps(1), 4))
     poisoned = batches[0]._replace(eps=torch.full_like(batches[0].eps, math.nan))
-    fast = trainer._gradients._compiled._fast
-    trainer._gradients._compiled._fast = lambda *arguments: (fast(*arguments), trainer.flat.gradients.nan_to_num_())[0]
+    fast = trainer._gradients._fast._fast
+    trainer._gradients._fast._fast = lambda *arguments: (fast(*arguments), trainer.flat.gradients.nan_to_num_())[0]
     trainer._gradients(poisoned, trainer._beta)
     assert not trainer.flat.gradients.isfinite().all()
     for batch in batches:
@@ -149,7 +171,7 @@ def test_a_compiled_step_is_tried_once_at_a_batch_whose_gradient_is_finite(make_
 
 def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, without_a_compiler, monkeypatch, capsys):
     trainer = make_trainer(compile="auto")
-    fast, smallest = trainer._gradients._compiled._fast, min(trainer.flat.sizes)
+    fast, smallest = trainer._gradients._fast._fast, min(trainer.flat.sizes)
     start = sum(trainer.flat.sizes[: trainer.flat.sizes.index(smallest)])
 
     def step(*arguments):
@@ -159,7 +181,7 @@ def test_a_compiled_step_that_loses_one_small_parameter_is_found(make_trainer, w
         part.zero_()
         return result
 
-    monkeypatch.setattr(trainer._gradients._compiled, "_fast", step)
+    monkeypatch.setattr(trainer._gradients._fast, "_fast", step)
     monkeypatch.setattr("pipeline.training.compilation._TOLERANCE", 1.0)
     next(trainer.steps())
     assert "none at all for 1 of 8 parameters" in capsys.readouterr().err
@@ -169,8 +191,8 @@ def test_a_compiled_step_that_loses_the_gradient_of_the_kl_is_found_after_an_epo
     make_trainer, without_a_compiler, monkeypatch, capsys
 ):
     plain, trainer = (make_trainer(compile=mode, warmup_epochs=2) for mode in ("never", "auto"))
-    whole = trainer._gradients._compiled._fast
-    monkeypatch.setattr(trainer._gradients._compiled, "_fast", lambda batch, beta: whole(batch, beta * 0))
+    whole = trainer._gradients._fast._fast
+    monkeypatch.setattr(trainer._gradients._fast, "_fast", lambda batch, beta: whole(batch, beta * 0))
     expected, found = (Fit(one).run()[0] for one in (plain, trainer))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert capsys.readouterr().err.count("gives other gradients, by ") == 1
