@@ -155,10 +155,10 @@ def test_a_run_that_no_state_knows_of_yet_is_gone_on_with(workplace, store, monk
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_says_so_and_the_same_command_goes_on(workplace, store, number):
-    workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 300})
+    workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 100})
     process = start()
     line = process.stdout.readline()
-    assert line.startswith("epoch   1/300"), line
+    assert line.startswith("epoch   1/100"), line
     process.send_signal(number)
     code, _, errors = finish(process)
     assert code == 128 + number
@@ -170,7 +170,7 @@ def test_a_signal_saves_says_so_and_the_same_command_goes_on(workplace, store, n
     code, output, errors = finish(start())
     assert code == 0, errors
     assert "train: going on at epoch " in output
-    assert assert_one_whole_run(store, epochs=300).info.run_id == row.info.run_id
+    assert assert_one_whole_run(store, epochs=100).info.run_id == row.info.run_id
 
 
 def test_other_params_do_not_go_on_from_there(workplace, capsys, monkeypatch):
