@@ -240,12 +240,13 @@ def table(running: list[Running], peaks: dict[str, float], target: float | None)
         ratios = [mine / other for mine, other in zip(one.rates, tutorial.rates, strict=False)]
         times = statistics.median(ratios) if ratios else math.nan
         last, reached = one.epochs[-1][1] if one.epochs else {}, one.seconds_to(target)
-        share = operations * fast / peaks[one.about["precision"]]
+        share = f"{operations * fast / peaks[one.about['precision']]:.0%}" if operations else ""
         reached_at = "" if not one.epochs else "not reached" if reached is None else f"{reached:.1f}"
         elbo, averaged = (f"{last[name]:.2f}" if name in last else "" for name in ("elbo", "averaged"))
-        print(f"| {one.row.name} | {one.about['precision']} | {rate:,.0f} | {fast:,.0f} | {times:.2f} | {share:.0%} |"
+        print(f"| {one.row.name} | {one.about['precision']} | {rate:,.0f} | {fast:,.0f} | {times:.2f} | {share} |"
               f" {elbo} | {averaged} | {reached_at} |")  # fmt: skip
-    print(f"\n{operations / 1e6:.2f} MFLOP an image, forward and backward; the share is that of the fastest tenth")
+    if operations:  # the engine counts them
+        print(f"\n{operations / 1e6:.2f} MFLOP an image, forward and backward; the share is that of the fastest tenth")
 
 
 def main() -> None:
