@@ -41,16 +41,17 @@ def check_draw(n: int, seed: int, first: int, temperature: float) -> tuple[int, 
     return seed, first, float(temperature)
 
 
-def whole_number(name: str, value: int, least: int) -> int:
+def whole_number(name: str, value: int, least: int, most: int | None = None) -> int:
     """The value as an int.
 
     Raises:
-        UserError: it is not a whole number, or is below `least`.
+        UserError: it is not a whole number, or is below `least` or above `most`.
     """
+    expected = f"a whole number >= {least}" if most is None else f"a whole number from {least} to {most}"
     try:
         number = operator.index(value)
     except TypeError:
-        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}") from None
-    if number < least or isinstance(value, bool):
-        raise UserError(f"{name} is {value!r}; expected a whole number >= {least}")
+        raise UserError(f"{name} is {value!r}; expected {expected}") from None
+    if isinstance(value, bool) or number < least or (most is not None and number > most):
+        raise UserError(f"{name} is {value!r}; expected {expected}")
     return number

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.errors import UserError, one_line
 from pipeline.runtime.cuda import cuda_device_count
+from pipeline.runtime.draws import whole_number
 from pipeline.runtime.metadata import Metadata
 from pipeline.runtime.providers import PROVIDERS, providers
 from pipeline.runtime.providers import Device as Device
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
+
+
+_MOST_THREADS = 1024  # each is made at once; a typing error of a million of them would take the machine down
+_LONGEST_SPIN_US = 10**9  # 17 minutes: beyond it lies what onnxruntime cannot read
 
 
 def open_session(
@@ -29,16 +34,18 @@ def open_session(
     Args:
         model: the path of an ONNX file, or the bytes of one.
         device: `auto` is CUDA where a CUDA device is, else the CPU; any other device is served or refused.
-        threads: CPU threads for one call; None lets onnxruntime take the machine's cores.
+        threads: CPU threads for one call, 1 to 1,024; None lets onnxruntime take the machine's cores.
         name: what errors call the file; its path unless given.
         capture: record its runs as CUDA graphs: it is then for `CapturedGraph` alone.
-        spin_us: how long a CPU thread waits awake for more work, in microseconds; None: as long as onnxruntime
+        spin_us: how long a CPU thread waits awake for more work, 0 to 1e9 microseconds; None: as long as onnxruntime
             thinks right, which sits out the noise of a batch, computed by one thread.
 
     Raises:
         UserError: the file is missing, truncated or not one of ours; the device is unknown or cannot be
-            served; or onnxruntime is not installed.
+            served; threads or spin_us is no whole number in its range; or onnxruntime is not installed.
     """
+    threads = None if threads is None else whole_number("threads", threads, 1, _MOST_THREADS)
+    spin_us = None if spin_us is None else whole_number("spin_us", spin_us, 0, _LONGEST_SPIN_US)
     name = name or ("the given bytes" if isinstance(model, bytes) else str(model))
     served = _resolve(device)
     content = model if isinstance(model, bytes) else read_file(model)

@@ -1,10 +1,12 @@
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.runtime import open_session, session
+from pipeline.runtime import Sampler, open_session, session
 
 NO_DEVICE = pytest.mark.skipif(session.cuda_device_count() > 0, reason="this machine has a CUDA device")
 
@@ -51,6 +53,28 @@ def test_no_layout_of_memory_is_kept_for_each_size_of_batch(mlp):
 def test_an_unknown_device_is_refused(mlp):
     with pytest.raises(UserError, match="device is 'gpu'; expected one of auto, cpu, cuda, tensorrt"):
         open_session(mlp.folder / "decoder.onnx", "gpu")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True, 1025, 10**30])
+def test_a_count_of_threads_that_is_none_is_refused(mlp, threads):
+    for opened in (open_session, Sampler):
+        with pytest.raises(
+            UserError, match=re.escape(f"threads is {threads!r}; expected a whole number from 1 to 1024")
+        ):
+            opened(mlp.folder / "sampler.onnx", "cpu", threads=threads)
+
+
+@pytest.mark.parametrize("spin_us", [-1, 0.5, "100", 10**9 + 1])
+def test_a_wait_that_no_thread_can_have_is_refused(mlp, spin_us):
+    expected = f"spin_us is {spin_us!r}; expected a whole number from 0 to 1000000000"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        open_session(mlp.folder / "sampler.onnx", "cpu", spin_us=spin_us)
+
+
+@pytest.mark.parametrize("threads", [1, np.int64(2)])
+def test_one_thread_or_a_number_of_numpy_is_what_serves(mlp, threads):
+    opened = open_session(mlp.folder / "sampler.onnx", "cpu", threads=threads)
+    assert opened.get_session_options().intra_op_num_threads == threads
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
