@@ -15,7 +15,7 @@ from pipeline.runtime.server.bodies import NOT_JSON, media_type
 from pipeline.runtime.server.body import LimitBody
 from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
-from pipeline.runtime.server.guards import Guard, error_response
+from pipeline.runtime.server.guards import SECURITY_HEADERS, Guard, error_response
 from pipeline.runtime.server.head import AnswerHead
 from pipeline.runtime.server.kserve import build_kserve_routes
 from pipeline.runtime.server.metrics import MeasureRequests, Metrics
@@ -99,7 +99,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _failed(_: Request, __: Exception) -> JSONResponse:
-    return error_response(500, "the server failed; its log says why")
+    # Starlette answers this outside of the guard, which gives all other answers these headers.
+    return error_response(500, "the server failed; its log says why", SECURITY_HEADERS)
 
 
 _HANDLERS = {HTTPException: _refused, UserError: _mistaken, RequestValidationError: _invalid, Exception: _failed}

@@ -1,6 +1,8 @@
 import pytest
 from answers import refused
 
+from pipeline.runtime.server.guards import SECURITY_HEADERS
+
 
 @pytest.mark.parametrize(
     ("method", "route", "body"),
@@ -39,5 +41,6 @@ def test_a_failure_of_the_server_is_one_line_without_its_reason(client, monkeypa
     monkeypatch.setattr(client.app.state.service._batchers["sampler"], "_run", fail)
     response = client.get("/sample")
     refused(response, 500, "the server failed")
+    assert {name: response.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
     assert "secret" not in response.text
     assert 'vae_requests_total{route="/sample",status="500"} 1.0' in client.get("/metrics").text
