@@ -132,7 +132,9 @@ def _row_count_and_shape(shape: Any, tensor: Tensor) -> tuple[int, ...]:
 def _wanted(body: dict[str, Any], graph: Graph) -> dict[str, bool]:
     names = [tensor.name for tensor in graph.outputs]
     otherwise = _flag(body, "binary_data_output", otherwise=False)
-    entries = body.get("outputs") or [{"name": name} for name in names]
+    entries = body.get("outputs")
+    if entries is None or entries == []:
+        entries = [{"name": name} for name in names]
     wellformed = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     _expect(wellformed and all(entry.get("name") in names for entry in entries), f"outputs: expected {names}")
     return {entry["name"]: _flag(entry, "binary_data", otherwise) for entry in entries}

@@ -112,6 +112,9 @@ def test_binary_and_json_outputs_mix(client):
         ({"inputs": rows([1], seed={"parameters": 3})}, 400, "parameters is not an object"),
         ({"inputs": rows([1], seed={"parameters": {"binary_data_size": 4}})}, 400, "seed has 4 bytes; expected 8"),
         ({"inputs": rows([1]), "outputs": [{"name": "none"}]}, 400, "outputs: expected"),
+        ({"inputs": rows([1]), "outputs": 0}, 400, "outputs: expected"),
+        ({"inputs": rows([1]), "outputs": ""}, 400, "outputs: expected"),
+        ({"inputs": rows([1]), "outputs": {}}, 400, "outputs: expected"),
         (
             {"inputs": rows([1]), "outputs": [{"name": "z", "parameters": {"classification": 2}}]},
             400,
