@@ -56,14 +56,15 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 def expect_own_folder(path: Path | str, marker: str | None = None) -> None:
-    """Hold that a folder can be replaced without losing what is not of its kind.
+    """Hold that a folder can be written or replaced, without losing what is not of its kind.
 
     Args:
         path: the folder.
         marker: a file that every folder of this kind holds; None where none is to be replaced.
 
     Raises:
-        UserError: it is a file, holds something but not the marker, or is the working directory or above it.
+        UserError: it is a file, holds something but not the marker, is the working directory or above it, or the
+            system refuses to have it made or moved.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
@@ -74,6 +75,7 @@ def expect_own_folder(path: Path | str, marker: str | None = None) -> None:
     if held and marker not in held:
         earlier = f", or that of an earlier run, with {marker} in it" if marker else ""
         raise UserError(f"{path}: holds {held[0]}; expected a folder that is new or empty{earlier}")
+    _expect_writable(folder)
 
 
 def expect_new_folder(path: Path | str) -> None:
@@ -155,6 +157,23 @@ def read_csv(path: Path | str) -> list[dict[str, float]]:
         raise UserError(f"{path}: not found; expected a file that an earlier stage writes") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a table of numbers ({error})") from None
+
+
+def _expect_writable(folder: Path) -> None:
+    """Try what `atomic_directory` will do, as deep as there are folders already, and leave nothing there."""
+    try:
+        place = folder.resolve()
+        if place.exists() and (place.is_mount() or not os.access(place, os.W_OK)):
+            raise UserError(
+                f"{folder}: is read-only or a mount point; expected a folder that can be moved and replaced"
+            )
+        while not place.parent.exists():
+            place = place.parent
+        with workplace(place):
+            pass
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise UserError(f"{folder}: {reason}; expected a place where a folder can be made") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pipeline.files import (
     atomic_directory,
     atomic_file,
     expect_new_folder,
+    expect_own_folder,
     read_csv,
     read_json,
     sha256_of,
@@ -166,7 +167,8 @@ def test_a_file_among_the_parents_ends_in_one_line(tmp_path, capsys):
         with atomic_directory(tmp_path / "models" / "checkpoint"):
             pytest.fail("the work was begun")
 
-    assert stderr_of(stage, capsys) == f"error: {tmp_path / 'models'}: File exists\n"
+    expected = "cannot be written (Not a directory); expected a place where a folder can be made"
+    assert stderr_of(stage, capsys) == f"error: {tmp_path / 'models' / 'checkpoint'}: {expected}\n"
 
 
 def test_a_full_disk_ends_in_one_line_that_names_the_file(tmp_path, monkeypatch, capsys):
@@ -201,7 +203,46 @@ def test_a_refused_folder_is_named_and_not_the_hidden_one_beside_it(capsys):
         with atomic_directory("/proc/self/models"):
             pytest.fail("the work was begun")
 
-    assert stderr_of(stage, capsys) == "error: /proc/self/models: No such file or directory\n"
+    expected = "cannot be written (No such file or directory); expected a place where a folder can be made"
+    assert stderr_of(stage, capsys) == f"error: /proc/self/models: {expected}\n"
+
+
+def test_whether_a_folder_can_be_written_is_found_without_leaving_anything(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "marker").touch()
+    before = (tmp_path / "out").stat().st_mtime_ns
+    expect_own_folder(tmp_path / "out", "marker")
+    expect_own_folder(tmp_path / "deep" / "er" / "out", "marker")
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("place", ["taken/out", "taken/deep/out"])
+def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path, place):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(UserError, match=rf"{place}: cannot be written \(Not a directory\); expected a place where"):
+        expect_own_folder(tmp_path / place)
+    assert names(tmp_path) == ["taken"]
+
+
+def test_a_folder_that_the_system_will_not_have_made_is_refused_before_the_work(tmp_path, monkeypatch):
+    def refuse(**_named):
+        raise PermissionError(errno.EACCES, "Permission denied", "a hidden name")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(UserError, match=r"deep/out: cannot be written \(Permission denied\); expected a place where"):
+        expect_own_folder(tmp_path / "deep" / "out")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("asked", "answer"), [("os.access", False), ("pathlib.Path.is_mount", True)])
+def test_a_folder_that_cannot_be_moved_away_is_refused_before_the_work(tmp_path, monkeypatch, asked, answer):
+    expect_own_folder(tmp_path / "out", "marker")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(asked, lambda *_: answer)
+    with pytest.raises(UserError, match="out: is read-only or a mount point; expected a folder that can be moved and"):
+        expect_own_folder(tmp_path / "out", "marker")
+    assert names(tmp_path) == ["out"]
 
 
 def test_a_refused_file_of_a_folder_is_named_where_it_was_to_stand(tmp_path, capsys):
