@@ -42,6 +42,18 @@ def test_a_grey_level_of_difference_is_seen():
     assert found.distances[0, 0].item() == pytest.approx(1 / 255)
 
 
+def test_the_two_nearest_are_told_from_two_more_that_are_nearly_as_near():
+    """On bright images of 784 pixels an expanded square in float32 cannot tell one grey level from four."""
+    orders = torch.stack([torch.randperm(4, generator=torch.Generator().manual_seed(seed)) for seed in range(20)])
+    for order in orders:
+        training = torch.full((4, 1, 28, 28), 255, dtype=torch.uint8)
+        for row, changed in enumerate(order):
+            training[row, 0, 3, : changed + 1] -= 1
+        found = nearest_training(torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), training)
+        assert order[found.indices[0]].tolist() == [0, 1]
+        torch.testing.assert_close(found.distances[0], torch.tensor([1, 2**0.5]) / 255)
+
+
 def test_new_images_of_the_same_kind_are_no_copies():
     found = judged(FRESH)
     assert found.ratio == pytest.approx(1, abs=0.1)
