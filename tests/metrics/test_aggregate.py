@@ -129,6 +129,21 @@ def test_few_codes_are_fitted_with_fewer_components():
     assert fitted_marginal_kl(few, few, 0).isfinite().all()
 
 
+def test_one_gaussian_is_fitted_to_two_thirds_of_the_codes():
+    """Code i lies on axis i, along which the fit has spread if it saw that code; another is all but impossible."""
+    z = torch.eye(30, dtype=torch.float64)
+    codes = PosteriorDraws(z, z[:, 0], torch.zeros(30))
+    assert (fitted_marginal_kl(codes, codes, 0) > 0).sum() == 20
+
+
+def test_a_mixture_is_fitted_to_two_thirds_of_the_codes():
+    """Of 24 codes of two dimensions 16 allow four components, one for each of four points, and 8 allow two."""
+    points = torch.tensor([[-9.0, -9.0], [-9.0, 9.0], [9.0, -9.0], [9.0, 9.0]], dtype=torch.float64)
+    z = points.repeat(6, 1)
+    codes = PosteriorDraws(z, z[:, 0], torch.zeros(24))
+    assert fitted_marginal_kl(codes, codes, 0).min() > 0
+
+
 def test_the_noise_of_a_code_belongs_to_its_image(exact):
     vae, given, codes = exact
     first = draw_codes(vae, given._replace(mu=given.mu[:10]), 0)
