@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.runtime import Sampler
-from pipeline.runtime.scores import LEVELS, ScoreScale
+from pipeline.runtime.scores import LEVELS, ScoreScale, images_together
 
 SCALE = ScoreScale.of(np.arange(101, dtype=np.float32), samples=8)
 
@@ -58,6 +58,28 @@ def test_the_sampler_scores_images_in_chunks(exported):
     chunked = Sampler(exported.folder, "cpu", batch_size=20).score(given)
     np.testing.assert_allclose(chunked[0], score, rtol=1e-5)
     np.testing.assert_allclose(chunked[1], error, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("latents", "samples", "expected"), [(512, 8, 64), (20, 8, 2), (8, 8, 1), (7, 8, 1), (9, 1, 9)]
+)
+def test_no_more_latents_are_decoded_at_once_than_are_allowed_but_for_those_of_one_image(latents, samples, expected):
+    assert images_together(latents, samples) == expected
+
+
+@pytest.mark.parametrize(("batches", "expected"), [(3, 3), (0.5, 1)])
+def test_a_batch_of_scored_images_decodes_no_more_latents_than_one_of_samples(mlp, monkeypatch, batches, expected):
+    samples = Sampler(mlp.folder, "cpu").score_scale.samples
+    sampler, seen = Sampler(mlp.folder, "cpu", batch_size=int(batches * samples)), []
+    runner = sampler.runner
+
+    def watched(name):
+        run = runner(name)
+        return lambda outputs, given: seen.append(len(given["images"])) or run(outputs, given)
+
+    monkeypatch.setattr(sampler, "runner", watched)
+    sampler.score(images(2 * expected))
+    assert seen == [expected, expected]
 
 
 def test_strangeness_is_a_share_that_rises_with_the_score(mlp):
