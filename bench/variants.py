@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from pipeline.assembly import evenly, yardstick_of
+from pipeline.assembly import some_evenly, yardstick_of
 from pipeline.checkpoint import load_checkpoint
 from pipeline.dataset.store import open_prepared
 from pipeline.graphs.variants import choice, quantise
@@ -84,7 +84,7 @@ def main():
     files = {name: read_manifest(asked.export).read(name) for name in (SAMPLER, DECODER, ENCODER)}
     decoder = onnx.load_from_string(files[DECODER])
     yardstick = yardstick_of(files, checkpoint, data)
-    z = choice.latents(files, np.moveaxis(evenly(data.val.images, SAMPLES), 1, -1))
+    z = choice.latents(files, np.moveaxis(some_evenly(data.val.images, SAMPLES), 1, -1))
     print(f"| | {' | '.join(f'speed at {n}' for n in SIZES)} | loss, nats | PSNR, dB | a row's batch changes it by |")
     print(f"|---|{'---|' * (len(SIZES) + 3)}")
     for name, model in candidates(decoder, z):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoint import Checkpoint
-from pipeline.dataset.batches import model_input
+from pipeline.dataset.batches import evenly, model_input
 from pipeline.dataset.classes import labels_of
 from pipeline.dataset.store import PreparedData
 from pipeline.graphs.build import build_files
@@ -94,20 +94,20 @@ def make_variants(
     """int8 and fp16 of the sampler and the decoder, measured; none where `min_speedup` is null."""
     if params.min_speedup is None:
         return []
-    validation = np.moveaxis(evenly(data.val.images, quality.SAMPLES), 1, -1)
+    validation = np.moveaxis(some_evenly(data.val.images, quality.SAMPLES), 1, -1)
     labels = classes_in(data, "val", checkpoint.model)
-    labels = None if labels is None else evenly(labels, quality.SAMPLES)
+    labels = None if labels is None else some_evenly(labels, quality.SAMPLES)
     limits = Limits(params.min_speedup, params.max_quality_loss)
     return choose_variants(files, yardstick_of(files, checkpoint, data), validation, limits, labels)
 
 
 def yardstick_of(files: dict[str, bytes], checkpoint: Checkpoint, data: PreparedData) -> Yardstick:
     """What variants of the files are measured by: test images, seen as the model was trained to see them."""
-    seen = torch.from_numpy(evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
+    seen = torch.from_numpy(some_evenly(data.test.images, bound.IMAGES))  # (n, C, H, W)
     x = model_input(seen, torch.arange(len(seen)), checkpoint.binarize, SEED)
     labels = classes_in(data, "test", checkpoint.model)
-    label = None if labels is None else torch.from_numpy(evenly(labels, bound.IMAGES))
-    test = np.moveaxis(evenly(data.test.images, quality.SAMPLES), 1, -1)
+    label = None if labels is None else torch.from_numpy(some_evenly(labels, bound.IMAGES))
+    test = np.moveaxis(some_evenly(data.test.images, quality.SAMPLES), 1, -1)
     return Yardstick(files, DecoderBound(checkpoint.model, checkpoint.objective, x, label), test)
 
 
@@ -117,6 +117,6 @@ def classes_in(data: PreparedData, split: str, vae: VAE) -> Labels | None:
     return None if labels is None else labels.numpy()
 
 
-def evenly(images: np.ndarray, most: int) -> np.ndarray:
-    """At most so many images, from all over the split: a stored set may be in the order of its classes."""
-    return np.array(images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)])
+def some_evenly(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many images, or labels, from all over the split."""
+    return np.array(images[evenly(len(images), most).numpy()])

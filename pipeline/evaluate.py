@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
-from pipeline.dataset.batches import mapped_images, to_unit
+from pipeline.dataset.batches import evenly, mapped_images, to_unit
 from pipeline.dataset.classes import renumbered
 from pipeline.dataset.noise import stream_key
 from pipeline.dataset.store import PreparedData, open_prepared
@@ -36,7 +36,7 @@ from pipeline.metrics.assessment import assess
 from pipeline.metrics.classes import class_rows
 from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
-from pipeline.metrics.report import density_metrics, evenly
+from pipeline.metrics.report import density_metrics
 from pipeline.metrics.samples import pixel_means
 from pipeline.metrics.streams import Stream
 from pipeline.params import EvaluateParams, Params, flatten, load_params

@@ -34,6 +34,11 @@ def index_batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
+def evenly(count: int, most: int) -> Tensor:
+    """At most so many places among `count`, in equal steps: a stored split may be in the order of its classes."""
+    return torch.from_numpy(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+
+
 def images_at_once(image_shape: Sequence[int], most: int = MOST_IMAGES_AT_ONCE) -> int:
     """How many images a network may be given at once: `most` of up to 1,024 values each, as many values of larger ones.
 

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.dataset.batches import images_at_once, index_batches, mapped_images, model_input
+from pipeline.dataset.batches import evenly, images_at_once, index_batches, mapped_images, model_input
 from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.dataset.store import Split
-from pipeline.metrics.report import evenly
 from pipeline.vae.model import VAE
 
 MOST = 60_000

@@ -10,8 +10,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from pipeline.dataset.batches import evenly
 from pipeline.errors import UserError
-from pipeline.metrics.report import evenly
 from pipeline.vae.priors.mixtures import Mixture
 
 MOST = 20_000

@@ -9,6 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from pipeline.dataset.batches import evenly
 from pipeline.dataset.noise import stream_key
 from pipeline.metrics.aggregate import (
     draw_codes,
@@ -124,11 +125,6 @@ def ais_metrics(model: VAE, test: Encoded, estimates: Estimates, params: Evaluat
     k, steps, device = params.importance_samples, params.ais_steps, estimates.iw_bound.device
     above = found - estimates.iw_bound[some.to(device)]
     return with_stderr(f"test/nll_ais{steps}", -found) | with_stderr(f"test/nll_iw{k}_above_ais{steps}", above)
-
-
-def evenly(count: int, most: int) -> Tensor:
-    """At most so many places among `count`, in equal steps: a stored split may be in the order of its classes."""
-    return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).long()
 
 
 def has_gaussian_posteriors(model: VAE, given: Encoded) -> bool:

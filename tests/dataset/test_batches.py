@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.dataset.batches import binarize, images_at_once, index_batches, model_input, to_unit
+from pipeline.dataset.batches import binarize, evenly, images_at_once, index_batches, model_input, to_unit
 
 
 def grey(level, count=4000):
@@ -12,6 +12,13 @@ def test_batches_cover_the_order_and_the_last_may_be_smaller():
     batches = list(index_batches(torch.arange(10), 4))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert torch.equal(torch.cat(batches), torch.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(10, 4, [0, 3, 6, 9]), (7, 2, [0, 6]), (3, 5, [0, 1, 2]), (5, 0, [])]
+)
+def test_some_of_a_split_are_from_its_first_to_its_last_image(count, most, expected):
+    assert evenly(count, most).tolist() == expected
 
 
 @pytest.mark.parametrize(

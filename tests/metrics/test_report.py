@@ -14,7 +14,7 @@ from pipeline.dataset.noise import stream_key
 from pipeline.metrics.aggregate import draw_codes, fitted_marginal_kl
 from pipeline.metrics.ais import Annealing, estimate_ais
 from pipeline.metrics.likelihood import Estimates, estimate
-from pipeline.metrics.report import ais_metrics, evenly, information_metrics, likelihood_metrics, train_test_gap
+from pipeline.metrics.report import ais_metrics, information_metrics, likelihood_metrics, train_test_gap
 from pipeline.metrics.streams import Stream
 from pipeline.params import load_params
 
@@ -104,10 +104,3 @@ def test_annealing_is_told_as_minus_its_log_likelihood_and_by_how_much_that_is_a
             "test/nll_iw2_above_ais5_stderr": above.std(ddof=1) / 3**0.5,
         }
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "expected"), [(10, 4, [0, 3, 6, 9]), (7, 2, [0, 6]), (3, 5, [0, 1, 2]), (5, 0, [])]
-)
-def test_some_of_a_split_are_from_its_first_to_its_last_image(count, most, expected):
-    assert evenly(count, most).tolist() == expected
