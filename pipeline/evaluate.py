@@ -25,7 +25,7 @@ from pipeline.aggregate import save_aggregate
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint
 from pipeline.dataset.batches import evenly, mapped_images, to_unit
 from pipeline.dataset.classes import renumbered
-from pipeline.dataset.noise import stream_key
+from pipeline.dataset.noise import generator_of, stream_key
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device, memory_bounded_by
 from pipeline.errors import UserError, run_stage
@@ -86,7 +86,7 @@ def measure(
 def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) -> dict[str, Figure]:
     """Figures of what the model makes, by file name; `pixels` is the test split, uint8 [n, C, H, W]."""
     device = given.mu.device
-    generator = torch.Generator().manual_seed(stream_key(seed, Stream.FIGURES) >> 1)
+    generator = generator_of(seed, Stream.FIGURES)
     shown = torch.randperm(len(pixels), generator=generator)[:RECONSTRUCTIONS]
     reconstructed = _images(model, given.mu[shown.to(device)], given.label(shown))
     dimensions = use.by_kl()[:TRAVERSED_DIMENSIONS]

@@ -8,7 +8,7 @@ import functools
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -64,6 +64,11 @@ def stream_key(seed: int, *stream: int) -> int:
     for part in stream:
         key = int(mix(torch.tensor([signed(key * _GOLDEN + part + 1)])).item())
     return key % 2**64
+
+
+def generator_of(seed: int, *stream: int) -> Generator:
+    """A generator of torch's own on the CPU for one stream of noise, where draws are many or have an order."""
+    return Generator().manual_seed(stream_key(seed, *stream) >> 1)
 
 
 def signed(value: int) -> int:

@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from pipeline.dataset.batches import images_at_once, index_batches
-from pipeline.dataset.noise import stream_key
+from pipeline.dataset.noise import generator_of
 from pipeline.errors import UserError
 from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.metrics.likelihood import Encoded
@@ -94,8 +94,7 @@ class _Noise:
 
     def __init__(self, annealing: Annealing, examples: Tensor, like: Tensor) -> None:
         self._chains, self._like = annealing.chains, like
-        keys = [stream_key(annealing.seed, Stream.ANNEALING, index) >> 1 for index in examples.tolist()]
-        self._generators = [Generator().manual_seed(key) for key in keys]
+        self._generators = [generator_of(annealing.seed, Stream.ANNEALING, index) for index in examples.tolist()]
 
     def start(self, model: VAE, label: Tensor | None) -> Tensor:
         """Draws of the prior of these classes, [images * chains, latent_dim]."""

@@ -124,7 +124,7 @@ def _probe(codes: Codes, data: PreparedData, test_mu: Tensor) -> dict[str, float
 
 def _drawn(labels: Tensor, count: int, seed: int) -> Tensor:
     """So many of them, as often as they occur."""
-    return labels[torch.randint(len(labels), (count,), generator=Generator().manual_seed(seed % 2**63))]
+    return labels[torch.randint(len(labels), (count,), generator=Generator().manual_seed(seed))]
 
 
 def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:

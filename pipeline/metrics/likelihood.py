@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.compiler import compiled, has_compiler
 from pipeline.dataset.batches import images_at_once, index_batches, model_input
-from pipeline.dataset.noise import stream_key
+from pipeline.dataset.noise import generator_of
 from pipeline.errors import UserError
 from pipeline.metrics.streams import Stream
 from pipeline.vae.bounds import ImportanceSamples, importance_samples, iw_bound, iw_bound_of_groups
@@ -167,5 +167,5 @@ def _half(at_once: int, batch_log_weights: int) -> int:
 
 def _noise(seed: int, index: int, samples: int, like: Tensor) -> Tensor:
     """Standard-normal noise [K, latent_dim] of one image."""
-    generator = torch.Generator().manual_seed(stream_key(seed, Stream.POSTERIOR, index) >> 1)
+    generator = generator_of(seed, Stream.POSTERIOR, index)
     return torch.randn(samples, like.shape[1], generator=generator, dtype=like.dtype)

@@ -18,7 +18,7 @@ def draw_images(model: VAE, density: Prior, count: int, seed: int, labels: Tenso
     """
     device = next(model.parameters()).device
     labels = None if labels is None else labels.to(device)
-    z = density.given(labels).sample(count, Generator().manual_seed(seed % 2**63)).to(device)
+    z = density.given(labels).sample(count, Generator().manual_seed(seed)).to(device)
     return torch.cat([means.mul(255).round().to(torch.uint8) for means in _means(model, z, labels)])
 
 

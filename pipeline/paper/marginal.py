@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 
-from pipeline.dataset.noise import stream_key
+from pipeline.dataset.noise import generator_of
 from pipeline.metrics.hmc import Chains, Point, Tuning
 from pipeline.metrics.streams import Stream
 from pipeline.vae.model import VAE
@@ -32,7 +32,7 @@ def log_marginal(model: VAE, x: Tensor, samples: int, seed: int) -> Tensor:
     an acceptance rate of 90 % in 40 moves that are thrown away. `samples` (L of the paper) moves then give the draws
     to which a Gaussian with a full covariance is fitted, and as many more those that are weighed.
     """
-    generator = Generator().manual_seed(stream_key(seed, Stream.MARGINAL) >> 1)
+    generator = generator_of(seed, Stream.MARGINAL)
     return torch.cat([_log_marginal(model, some, samples, generator) for some in torch.split(x, _IMAGES)])
 
 

@@ -6,9 +6,9 @@ The E-step moves a Markov chain through p(z|x) of each image of a batch, the M-s
 from collections.abc import Iterator
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from pipeline.dataset.noise import stream_key
+from pipeline.dataset.noise import generator_of
 from pipeline.metrics.hmc import Chains, Tuning
 from pipeline.optimizers import OPTIMIZERS
 from pipeline.params import TrainParams
@@ -49,7 +49,7 @@ class MonteCarloEM:
         self._weight_prior = WeightPrior(model, self.flat, params.weight_prior_precision, len(train))
         self._feed = Feed(train, train[:1], params, model.config.latent_dim, device, Ranks())
         self._learning_rate = params.learning_rate
-        self._generator = Generator().manual_seed(stream_key(params.seed, _CHAINS) >> 1)
+        self._generator = generator_of(params.seed, _CHAINS)
         self._z = model.prior.sample(len(train), self._generator).to(device)
         self._step = torch.full_like(self._z[:, :1], _FIRST_STEP)
 

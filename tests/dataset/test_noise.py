@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.dataset.noise import standard_normal, stream_key, uniform_16_bits
+from pipeline.dataset.noise import generator_of, standard_normal, stream_key, uniform_16_bits
 
 
 @pytest.mark.parametrize("draw", [uniform_16_bits, standard_normal])
@@ -54,3 +54,9 @@ def test_a_thousand_million_normals_would_all_be_finite():
     """The smallest uniform number there is has a finite logarithm."""
     smallest = torch.tensor(0.5 / 2**32, dtype=torch.float64)
     assert (-2 * smallest.log()).sqrt() < 7
+
+
+def test_a_generator_of_a_stream_begins_at_the_same_place_in_every_process_and_no_other_stream_does():
+    assert generator_of(3, 5, 2).initial_seed() == 1_800_265_374_445_509_830
+    places = {generator_of(seed, stream).initial_seed() for seed in range(50) for stream in range(50)}
+    assert len(places) == 2500
