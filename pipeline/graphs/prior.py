@@ -37,21 +37,11 @@ input more, `label`, int64 [n]."""
 
 
 class MixtureArrays(NamedTuple):
-    """A mixture of K diagonal Gaussians as the graph holds it."""
+    """A mixture of K diagonal Gaussians for each class, or one for all, as the graph holds them."""
 
     thresholds: Floats
-    """[K, 1]: component k is that whose thresholds up to k - 1 the row's number in 0 .. 2^24 - 1 has reached."""
-    means: Floats
-    """[K, latent_dim]."""
-    sigmas: Floats
-    """[K, latent_dim]."""
-
-
-class ClassMixtureArrays(NamedTuple):
-    """A mixture of K diagonal Gaussians for each class as the graph holds them."""
-
-    thresholds: Floats
-    """[classes, K], as of one mixture."""
+    """[classes, K], [1, K] of one for all: component k is that whose thresholds up to k - 1 the row's number in
+    0 .. 2^24 - 1 has reached."""
     means: Floats
     """[classes * K, latent_dim], the first class's first."""
     sigmas: Floats
@@ -70,7 +60,7 @@ def graph_of(prior: Prior) -> PriorGraph:
         case MixturePrior():
             return partial(mixture_prior, mixture=mixture_arrays(prior.mixture()))
         case MixturePerClass():
-            return partial(class_mixture_prior, mixtures=class_mixture_arrays(prior))
+            return partial(class_mixture_prior, mixtures=mixture_arrays(prior.mixture()))
         case FlowPrior():
             return partial(flow_prior, flow=flow_model(prior))
         case PerClass():
@@ -85,7 +75,7 @@ def prior_z(prior: Prior, seed: Whole, index: Whole, label: Whole | None = None)
         case MixturePrior():
             return _mixture_z(mixture_arrays(prior.mixture()), seed, index, eps)
         case MixturePerClass():
-            return _class_mixture_z(class_mixture_arrays(prior), seed, index, eps, label)
+            return _mixture_z(mixture_arrays(prior.mixture()), seed, index, eps, label)
         case FlowPrior():
             with torch.no_grad():
                 return prior.from_noise(torch.from_numpy(eps)).numpy()
@@ -106,34 +96,24 @@ def mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixture: MixtureA
     Temperature scales the distance from the component's centre.
     """
     eps, number = _noise_and_number(noise, prior, latent_dim)
-    thresholds, means, sigmas = (prior.constant(name, value) for name, value in mixture._asdict().items())
-    reached = prior("Cast", prior("GreaterOrEqual", number, thresholds), to=TensorProto.FLOAT)  # [K, n]
-    first_axis = prior.constant("first_axis", np.array([0]))
-    component = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
-    distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
-    prior("Add", prior("Gather", means, component), distance, output="z")
+    thresholds = prior.constant("thresholds", mixture.thresholds.T)  # [K, 1]
+    _about(prior, eps, _reached(prior, number, thresholds), mixture.means, mixture.sigmas)
 
 
-def class_mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixtures: ClassMixtureArrays) -> None:
+def class_mixture_prior(noise: Nodes, prior: Nodes, latent_dim: int, mixtures: MixtureArrays) -> None:
     """A mixture for each class, of which the row's component is chosen as of one mixture."""
     eps, number = _noise_and_number(noise, prior, latent_dim)
-    thresholds, means, sigmas = (prior.constant(name, value) for name, value in mixtures._asdict().items())
+    thresholds = prior.constant("thresholds", mixtures.thresholds)
     of_row = prior("Transpose", prior("Gather", thresholds, LABEL), perm=[1, 0])  # [K, n]
-    reached = prior("Cast", prior("GreaterOrEqual", number, of_row), to=TensorProto.FLOAT)
-    first_axis = prior.constant("first_axis", np.array([0]))
-    place = prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)  # [n]
+    place = _reached(prior, number, of_row)
     components = prior.constant("components", np.array([mixtures.thresholds.shape[1]]))
     component = prior("Add", prior("Mul", LABEL, components), place)
-    distance = prior("Mul", prior("Gather", sigmas, component), _scaled(prior, eps))
-    prior("Add", prior("Gather", means, component), distance, output="z")
+    _about(prior, eps, component, mixtures.means, mixtures.sigmas)
 
 
 def class_prior(noise: Nodes, prior: Nodes, latent_dim: int, classes: PerClass) -> None:
     """A Gaussian for each class. Temperature scales the distance from the centre of the row's class."""
-    eps = add_noise(noise, "seed", "index", latent_dim)
-    means, sigmas = map(prior.constant, ("means", "sigmas"), class_arrays(classes))
-    distance = prior("Mul", prior("Gather", sigmas, LABEL), _scaled(prior, eps))
-    prior("Add", prior("Gather", means, LABEL), distance, output="z")
+    _about(prior, add_noise(noise, "seed", "index", latent_dim), LABEL, *class_arrays(classes))
 
 
 def class_arrays(prior: PerClass) -> tuple[Floats, Floats]:
@@ -159,36 +139,20 @@ def flow_model(prior: FlowPrior) -> ModelProto:
 
 
 def mixture_arrays(mixture: Mixture) -> MixtureArrays:
-    """The components of a mixture as the graph holds them."""
+    """The components of a mixture, [K, ...], or of one for each class, [classes, K, ...], as the graph holds them."""
     log_weights, mu, logvar = (value.detach().cpu().double().numpy() for value in mixture)
-    weights = np.exp(log_weights)
-    thresholds = np.round(np.cumsum(weights) / weights.sum() * _NUMBERS)
-    thresholds[-1] = _NUMBERS
-    return MixtureArrays(
-        thresholds[:, None].astype(np.float32), mu.astype(np.float32), np.exp(0.5 * logvar).astype(np.float32)
-    )
+    weights = np.exp(np.atleast_2d(log_weights))  # (classes, K)
+    thresholds = np.round(np.cumsum(weights, 1) / weights.sum(1, keepdims=True) * _NUMBERS)
+    thresholds[:, -1] = _NUMBERS
+    means, sigmas = (value.reshape(-1, mu.shape[-1]).astype(np.float32) for value in (mu, np.exp(0.5 * logvar)))
+    return MixtureArrays(thresholds.astype(np.float32), means, sigmas)
 
 
-def class_mixture_arrays(prior: MixturePerClass) -> ClassMixtureArrays:
-    """The components of all classes as the graph holds them."""
-    of_classes = [mixture_arrays(Mixture(*parts)) for parts in zip(*prior.mixture(), strict=True)]
-    thresholds, means, sigmas = zip(*of_classes, strict=True)
-    return ClassMixtureArrays(np.stack(thresholds)[..., 0], np.concatenate(means), np.concatenate(sigmas))
-
-
-def _mixture_z(mixture: MixtureArrays, seed: Whole, index: Whole, eps: Floats) -> Floats:
-    number = _numbers(seed, index, eps.shape[1])
-    component = (number[:, None] >= mixture.thresholds[:, 0]).sum(1)
+def _mixture_z(mixture: MixtureArrays, seed: Whole, index: Whole, eps: Floats, label: Whole | None = None) -> Floats:
+    number, of_row = _numbers(seed, index, eps.shape[1]), np.zeros_like(index) if label is None else np.asarray(label)
+    thresholds = mixture.thresholds[of_row]  # (n, K)
+    component = of_row * thresholds.shape[1] + (number[:, None] >= thresholds).sum(1)
     z: Floats = mixture.means[component] + mixture.sigmas[component] * eps
-    return z
-
-
-def _class_mixture_z(
-    mixtures: ClassMixtureArrays, seed: Whole, index: Whole, eps: Floats, label: Whole | None
-) -> Floats:
-    number, thresholds = _numbers(seed, index, eps.shape[1]), mixtures.thresholds[label]
-    component = np.asarray(label) * thresholds.shape[1] + (number[:, None] >= thresholds).sum(1)
-    z: Floats = mixtures.means[component] + mixtures.sigmas[component] * eps
     return z
 
 
@@ -204,6 +168,20 @@ def _noise_and_number(noise: Nodes, prior: Nodes, latent_dim: int) -> tuple[str,
     eps, word = add_noise_and_word(noise, "seed", "index", latent_dim)
     shift = prior.constant("shift", np.array([[_SHIFT]], np.uint64))
     return eps, prior("Cast", prior("Div", word, shift), to=TensorProto.FLOAT)
+
+
+def _reached(prior: Nodes, number: str, thresholds: str) -> str:
+    """How many of the thresholds, [K, n] or [K, 1], a row's number has reached: int64 [n]."""
+    reached = prior("Cast", prior("GreaterOrEqual", number, thresholds), to=TensorProto.FLOAT)  # [K, n]
+    first_axis = prior.constant("first_axis", np.array([0]))
+    return prior("Cast", prior("ReduceSum", reached, first_axis, keepdims=0), to=TensorProto.INT64)
+
+
+def _about(prior: Nodes, eps: str, chosen: str, means: Floats, sigmas: Floats) -> None:
+    """From eps to `z` about the centre that is chosen for each row, int64 [n], of these, each [m, latent_dim]."""
+    centres, deviations = prior.constant("means", means), prior.constant("sigmas", sigmas)
+    distance = prior("Mul", prior("Gather", deviations, chosen), _scaled(prior, eps))
+    prior("Add", prior("Gather", centres, chosen), distance, output="z")
 
 
 def _scaled(nodes: Nodes, eps: str, output: str = "") -> str:
