@@ -38,8 +38,6 @@ def _check_objective(model: ModelParams, train: TrainParams) -> None:
             f"train.beta is {train.beta} while train.objective is {objective!r}, whose bound has no beta; "
             "expected train.beta: 1, or train.objective: elbo"
         )
-    if train.elbo_epochs:
-        _check_elbo_epochs(train)
     if objective == "wake_sleep":
         _check_wake_sleep(model, train)
     if objective == "dreg" and train.compile == "always":
@@ -57,19 +55,6 @@ def _check_objective(model: ModelParams, train: TrainParams) -> None:
         raise ValueError(
             f"train.free_bits is {train.free_bits} while train.objective is {objective!r} and model.prior is "
             f"{model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
-        )
-
-
-def _check_elbo_epochs(train: TrainParams) -> None:
-    if train.objective not in ("iwae", "dreg"):
-        raise ValueError(
-            f"train.elbo_epochs is {train.elbo_epochs} while train.objective is {train.objective!r}, which trains all "
-            "epochs alike; expected train.elbo_epochs: 0, or train.objective: iwae or dreg"
-        )
-    if train.elbo_epochs >= train.epochs:
-        raise ValueError(
-            f"train.elbo_epochs is {train.elbo_epochs} while train.epochs is {train.epochs}, which leaves "
-            f"train.objective: {train.objective} none; expected fewer, or train.objective: elbo"
         )
 
 

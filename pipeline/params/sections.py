@@ -135,8 +135,6 @@ class TrainParams(Section):
     (Hinton et al. 1995). `autoencoder`: no noise and no KL, to see what the variational part changes."""
     importance_samples: Annotated[int, Field(ge=1, le=1000)]
     """k of iwae and dreg; each costs as much as an image more in the batch."""
-    elbo_epochs: Count
-    """Of iwae and dreg: the first so many epochs train the ELBO, of one sample; the bound of k trains the rest."""
     free_bits: Annotated[float, Field(ge=0, le=1000)]
     """Of elbo: nats that each latent dimension may carry, on average over the batch, without being pushed to less."""
     sampled_kl: bool
@@ -161,11 +159,11 @@ class TrainParams(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     """Decay of the exponential moving average of the weights that is validated and saved; 0 turns it off."""
     early_stopping_epochs: Positive | None
-    """Stop after so many epochs without a better validation score, those of the warm-up and elbo_epochs not counted;
-    null never stops early."""
+    """Stop after so many epochs without a better validation score, those of the warm-up not counted; null never stops
+    early."""
     keep_epoch: Literal["best", "last"]
-    """Which epoch's weights are saved: the best by the validation score, of those after the warm-up and elbo_epochs
-    where there are any, or the last whatever its score."""
+    """Which epoch's weights are saved: the best by the validation score, of those after the warm-up where there are
+    any, or the last whatever its score."""
     weight_prior_precision: Annotated[float, Field(ge=0, le=1e6)]
     """Of a prior N(0, I / precision) over the weights of p(z) and p(x|z), whose log density stands once beside the sum
     over all training images: a weight decay. With 1 training is for the maximum a posteriori of Kingma and Welling

@@ -15,7 +15,6 @@ from pipeline.dataset.noise import standard_normal, stream_key
 from pipeline.dataset.shuffle import shuffled
 from pipeline.params import TrainParams
 from pipeline.training.ranks import Ranks
-from pipeline.training.schedule import part_of
 from pipeline.vae.objectives import noise_shape
 
 _TRAIN_NOISE, _VAL_NOISE = 1, 2  # streams of the seed
@@ -136,7 +135,7 @@ class Feed:
         if self._params.objective == "autoencoder":
             return x, torch.zeros(len(sent), self._latent_dim, device=self._device)
         # Validation reports the ELBO, of one sample.
-        name = part_of(self._params, *epoch).objective if epoch else "elbo"
+        name = self._params.objective if epoch else "elbo"
         shape = self._noise_shape(name)
         eps = standard_normal(stream_key(key, _POSTERIOR, *epoch), sent, math.prod(shape))
         return x, eps.view(-1, *shape)

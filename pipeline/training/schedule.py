@@ -1,4 +1,4 @@
-"""How the learning rate, beta and the objective change over a training: functions of the position alone."""
+"""How the learning rate and beta change over a training: functions of the position alone."""
 
 import math
 
@@ -17,18 +17,8 @@ def warmed_up(beta: float, epoch: int, warmup_epochs: int) -> float:
     return beta * (min(1.0, (epoch - 1) / warmup_epochs) if warmup_epochs else 1.0)
 
 
-def part_of(params: TrainParams, epoch: int) -> TrainParams:
-    """The params of the part of a training in which epoch 1, 2, ... lies: its objective, and how many epochs it has."""
-    elbo_epochs = params.elbo_epochs
-    if epoch <= elbo_epochs:
-        return params.model_copy(update={"objective": "elbo", "epochs": elbo_epochs, "elbo_epochs": 0})
-    return params.model_copy(update={"epochs": params.epochs - elbo_epochs, "elbo_epochs": 0})
-
-
 def is_warm(params: TrainParams, epoch: int) -> bool:
-    """Whether epoch 1, 2, ... trains what params ask for: by their objective, under the whole beta if it has one."""
-    if epoch <= params.elbo_epochs:
-        return False
+    """Whether epoch 1, 2, ... trains what params ask for: under the whole beta, or by an objective that has none."""
     return params.objective == "autoencoder" or warmed_up(params.beta, epoch, params.warmup_epochs) == params.beta
 
 

@@ -14,12 +14,12 @@ from pipeline.training.averaging import WeightAverage
 from pipeline.training.calibration import mean_squared_error, sharing_batches, to_calibrate
 from pipeline.training.feed import Batch, Feed, SplitLabels
 from pipeline.training.flat import FlatParameters
-from pipeline.training.gradients import Gradients, QuickFor
+from pipeline.training.gradients import Gradients
 from pipeline.training.guard import StepGuard
 from pipeline.training.nonfinite import NonFiniteError, batch_rows, describe_terms
 from pipeline.training.precision import choose_precision, dtype_of, precision_context
 from pipeline.training.ranks import Ranks
-from pipeline.training.schedule import learning_rate_factor, part_of, warmed_up
+from pipeline.training.schedule import learning_rate_factor, warmed_up
 from pipeline.training.validation import Metrics, bound_of, means, sum_over
 from pipeline.training.weight_prior import WeightPrior
 from pipeline.vae.bounds import Bound
@@ -68,8 +68,10 @@ class Trainer:
         self.params, self.device, self.ranks = params, device, ranks
         self.position = Position()
         self._shared = sharing_batches(self.model.likelihood, ranks)
-        self._part = part_of(params, epoch=1)
-        self._gradients = self._differentiate(self._part)
+        usual_size = len(ranks.share(0, self.feed.global_batch(0)))
+        self._gradients = Gradients(self.model, self.flat, params, self.precision, device)
+        if self._shared is None:
+            self._gradients.quicken(len(train), usual_size)
         self._weight_prior = WeightPrior(self.model, self.flat, params.weight_prior_precision, len(train))
         self._beta = torch.zeros((), device=device)
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of elbo, recon, kl
@@ -82,8 +84,6 @@ class Trainer:
             NonFiniteError: the loss or its gradient was not finite; the weights are those before that step.
         """
         first = self.position.step
-        if (part := part_of(self.params, self.position.epoch)) != self._part:
-            self._part, self._gradients = part, self._differentiate(part)
         self._guard.begin(first)
         self._beta.fill_(warmed_up(self.params.beta, self.position.epoch, self.params.warmup_epochs))
         start = time.perf_counter()
@@ -154,11 +154,6 @@ class Trainer:
         self._guard.begin(position.step, tensors["largest_gradient_norm"])
         self.optimizer.load(tensors)
         self.position = position
-
-    def _differentiate(self, part: TrainParams) -> Gradients:
-        usual_size = len(self.ranks.share(0, self.feed.global_batch(0)))
-        quick = QuickFor(len(self.feed.train), usual_size) if self._shared is None else None
-        return Gradients(self.model, self.flat, part, self.precision, self.device, quick)
 
     def _step(self, batch: Batch, step: int) -> None:
         self.flat.publish()

@@ -72,16 +72,6 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
             "expected train.beta: 1, or train.objective: elbo",
         ),
         (
-            {"train.elbo_epochs": 5},
-            "train.elbo_epochs is 5 while train.objective is 'elbo', which trains all epochs alike; "
-            "expected train.elbo_epochs: 0, or train.objective: iwae or dreg",
-        ),
-        (
-            {"train.objective": "iwae", "train.elbo_epochs": 100},
-            "train.elbo_epochs is 100 while train.epochs is 100, which leaves train.objective: iwae none; "
-            "expected fewer, or train.objective: elbo",
-        ),
-        (
             {"train.objective": "dreg", "train.compile": "always"},
             "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
             "expected train.compile: auto or never",

@@ -49,14 +49,6 @@ def test_where_noise_is_more_than_pixels_less_is_made_ready_at_once(make_trainer
     assert torch.equal(joined(few.steps(1))[0], joined(many.steps(1))[0])
 
 
-def test_an_epoch_of_the_elbo_has_its_noise_and_the_others_that_of_all_samples(make_trainer):
-    made = feed(make_trainer, objective="iwae", importance_samples=3, elbo_epochs=2)
-    assert [next(iter(made.steps(epoch))).eps.shape for epoch in (1, 2, 3)] == [(64, 4), (64, 4), (64, 3, 4)]
-    of_elbo, of_iwae = feed(make_trainer), feed(make_trainer, objective="iwae", importance_samples=3)
-    for epoch, other in ((2, of_elbo), (3, of_iwae)):
-        assert torch.equal(joined(made.steps(epoch))[2], joined(other.steps(epoch))[2])
-
-
 def test_an_epoch_shows_every_example_once(make_trainer):
     batches = list(feed(make_trainer).steps(1))
     assert [len(batch.examples) for batch in batches] == [64] * 9 + [24]

@@ -10,7 +10,6 @@ from pipeline.training.fit import Fit
 from pipeline.training.ranks import Ranks
 from pipeline.training.trainer import Position, Trainer
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.objectives import objective
 
 CONFIG = VAEConfig((1, 8, 8), "mlp", (32,), "relu", 4, "bernoulli", "learned")
 DIGITS = torch.from_numpy((load_digits().images * 255 / 16).astype("uint8"))[:, None]
@@ -64,47 +63,6 @@ def test_other_objectives_raise_the_validation_elbo_too(objective):
     _, history = fit(trainer(epochs=8, objective=objective))
     elbos = [row["val/elbo"] for row in history.rows]
     assert elbos[-1] > elbos[0] + 3
-
-
-STILL = {"learning_rate": 1e-12, "ema_decay": 0.0}
-STEADY = {"schedule": "constant", "ema_decay": 0.0, "keep_epoch": "last"}
-
-
-@pytest.mark.parametrize("name", ["iwae", "dreg"])
-def test_the_first_epochs_are_those_of_a_training_by_the_elbo_and_the_next_are_not(name):
-    ends = {"elbo": {}, "both": {"objective": name, "importance_samples": 20, "elbo_epochs": 2}}
-    rows = {end: fit(trainer(epochs=4, **STEADY, **changes))[1].rows for end, changes in ends.items()}
-    alike = [
-        all(one[metric] == other[metric] for metric in one if metric != "images_per_second")
-        for one, other in zip(rows["elbo"], rows["both"], strict=True)
-    ]
-    assert alike == [True, True, False, False]
-
-
-def test_the_bound_of_many_samples_is_what_the_last_epochs_raise_and_not_the_elbo():
-    def bounds(run):
-        fit(run)
-        batch = next(iter(run.feed.batches_of(9, torch.arange(600))))
-        eps = torch.randn(600, 20, 4, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            losses = (
-                objective(name, run.model, batch.x, noise, 1.0).loss
-                for name, noise in (("iwae", eps), ("elbo", eps[:, 0]))
-            )
-            return [-loss.item() for loss in losses]
-
-    changes = {"epochs": 80, "learning_rate": 0.004} | STEADY | {"schedule": "cosine"}
-    of_elbo, elbo = bounds(trainer(**changes))
-    of_both, elbo_of_both = bounds(trainer(objective="iwae", importance_samples=20, elbo_epochs=40, **changes))
-    assert of_both > of_elbo + 0.04  # by 0.07
-    assert elbo_of_both < elbo - 0.1  # by 0.2
-
-
-def test_the_best_epoch_is_one_of_the_objective_that_params_name():
-    changes = {"objective": "iwae", "elbo_epochs": 4, "early_stopping_epochs": 2, "epochs": 50}
-    _, history = fit(trainer(**changes, **STILL))
-    assert history.best_epoch == history.kept_epoch > 4
-    assert len(history.rows) == history.best_epoch + 2
 
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for():
@@ -193,6 +151,9 @@ def test_early_stopping_ends_after_the_patience(keep):
     _, history = fit(run)
     assert len(history.rows) == history.best_epoch + 2
     assert history.kept_epoch == (history.best_epoch if keep == "best" else len(history.rows))
+
+
+STILL = {"learning_rate": 1e-12, "ema_decay": 0.0}
 
 
 def test_patience_and_the_best_epoch_wait_for_the_end_of_the_warm_up():

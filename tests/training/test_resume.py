@@ -42,7 +42,6 @@ GREY = {"binarize": "none"}
 VARIANTS = {
     "bf16": ({}, {"precision": "bf16"}),
     "iwae": ({}, {"objective": "iwae", "importance_samples": 3}),
-    "elbo, then iwae": ({}, {"objective": "iwae", "importance_samples": 3, "elbo_epochs": 1}),
     "wake-sleep": ({}, {"objective": "wake_sleep"}),
     "conv": ({"network": "conv", "hidden": (4,)}, {}),
     "ladder": ({"network": "ladder", "hidden": (16,), "latent_groups": 2}, {}),
