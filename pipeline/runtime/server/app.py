@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import UserError
 from pipeline.runtime.sampler import Sampler
-from pipeline.runtime.server.bodies import NOT_JSON, media_type
+from pipeline.runtime.server.bodies import NOT_JSON, media_type, no_object
 from pipeline.runtime.server.body import LimitBody
 from pipeline.runtime.server.drawing import build_direct_sample, build_drawing_routes
 from pipeline.runtime.server.formats import JSON
@@ -92,7 +92,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and len(first["loc"]) == 1:  # of no one field: it says itself what it is about
         return error_response(422, reason)
-    place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    if first["loc"] == ("body",):
+        return error_response(422, no_object(first["input"]))
+    place = ".".join(str(part) for part in first["loc"][1:])
     if first["type"] == "missing":  # the input is what lacks it
         return error_response(422, f"{place} is missing; expected a value")
     return error_response(422, f"{place} is {first['input']!r:.60}; {reason[0].lower()}{reason[1:]}")

@@ -67,8 +67,13 @@ def read_json_object(content: bytes, not_json: str = NOT_JSON) -> dict[str, Any]
     except (ValueError, RecursionError):
         raise UserError(not_json) from None
     if not isinstance(body, dict):
-        raise UserError(f"the body is a JSON {type(body).__name__}; expected an object")
+        raise UserError(no_object(body))
     return body
+
+
+def no_object(body: Any) -> str:
+    """What is wrong with JSON that is not an object."""
+    return f"the body is a JSON {'null' if body is None else type(body).__name__}; expected an object"
 
 
 def check_json_size(text: bytes, rows: int, row_shapes: Iterable[tuple[int, ...]]) -> None:

@@ -24,10 +24,22 @@ def test_what_no_parser_follows_as_json_is_refused_alike_by_every_route(client, 
 
 
 @pytest.mark.parametrize("route", JSON_ROUTES)
-@pytest.mark.parametrize("body", [b"[]", b"3", b"null", b'"z"'])
-def test_json_that_is_no_object_is_refused(client, route, body):
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[]", "list"),
+        (b"[{}]", "list"),
+        (b"3", "int"),
+        (b"0", "int"),
+        (b"1e400", "float"),
+        (b"null", "null"),
+        (b"true", "bool"),
+        (b'"z"', "str"),
+    ],
+)
+def test_json_that_is_no_object_is_refused_alike_by_every_route(client, route, body, kind):
     response = client.post(route, content=body, headers=IS_JSON)
-    refused(response, 422, "expected an object" if route not in JSON_ROUTES[:2] else "the body is ")
+    refused(response, 422, f"the body is a JSON {kind}; expected an object")
 
 
 @pytest.mark.parametrize("route", JSON_ROUTES)
