@@ -1,5 +1,6 @@
 """The graphs that a server can run, and the rows that each accepts. A new graph is a new entry of GRAPHS."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -109,7 +110,7 @@ def as_array(values: Any, dtype: str, name: str) -> NDArray[Any]:
         UserError: the values are not numbers, are ragged, or do not fit in `dtype`.
     """
     try:
-        array = np.asarray(values)
+        array = _as_numbers(values)
     except (ValueError, OverflowError):
         raise UserError(f"{name} is ragged; expected lists of equal length") from None
     wanted = np.dtype(dtype)
@@ -120,6 +121,21 @@ def as_array(values: Any, dtype: str, name: str) -> NDArray[Any]:
     if wanted.kind != "f" and not np.array_equal(converted, array):
         raise UserError(f"{name} holds a number outside the range of {dtype}")
     return converted
+
+
+def _as_numbers(values: Any) -> NDArray[Any]:
+    """numpy's array of the values; with an integer that no type of numpy's holds, all are floats, as 1e30 is."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and {int, float}.issuperset(map(type, array.flat)):
+        return np.array([_as_float(value) for value in array.flat]).reshape(array.shape)
+    return array
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # as JSON's 1e400 is
+        return math.inf if value > 0 else -math.inf
 
 
 def _holds_booleans(values: Any, depth: int) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from answers import IS_JSON, IS_NPY, many_scans, npy, picture, refused
+from answers import IS_JSON, IS_NPY, RAW, many_scans, npy, picture, refused
 from PIL import ImageFile, JpegImagePlugin
 
 from pipeline.runtime.server import reading
@@ -63,13 +63,30 @@ def test_a_field_whose_name_no_encoding_writes_is_named(client, route):
         ([[None, 0, 0]], "z does not hold"),
         ([[True, 0, 0]], "z does not hold float32 numbers alone"),
         ([[1e39, 0, 0]], "z holds inf; expected finite numbers"),
-        ([[10**400, 0, 0]], "z does not hold"),
+        ([[10**300, 0, 0]], "z holds inf; expected finite numbers"),
+        ([[10**400, 0, 0]], "z holds inf; expected finite numbers"),
+        ([[0.5, -(10**400), 0]], "z holds -inf; expected finite numbers"),
+        ([[2**64, True, 0]], "z does not hold float32 numbers alone"),
+        ([[2**64, None, 0]], "z does not hold float32 numbers alone"),
+        ([[2**64, 0, 0], [0]], "z is ragged"),
+        ([[0.5, 10**400, 0], [0]], "z is ragged"),
         ({"a": 1}, "z does not hold"),
         ([[0, 0, 0]] * 65, "count is 65; expected 1 to 64"),
     ],
 )
 def test_latents_of_another_kind_are_refused(client, z, reason):
     refused(client.post("/decode", content=json.dumps({"z": z}), headers=IS_JSON), 422, reason)
+
+
+@pytest.mark.parametrize("whole", [2**64, -(2**64), 10**30])
+@pytest.mark.parametrize("beside", [0, -1, 0.5])
+def test_a_latent_is_the_same_number_written_as_an_integer_or_as_a_float(client, whole, beside):
+    def decode(value):
+        return client.post("/decode", content=json.dumps({"z": [[value, beside, 0]]}), headers=IS_JSON | RAW)
+
+    answer, expected = decode(whole), decode(float(whole))
+    assert answer.status_code == expected.status_code == 200, answer.text
+    assert answer.content == expected.content
 
 
 def test_a_latent_that_overflows_the_decoder_is_refused(client):
