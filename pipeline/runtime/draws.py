@@ -34,7 +34,7 @@ def check_draw(n: int, seed: int, first: int, temperature: float) -> tuple[int, 
     Raises:
         UserError: a value is of another kind or out of range: images `first` to `first + n - 1` cannot be drawn.
     """
-    seed, first = check_seed(seed), check_first(first, n)
+    seed, first = check_seed(seed), check_first(first, n, "n")
     number = isinstance(temperature, _NUMBER) and not isinstance(temperature, bool)
     if not number or not 0 <= temperature <= MAX_TEMPERATURE:  # a NaN is refused too
         raise UserError(f"temperature is {temperature!r}; expected a number from 0 to {MAX_TEMPERATURE}")

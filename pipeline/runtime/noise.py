@@ -95,13 +95,13 @@ def check_seed(seed: SupportsIndex) -> int:
     return _check_whole("seed", seed, 0, SEED_LIMIT - 1)
 
 
-def check_first(first: SupportsIndex, count: SupportsIndex = 1) -> int:
-    """The index of the first of `count` images, as an int.
+def check_first(first: SupportsIndex, count: SupportsIndex = 1, count_name: str = "count") -> int:
+    """The index of the first of `count` images, as an int; errors call the count `count_name`.
 
     Raises:
         UserError: either is not a whole number, `count` is below 1, or the last index reaches INDEX_LIMIT.
     """
-    count = _check_whole("count", count, 1, INDEX_LIMIT)
+    count = _check_whole(count_name, count, 1, INDEX_LIMIT)
     return _check_whole("first", first, 0, INDEX_LIMIT - count)
 
 

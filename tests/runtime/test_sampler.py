@@ -149,6 +149,11 @@ def test_iterate_checks_its_values_before_the_first_chunk(sampler):
     assert len(next(sampler.iterate(10**9))) == 16  # no limit: nothing is held but a chunk
 
 
+def test_more_images_than_a_seed_has_are_refused_by_the_name_of_the_argument(sampler):
+    with pytest.raises(UserError, match=f"^n is {10**30}; expected a whole number from 1 to {2**48}$"):
+        sampler.iterate(10**30)
+
+
 def test_numpy_integers_are_whole_numbers(sampler):
     assert np.array_equal(sampler.sample(np.int64(2), np.int32(1), np.uint8(3)), sampler.sample(2, 1, 3))
 
