@@ -55,6 +55,11 @@ def test_sample_fills_a_folder(mlp, tmp_path, capsys):
     assert len(list((tmp_path / "many").glob("*.png"))) == 3
 
 
+def test_more_images_than_a_seed_has_are_refused_by_the_name_of_the_option(mlp, tmp_path, capsys):
+    asked = ["sample", "-n", 10**30, "--model", mlp.folder, "-o", tmp_path / "many.npy"]
+    assert vae(capsys, *asked) == (1, "", f"error: count is {10**30}; expected a whole number from 1 to {2**48}\n")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,9 +32,11 @@ def sample(
     """Draw images from the model."""
     from pipeline.commands.progress import track_images
     from pipeline.runtime.draws import whole_number
+    from pipeline.runtime.noise import check_first
     from pipeline.runtime.pictures import check_output, write_images
 
     check_output(output, whole_number("count", count, 1))
+    check_first(first, count)
     path = choose_model(model, demo)
     sampler = open_sampler(path, device, variant)
     parts = sampler.iterate(count, seed, first, temperature, label)
