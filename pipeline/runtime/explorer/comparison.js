@@ -17,12 +17,13 @@ export function drawComparison(own, shape) {
   paintLegend($("legend"));
   $("least").textContent = inNats(range[0]);
   $("most").textContent = inNats(range[1]);
-  $("score").textContent = `${inNats(own.score)} nats`;
+  $("score").textContent = Number.isNaN(own.score) ? "not a number" : `${inNats(own.score)} nats`;
   $("stranger").textContent = compared(own.strangeness);
-  $("rank-mark").style.width = `${100 * own.strangeness}%`;
+  $("rank-mark").style.width = `${100 * (own.strangeness || 0)}%`;
 }
 
 function compared(share) {
+  if (Number.isNaN(share)) return "cannot be compared with the validation images";
   if (share === 1) return "stranger than every validation image";
   if (share === 0) return "stranger than no validation image";
   return `stranger than ${(100 * share).toFixed(1)}\u00a0% of the validation images`;

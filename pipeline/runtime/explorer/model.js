@@ -47,8 +47,9 @@ export async function score(pixels, label, signal) {
   return { score: scores[0], error, strangeness: strangeness(scores[0], model.quantiles) };
 }
 
-/** Linear between the stored quantiles, as `Sampler.strangeness` is. */
+/** Linear between the stored quantiles, as `Sampler.strangeness` is; of NaN it is NaN there too. */
 function strangeness(value, { levels, scores }) {
+  if (Number.isNaN(value)) return NaN;
   const above = scores.findIndex((score) => score > value);
   if (above === -1) return 1;
   if (above === 0) return 0;

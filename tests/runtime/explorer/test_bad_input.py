@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from explorer import OPENING_SEED, assert_same, drop, own_image, shown
+from explorer import OPENING_SEED, Explorer, assert_same, drop, own_image, serve_model, shown
 from PIL import Image
+
+from pipeline.runtime import Sampler
 
 
 def test_a_broken_link_says_so_and_shows_a_sample(visit, site):
@@ -66,6 +68,25 @@ def test_a_decompression_bomb_is_refused(visit, tmp_path):
     page.settle()
     assert page.text("#status") == "bomb.png: has 5000 × 4000 pixels; expected 16777216 at most"
     assert page.text("#opened-title") == before
+
+
+def test_a_score_that_is_not_a_number_is_told_as_such(tab, mlp, tmp_path):
+    sampler = Sampler(mlp.folder, "cpu", threads=1)
+    graphs = sampler.runner
+    score = graphs("scorer.onnx")
+
+    def nowhere(outputs, rows):
+        return [np.full_like(output, np.nan) for output in score(outputs, rows)]
+
+    sampler.runner = lambda name: nowhere if name == "scorer.onnx" else graphs(name)
+    with serve_model(sampler) as address:
+        page = Explorer(tab, address).wait()
+        drop(page, own_image(sampler, tmp_path)[0])
+        page.settle()
+        assert page.text("#score") == "not a number"
+        assert page.text("#stranger") == "cannot be compared with the validation images"
+        assert tab.run("document.getElementById('rank-mark').getBoundingClientRect().width") == 0
+        assert page.text("#status") == ""
 
 
 def test_two_files_at_once_and_what_is_no_file_are_refused(visit, site, tmp_path):
