@@ -2,12 +2,20 @@
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const waiting = new Map(); // number of a run -> what its answer settles
 let count = 0;
+let broken; // the error of a worker that does not run
 
 worker.onmessage = ({ data: { id, outputs, error } }) => {
   const { resolve, reject } = waiting.get(id) ?? {};
   waiting.delete(id);
   if (error) reject?.(new Error(error));
   else resolve?.(outputs);
+};
+
+worker.onerror = (event) => {
+  event.preventDefault(); // the page says it
+  broken = new Error(`worker.js: ${event.message || "could not be loaded from the web server"}`);
+  for (const { reject } of waiting.values()) reject(broken);
+  waiting.clear();
 };
 
 /** What the model is, as manifest.json says. */
@@ -34,6 +42,7 @@ export function run(graph, inputs, signal) {
   const id = count++;
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
+    if (broken) throw broken;
     signal?.addEventListener("abort", () => {
       waiting.delete(id);
       reject(signal.reason);

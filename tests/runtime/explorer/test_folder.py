@@ -91,6 +91,25 @@ def test_the_page_says_which_files_of_the_runtime_are_missing(tab, mlp, tmp_path
         assert all(name in page.text("#stopped") for name in RUNTIME)
 
 
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "worker.js: could not be loaded from the web server"),
+        ("throw new Error('of another time');", "worker.js: Uncaught Error: of another time"),
+    ],
+)
+def test_the_page_says_that_its_worker_does_not_run(tab, mlp, dist_stub, tmp_path, script, message):
+    write_explorer(tmp_path / "site", mlp.folder, dist_stub)
+    (tmp_path / "site" / "worker.js").unlink()
+    if script:
+        (tmp_path / "site" / "worker.js").write_text(script)
+    with serve_folder(tmp_path / "site") as address:
+        page = Explorer(tab, address)
+        tab.until(STOPPED)
+        assert page.text("#stopped") == message
+        tab.problems.clear()  # the browser names a file that it does not get
+
+
 def test_the_page_refuses_a_file_that_is_not_the_one_of_the_manifest(tab, mlp, dist, tmp_path):
     write_explorer(tmp_path / "site", mlp.folder, dist)
     with (tmp_path / "site" / "decoder.onnx").open("ab") as file:
