@@ -15,12 +15,12 @@ from pipeline.errors import UserError
 from pipeline.vae.densities import bounded_logvar
 from pipeline.vae.ladder import LadderDecoder, LadderEncoder, strong, with_class
 from pipeline.vae.networks import (
+    LayerNorm2d,
     Layout,
     Resize,
     Standardize,
     activated,
     features_given,
-    layer_norm_2d,
     stage_sizes,
 )
 from pipeline.vae.posteriors import reparameterize
@@ -60,7 +60,7 @@ class ConvLadderEncoder(LadderEncoder):
         self.of_state = nn.ModuleList(_product(place.channels, place.channels, layout, bias=False) for place in places)
         self.heads = nn.ModuleList(
             nn.Sequential(
-                *activated(place.channels, layout, layer_norm_2d), strong(_conv(place.channels, 2 * place.latents[0]))
+                *activated(place.channels, layout, LayerNorm2d), strong(_conv(place.channels, 2 * place.latents[0]))
             )
             for place in places
         )
@@ -168,7 +168,7 @@ def _product(before: int, after: int, layout: Layout, bias: bool = True) -> nn.C
 def _residual(channels: int, layout: Layout) -> nn.Sequential:
     """What planes are moved by: on the way up the features, on the way down the state with a group's z in it."""
     return nn.Sequential(
-        _product(channels, channels, layout), *activated(channels, layout, layer_norm_2d), _conv(channels, channels)
+        _product(channels, channels, layout), *activated(channels, layout, LayerNorm2d), _conv(channels, channels)
     )
 
 

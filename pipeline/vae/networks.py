@@ -6,6 +6,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
@@ -69,15 +70,39 @@ class Resize(nn.Module):
         return nn.functional.interpolate(x, size=self.size, mode="nearest")
 
 
+class LayerNorm2d(nn.GroupNorm):
+    """Over channels and pixels of each example, with a scale and a shift for each channel: GroupNorm of one group."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, C, H, W] -> [batch, C, H, W]."""
+        return self.along_last(x) if x.is_cuda else super().forward(x)
+
+    def along_last(self, x: Tensor) -> Tensor:
+        """The same where channels lie last in memory, in the precision of x.
+
+        torch's kernel of group_norm for CUDA copies them to lie first, the next convolution copies them back, and
+        autocast has all that done in float32.
+        """
+        last = x.permute(0, 2, 3, 1)
+        shape = last.shape[1:]
+        scale, shift = (of_channels.to(x.dtype).expand(shape) for of_channels in (self.weight, self.bias))
+        with torch.autocast(x.device.type, enabled=False):
+            normal = nn.functional.layer_norm(last, shape, scale, shift, self.eps)
+        return normal.permute(0, 3, 1, 2)
+
+
 class ResidualBlock(nn.Module):
     """x + two convolutions, each behind an activation (He et al. 2016, arXiv 1603.05027): shape and size stay."""
 
     def __init__(self, channels: int, layout: Layout) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *activated(channels, layout, layer_norm_2d),
+            *activated(channels, layout, LayerNorm2d),
             nn.Conv2d(channels, channels, 3, padding=1),
-            *activated(channels, layout, layer_norm_2d),
+            *activated(channels, layout, LayerNorm2d),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
@@ -141,7 +166,7 @@ def convolution(before: int, after: int, layout: Layout, stride: int = 1) -> lis
     """A stage: from so many channels to so many, with its residual blocks; a stride of 2 halves the image."""
     product = nn.Conv2d(before, features_given(after, layout), 3, stride=stride, padding=1)
     blocks = [ResidualBlock(after, layout) for _ in range(layout.residual_blocks)]
-    return [product, *blocks, *activated(after, layout, layer_norm_2d)]
+    return [product, *blocks, *activated(after, layout, LayerNorm2d)]
 
 
 def features_given(features: int, layout: Layout) -> int:
@@ -153,10 +178,6 @@ def activated(features: int, layout: Layout, normalize: Callable[[int], nn.Modul
     """What stands behind the product of a layer of so many features."""
     activation = ACTIVATIONS[layout.activation]()
     return [activation] if layout.normalization == "none" else [normalize(features_given(features, layout)), activation]
-
-
-layer_norm_2d = partial(nn.GroupNorm, 1)
-"""Over channels and pixels of each example: from a number of channels."""
 
 
 def stage_sizes(image_shape: tuple[int, int, int], hidden: Sequence[int]) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.vae.bounds import elbo
 from pipeline.vae.model import VAE, VAEConfig
-from pipeline.vae.networks import Layout, PixelScale, ResidualBlock, Standardize, mlp_encoder
+from pipeline.vae.networks import LayerNorm2d, Layout, PixelScale, ResidualBlock, Standardize, mlp_encoder
 
 CONFIG = VAEConfig((1, 8, 9), "mlp", (16, 12), "gated", 3, "bernoulli", "learned")
 NETWORKS = {
@@ -47,6 +47,26 @@ def test_units_are_normalised_before_the_activation():
     units = network[:4](1000 * torch.rand(5, 1, 2, 2))
     torch.testing.assert_close(units.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(units.var(1, correction=0), torch.ones(5))
+
+
+def test_a_norm_along_the_last_axis_is_that_of_one_group():
+    torch.manual_seed(0)
+    norm = LayerNorm2d(3).double()
+    norm.weight.data, norm.bias.data = torch.rand(2, 3, dtype=torch.float64)
+    x = torch.rand(4, 3, 5, 2, dtype=torch.float64, requires_grad=True)
+    leaves, weights = (x, norm.weight, norm.bias), torch.rand_like(x)
+    ways = [way(x) for way in (norm.along_last, torch.nn.GroupNorm.forward.__get__(norm))]
+    torch.testing.assert_close(*ways)
+    for found, expected in zip(*(torch.autograd.grad((way * weights).sum(), leaves) for way in ways), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_norm_along_the_last_axis_keeps_the_precision_and_the_order_of_its_input():
+    x = torch.rand(4, 3, 5, 2, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        normal = LayerNorm2d(3).along_last(x)
+    assert normal.dtype == torch.bfloat16
+    assert normal.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_standardised_pixels_have_mean_zero_and_variance_one():
