@@ -66,9 +66,12 @@ def stream_key(seed: int, *stream: int) -> int:
     return key % 2**64
 
 
-def generator_of(seed: int, *stream: int) -> Generator:
-    """A generator of torch's own on the CPU for one stream of noise, where draws are many or have an order."""
-    return Generator().manual_seed(stream_key(seed, *stream) >> 1)
+def generator_of(seed: int, *stream: int, device: torch.device | str = "cpu") -> Generator:
+    """A generator of torch's own for one stream of noise, where draws are many or have an order.
+
+    What it draws on a GPU is other noise than on the CPU.
+    """
+    return Generator(device).manual_seed(stream_key(seed, *stream) >> 1)
 
 
 def signed(value: int) -> int:

@@ -90,9 +90,10 @@ def estimate(
 ) -> Estimates:
     """The ELBO and the importance-weighted bound with exactly K = `samples` samples of z per image.
 
-    The noise of an image depends on (seed, its index) alone; `batch_log_weights` bounds how many samples of z are
-    decoded at once, fewer of large images, 16 times as many on a GPU or what its memory holds of them, and changes
-    the result by rounding only; so does `weigh`, of `fastest_weigh`. `on_images` hears how many images are done.
+    The noise of an image depends on (seed, its index) alone, that of a GPU being another than a CPU's.
+    `batch_log_weights` bounds how many samples of z are decoded at once, fewer of large images, 16 times as many on a
+    GPU or what its memory holds of them, and changes the result by rounding only; so does `weigh`, of
+    `fastest_weigh`. `on_images` hears how many images are done.
 
     Raises:
         UserError: the device's memory does not hold a single sample.
@@ -108,7 +109,7 @@ def estimate(
         try:
             x, label = given.x(examples), given.label(examples)
             q, prior = model.posterior(x, label), model.prior.given(label)
-            eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()]).to(q.mu.device)
+            eps = torch.stack([_noise(seed, index, samples, q.mu) for index in examples.tolist()])
             parts = [weigh(model, x, q, piece, label) for piece in torch.split(eps, at_once, dim=1)]
             log_w, log_p, log_w_discrete = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))  # (batch, K)
             recon[examples], bound[examples] = log_p.mean(1), iw_bound(log_w)
@@ -166,6 +167,6 @@ def _half(at_once: int, batch_log_weights: int) -> int:
 
 
 def _noise(seed: int, index: int, samples: int, like: Tensor) -> Tensor:
-    """Standard-normal noise [K, latent_dim] of one image."""
-    generator = generator_of(seed, Stream.POSTERIOR, index)
-    return torch.randn(samples, like.shape[1], generator=generator, dtype=like.dtype)
+    """Standard-normal noise [K, latent_dim] of one image, drawn where it is used: a host would be slower than a GPU."""
+    generator = generator_of(seed, Stream.POSTERIOR, index, device=like.device)
+    return torch.randn(samples, like.shape[1], generator=generator, dtype=like.dtype, device=like.device)

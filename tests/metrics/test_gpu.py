@@ -8,6 +8,7 @@ import torch
 from rich.progress import Progress
 from sklearn.datasets import load_digits
 
+from pipeline.metrics import likelihood
 from pipeline.metrics.likelihood import encode_split
 from pipeline.metrics.report import density_metrics
 from pipeline.params import load_params
@@ -47,9 +48,29 @@ def measured(model, device):
     return density_metrics(model, test, train, PARAMS, Progress(disable=True))
 
 
+@pytest.fixture
+def noise_of_the_cpu(monkeypatch):
+    own = likelihood._noise
+
+    def noise(seed, index, samples, like):
+        return own(seed, index, samples, like.cpu()).to(like.device)
+
+    monkeypatch.setattr(likelihood, "_noise", noise)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_a_gpu_measures_what_the_cpu_measures(name):
+def test_a_gpu_measures_what_the_cpu_measures(noise_of_the_cpu, name):
     torch.manual_seed(0)
     model = VAE(VAEConfig(**CONFIG | MODELS[name]))
     expected, found = (measured(model, device) for device in ("cpu", "cuda"))
     assert found == pytest.approx(expected, abs=0.05)
+
+
+def test_a_gpu_draws_noise_of_its_own_for_each_image():
+    like = torch.empty(0, 4, device="cuda")
+    noise, again, other = (likelihood._noise(0, index, 10_000, like) for index in (3, 3, 4))
+    torch.testing.assert_close(noise, again, rtol=0, atol=0)
+    assert (noise * other).mean().abs() < 0.02
+    torch.testing.assert_close(
+        torch.std_mean(noise, 0), (torch.ones_like(noise[0]), torch.zeros_like(noise[0])), atol=0.05, rtol=0
+    )
