@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,13 @@ def start(row: Row, folder: Path, arguments: argparse.Namespace, images: int) ->
     return Running(row, process, json.loads(line))
 
 
+def told(found: list[Row]) -> Iterator[Row]:
+    """One row after the other; on stderr, which starts, since a compiler may take minutes before a turn ends."""
+    for row in found:
+        print(f"{row.name} starts", file=sys.stderr, flush=True)
+        yield row
+
+
 def peak(precision: str) -> float:
     """Floating-point operations a second of torch.mm, square, the best of two sizes at this moment."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -269,15 +277,16 @@ def main() -> None:
         images = write_images(Path(folder), arguments)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {arguments.threads} threads"
         print(f"{arguments.network}, {images:,} images, {arguments.epochs} epochs; {device}", flush=True)
-        running = [start(row, Path(folder), arguments, images) for row in rows(arguments)]
+        running = [start(row, Path(folder), arguments, images) for row in told(rows(arguments))]
         weights = {one.row.name: one.about["weights"] for one in running if "weights" in one.about}
         if len(set(weights.values())) > 1:
             counts = ", ".join(f"{name} {count:,}" for name, count in weights.items())
             raise SystemExit(f"error: the architectures differ in their number of weights: {counts}")
         peaks: dict[str, float] = dict.fromkeys(sorted({one.about["precision"] for one in running}), 0.0)
-        active = running
+        active, turn = running, 0
         while active:
             active = [one for one in active if one.turn()]
+            print(f"turn {(turn := turn + 1)} is over", file=sys.stderr, flush=True)
             peaks = {precision: max(best, peak(precision)) for precision, best in peaks.items()}
         print(", ".join(f"torch.mm in {name}: {value / 1e9:,.0f} GFLOP/s" for name, value in peaks.items()))
         table(running, peaks, arguments.target_elbo)

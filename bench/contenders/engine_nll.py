@@ -5,6 +5,7 @@ import torch
 from turns import SETTINGS, Turns
 
 from pipeline.compiler import compiled
+from pipeline.device import choose_device
 from pipeline.metrics.likelihood import encode_split, estimate
 from pipeline.vae.bounds import importance_samples
 from pipeline.vae.model import VAE, VAEConfig
@@ -30,7 +31,7 @@ def model_of(weights):
 def main():
     torch.manual_seed(0)
     pixels = torch.from_numpy(np.load(SETTINGS["test"])) * 255
-    model = model_of(np.load(SETTINGS["weights"]))
+    model = model_of(np.load(SETTINGS["weights"])).to(choose_device("auto"))
     given = encode_split(model, pixels, "none", 0)
     turns = Turns()
     weigh = compiled(importance_samples, given.mu.device, required=True) if SETTINGS["compiled"] else importance_samples

@@ -27,8 +27,9 @@ def model_of(weights):
 @torch.no_grad()  # get_nll itself builds a graph: this is the kinder way to call it
 def main():
     torch.manual_seed(0)
-    images = torch.from_numpy(np.load(SETTINGS["test"])).float()
-    model = model_of(np.load(SETTINGS["weights"]))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.from_numpy(np.load(SETTINGS["test"])).float().to(device)
+    model = model_of(np.load(SETTINGS["weights"])).to(device)
     found, turns = [], Turns()
     for image in images:
         found.append(-model.get_nll(image[None], SETTINGS["samples"], SETTINGS["batch"]))
