@@ -10,7 +10,7 @@ Joins    the MLflow run that train opened
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from pipeline.health import FAILED_CHECKS, HEALTH, Check, Sizes, examine, verdic
 from pipeline.metrics import figures
 from pipeline.metrics.assessment import assess
 from pipeline.metrics.classes import class_rows
-from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles
+from pipeline.metrics.latents import ACTIVE_VARIANCE, LatentUse, latent_use, prior_quantiles, traversal
 from pipeline.metrics.likelihood import Encoded, encode_split, recon_at_mean
 from pipeline.metrics.report import density_metrics
 from pipeline.metrics.samples import pixel_means
@@ -90,8 +90,9 @@ def draw(model: VAE, pixels: Tensor, given: Encoded, use: LatentUse, seed: int) 
     shown = torch.randperm(len(pixels), generator=generator)[:RECONSTRUCTIONS]
     reconstructed = _images(model, given.mu[shown.to(device)], given.label(shown))
     dimensions = use.by_kl()[:TRAVERSED_DIMENSIONS]
-    copies = _traversal(given.mu[shown[0]], dimensions, TRAVERSAL)
-    moved = _images(model, copies, repeated(given.label(shown[:1]), len(copies)))
+    label = given.label(shown[:1])
+    copies = traversal(given.mu[shown[0]], dimensions, TRAVERSAL, model.prior.given(label))
+    moved = _images(model, copies, repeated(label, len(copies)))
     pictures = {
         "reconstructions": figures.reconstructions(to_unit(pixels[shown]).numpy(), reconstructed),
         "samples": _samples(model, generator, device),
@@ -217,14 +218,6 @@ def _images(model: VAE, z: Tensor, label: Tensor | None = None) -> figures.Array
     """Pixel means [n, C, H, W] in [0, 1] of z [n, latent_dim]."""
     images: figures.Array = pixel_means(model, z, label).numpy()
     return images
-
-
-def _traversal(z: Tensor, dimensions: Sequence[int], values: Sequence[float]) -> Tensor:
-    """Copies of z [latent_dim] in which one dimension takes each value: [dimensions * values, latent_dim]."""
-    copies = z.repeat(len(dimensions), len(values), 1)
-    for row, dimension in enumerate(dimensions):
-        copies[row, :, dimension] = torch.tensor(values)
-    return copies.flatten(0, 1)
 
 
 def _headline(metrics: Mapping[str, float], samples: int) -> str:

@@ -65,11 +65,11 @@ def reconstructions(originals: Array, reconstructed: Array, columns: int = 12) -
     return image_grid(alternating, columns, "Test images, and their reconstructions", ["image", "recon"] * rows)
 
 
-def traversals(images: Array, dimensions: Sequence[int], kl: Sequence[float], values: Sequence[float]) -> Figure:
-    """One row per latent dimension, one column per value of it; the rest of z stays as it was."""
+def traversals(images: Array, dimensions: Sequence[int], kl: Sequence[float], deviations: Sequence[float]) -> Figure:
+    """One row per latent dimension, one column per place of it; the rest of z stays as it was."""
     labels = [f"z[{dimension}]\n{kl[dimension]:.1f} nats" for dimension in dimensions]
-    title = f"One dimension of z moves from {values[0]:g} to {values[-1]:g}; largest KL first"
-    return image_grid(images, len(values), title, labels)
+    reach = f"from {deviations[0]:g} to {deviations[-1]:g} standard deviations of the prior"
+    return image_grid(images, len(deviations), f"One dimension of z moves {reach}; largest KL first", labels)
 
 
 def nearest_training(samples: tuple[Array, Array], test: tuple[Array, Array]) -> Figure:

@@ -1,5 +1,6 @@
 """Which latent dimensions carry information."""
 
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -43,3 +44,15 @@ def prior_quantiles(columns: int) -> Tensor:
     """A grid of two-dimensional z at equal steps of the standard normal's probability: [columns**2, 2]."""
     quantiles = [NormalDist().inv_cdf((step + 0.5) / columns) for step in range(columns)]
     return torch.tensor([(across, -down) for down in quantiles for across in quantiles])
+
+
+def traversal(z: Tensor, dimensions: Sequence[int], deviations: Sequence[float], prior: Prior) -> Tensor:
+    """Copies of z [latent_dim] in which one dimension is so many standard deviations of p(z) from its mean there.
+
+    [dimensions * deviations, latent_dim]. Not the numbers themselves: a learned prior may have z of any scale.
+    """
+    mean, variance = (moment.to(z).view(-1, len(z))[0] for moment in prior.moments())
+    copies = z.repeat(len(dimensions), len(deviations), 1)
+    for row, dimension in enumerate(dimensions):
+        copies[row, :, dimension] = mean[dimension] + variance[dimension].sqrt() * torch.tensor(deviations).to(z)
+    return copies.flatten(0, 1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from linear import LATENTS, PIXELS, SIGMA, images, noise
 
-from pipeline.metrics.latents import latent_use
+from pipeline.metrics.latents import latent_use, traversal
 from pipeline.vae.bounds import elbo
 from pipeline.vae.flows import FlowSize
 from pipeline.vae.model import VAE, VAEConfig
@@ -30,6 +30,20 @@ def test_a_posterior_that_is_the_prior_of_its_class_is_not_active():
     use = latent_use(mu, logvar, Normal(centre, logvar))
     assert (use.variance > 0.01).tolist() == [False, True]
     assert use.kl[0] == 0
+
+
+def test_a_traversal_goes_by_the_deviations_of_the_prior_and_leaves_the_rest_of_z():
+    prior = Normal(torch.tensor([[1.0, -1.0, 0.0]]), torch.tensor([[4.0, 9.0, 1.0]]).log())
+    copies = traversal(torch.tensor([7.0, 8.0, 9.0]), [1, 0], (-2.0, 0.0, 2.0), prior)
+    assert copies.tolist() == [
+        [7, pytest.approx(-7), 9],
+        [7, -1, 9],
+        [7, pytest.approx(5), 9],
+        [pytest.approx(-3), 8, 9],
+        [1, 8, 9],
+        [pytest.approx(5), 8, 9],
+    ]
+    torch.testing.assert_close(traversal(torch.zeros(2), [1], (-3.0,), StandardNormal(2)), torch.tensor([[0.0, -3.0]]))
 
 
 @pytest.mark.parametrize("prior", ["mixture", "vamp"])
