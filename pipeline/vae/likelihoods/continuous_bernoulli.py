@@ -25,18 +25,20 @@ class ContinuousBernoulli(Likelihood):
 
     def pixel_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """log p(x_pixel|z) in nats, a density per unit of the pixel range; [batch, ...]."""
-        return (parameters * x - _log_normalizer(parameters)).sum(1)
+        x, eta = _mirrored(x, parameters)
+        return (eta * x - _log_normalizer(eta)).sum(1)
 
     def discrete_log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         """The log-probability of the 256 values, in nats, [batch]; a bin reaches half a step to either side in [0, 1].
 
         The integral over [a, b] is exp(eta a) (exp(eta (b - a)) - 1) / (exp(eta) - 1).
         """
+        x, eta = _mirrored(x, parameters)
         lower = (x - GREY_LEVEL / 2).clamp_min(0)
         is_end = (x < GREY_LEVEL / 2) | (x > 1 - GREY_LEVEL / 2)
         width = torch.where(is_end, GREY_LEVEL / 2, torch.full_like(x, GREY_LEVEL))  # a difference would lose digits
-        integral = parameters * lower + _log_normalizer(parameters * width) + width.log()
-        return sum_over_event(integral - _log_normalizer(parameters))
+        integral = eta * lower + _log_normalizer(eta * width) + width.log()
+        return sum_over_event(integral - _log_normalizer(eta))
 
     def mean(self, parameters: Tensor) -> Tensor:
         """E[x|z] = 1/2 + coth(eta/2)/2 - 1/eta, which is not sigmoid(eta)."""
@@ -51,6 +53,11 @@ class ContinuousBernoulli(Likelihood):
         eta = -torch.where(parameters == 0, math.ulp(1.0), parameters.abs())
         x = torch.log1p(u * torch.expm1(eta)) / eta
         return torch.where(parameters > 0, 1 - x, x)
+
+
+def _mirrored(x: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """x and eta where eta <= 0, else 1 - x and -eta: the same density, with no small difference of large terms."""
+    return torch.where(eta > 0, 1 - x, x), torch.where(eta > 0, -eta, eta)
 
 
 def _log_normalizer(eta: Tensor) -> Tensor:

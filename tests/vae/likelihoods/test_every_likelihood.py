@@ -45,12 +45,13 @@ def test_the_probabilities_of_all_stored_values_sum_to_one(name, spread, sigma):
         assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("spread", [1.5, 300.0])
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_in_float32_they_sum_to_one_to_its_last_digits(name):
+def test_in_float32_they_sum_to_one_to_its_last_digits(name, spread):
     """An image has hundreds of pixels, whose errors may all lie to one side."""
     likelihood = make_likelihood(name, 1, 0.07, components=3)
     x = values(likelihood)[:, None, None].float()
-    for one in parameters(likelihood, 8, 1).float():
+    for one in parameters(likelihood, 8, 1, spread=spread).float():
         probabilities = likelihood.discrete_log_prob(x, one.expand(len(x), -1, -1)).double().exp()
         assert probabilities.sum().item() == pytest.approx(1, abs=1e-6)
 
