@@ -15,7 +15,7 @@ def check_combinations(model: ModelParams, train: TrainParams, evaluate: Evaluat
     _check_likelihood(model, train)
     _check_objective(model, train)
     _check_flow_posterior(model, train)
-    _check_condition(model, train)
+    _check_condition(model)
     _check_sampling(evaluate, export)
     _check_autoencoder(model, train)
     _check_network(model)
@@ -45,16 +45,22 @@ def _check_objective(model: ModelParams, train: TrainParams) -> None:
             "train.compile is 'always' while train.objective is 'dreg', whose gradient cannot be compiled; "
             "expected train.compile: auto or never"
         )
+    if objective == "tc" and model.prior != "standard":
+        raise ValueError(
+            f"model.prior is {model.prior!r} while train.objective is 'tc', which wants one p(z) for all images, of "
+            "independent dimensions; expected model.prior: standard, or train.objective: elbo"
+        )
     _check_processes(train)
     if train.sampled_kl and (objective != "elbo" or train.free_bits > 0):
         raise ValueError(
             f"train.sampled_kl is true while train.objective is {objective!r} and train.free_bits is "
             f"{train.free_bits}; expected train.sampled_kl: false, or train.objective: elbo without free bits"
         )
-    if train.free_bits > 0 and (objective != "elbo" or model.prior != "standard"):
+    if train.free_bits > 0 and (objective != "elbo" or model.prior not in ("standard", "per_class")):
         raise ValueError(
             f"train.free_bits is {train.free_bits} while train.objective is {objective!r} and model.prior is "
-            f"{model.prior!r}; expected train.free_bits: 0, or elbo and standard, where dimensions have a KL"
+            f"{model.prior!r}; expected train.free_bits: 0, or elbo and standard or per_class, "
+            "where dimensions have a KL"
         )
 
 
@@ -107,16 +113,11 @@ def _check_flow_posterior(model: ModelParams, train: TrainParams) -> None:
         )
 
 
-def _check_condition(model: ModelParams, train: TrainParams) -> None:
+def _check_condition(model: ModelParams) -> None:
     if model.prior == "per_class" and model.condition == "none":
         raise ValueError(
             "model.prior is 'per_class' while model.condition is 'none'; "
             "expected model.condition: label, or model.prior: standard"
-        )
-    if model.prior == "per_class" and train.objective == "tc":
-        raise ValueError(
-            "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images; "
-            "expected model.prior: standard, or train.objective: elbo"
         )
 
 
@@ -133,6 +134,11 @@ def _check_autoencoder(model: ModelParams, train: TrainParams) -> None:
         raise ValueError(
             f"model.prior is {model.prior!r} while train.objective is 'autoencoder', which has no prior; "
             "expected model.prior: standard, or train.objective: elbo"
+        )
+    if train.objective == "autoencoder" and train.beta != 1:
+        raise ValueError(
+            f"train.beta is {train.beta} while train.objective is 'autoencoder', which has no KL; "
+            "expected train.beta: 1, or train.objective: elbo"
         )
 
 

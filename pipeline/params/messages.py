@@ -9,8 +9,25 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-ALSO_CALLED = {"gpu": "cuda", "cnn": "conv"}
-"""What others call a choice, where no likeness of letters leads to it, or to another."""
+ALSO_CALLED: dict[str, tuple[str, ...]] = {
+    "gpu": ("cuda",),
+    "cnn": ("conv",),
+    "resnet": ("conv",),
+    "hvae": ("ladder",),
+    "vae": ("elbo",),
+    "beta_vae": ("elbo",),
+    "beta_tcvae": ("tc",),
+    "tcvae": ("tc",),
+    "ae": ("autoencoder",),
+    "bce": ("bernoulli",),
+    "mse": ("gaussian",),
+    "normal": ("gaussian", "standard"),
+    "mixture_logistic": ("logistic_mixture",),
+    "gmm": ("mixture",),
+    "mog": ("mixture",),
+    "realnvp": ("coupling", "flow"),
+}
+"""What others call choices of different params, where no likeness of letters leads to one, or to another."""
 
 
 def describe(errors: Sequence[ErrorDetails], document: type[BaseModel]) -> str:
@@ -45,8 +62,8 @@ def _nearest(errors: Sequence[ErrorDetails], name: str) -> str:
         for choice in re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
     ]
     found = str(errors[0]["input"]).lower()
-    if (other := ALSO_CALLED.get(found)) in choices:
-        return f"; did you mean {other}?"
+    if others := [other for other in ALSO_CALLED.get(found.replace("-", "_"), ()) if other in choices]:
+        return f"; did you mean {others[0]}?"
     near = difflib.get_close_matches(found, choices, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -14,8 +14,8 @@ from pipeline.params import check_params
         ),
         (
             {"model.prior": "per_class", "model.condition": "label", "train.objective": "tc"},
-            "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images; "
-            "expected model.prior: standard, or train.objective: elbo",
+            "model.prior is 'per_class' while train.objective is 'tc', which wants one p(z) for all images, of "
+            "independent dimensions; expected model.prior: standard, or train.objective: elbo",
         ),
         (
             {"model.condition": "lable"},
@@ -84,7 +84,7 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
         (
             {"train.free_bits": 0.1, "model.prior": "vamp"},
             "train.free_bits is 0.1 while train.objective is 'elbo' and model.prior is 'vamp'; "
-            "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",
+            "expected train.free_bits: 0, or elbo and standard or per_class, where dimensions have a KL",
         ),
         (
             {"train.sampled_kl": True, "train.free_bits": 0.5},
@@ -100,6 +100,16 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
             {"train.free_bits": 0.1, "train.nodes": 3},
             "train.devices * train.nodes is 3 while train.free_bits is 0.1, held against each dimension's KL of a "
             "whole batch; expected one process, or train.objective: elbo without free bits",
+        ),
+        (
+            {"model.prior": "mixture", "train.objective": "tc"},
+            "model.prior is 'mixture' while train.objective is 'tc', which wants one p(z) for all images, of "
+            "independent dimensions; expected model.prior: standard, or train.objective: elbo",
+        ),
+        (
+            {"train.beta": 4, "train.objective": "autoencoder"},
+            "train.beta is 4.0 while train.objective is 'autoencoder', which has no KL; "
+            "expected train.beta: 1, or train.objective: elbo",
         ),
         (
             {"model.prior": "vamp", "train.objective": "autoencoder"},
@@ -142,7 +152,7 @@ def test_wake_sleep_refuses_what_it_cannot_dream_of(changes, found):
         (
             {"train.free_bits": 0.1, "model.prior": "flow"},
             "train.free_bits is 0.1 while train.objective is 'elbo' and model.prior is 'flow'; "
-            "expected train.free_bits: 0, or elbo and standard, where dimensions have a KL",
+            "expected train.free_bits: 0, or elbo and standard or per_class, where dimensions have a KL",
         ),
         (
             {"model.network": "conv", "model.hidden": []},

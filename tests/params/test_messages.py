@@ -3,6 +3,9 @@ import math
 import pytest
 from changed_params import REAL, changed, message
 
+OBJECTIVES = "elbo, stl, iwae, dreg, tc, wake_sleep or autoencoder"
+PRIORS = "standard, mixture, vamp, per_class or flow"
+
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -103,6 +106,19 @@ def test_a_value_out_of_range_is_named(changes, expected):
         (
             {"train.device": "cuda:0"},
             "train.device is 'cuda:0'; expected one of auto, cpu or cuda; did you mean cuda?",
+        ),
+        *(
+            (
+                {"train.objective": other},
+                f"train.objective is '{other}'; expected one of {OBJECTIVES}; did you mean {name}?",
+            )
+            for other, name in {"ae": "autoencoder", "VAE": "elbo", "beta-VAE": "elbo", "beta_tcvae": "tc"}.items()
+        ),
+        ({"model.prior": "normal"}, f"model.prior is 'normal'; expected one of {PRIORS}; did you mean standard?"),
+        ({"model.prior": "RealNVP"}, f"model.prior is 'RealNVP'; expected one of {PRIORS}; did you mean flow?"),
+        (
+            {"model.posterior": "realnvp"},
+            "model.posterior is 'realnvp'; expected one of diagonal, iaf or coupling; did you mean coupling?",
         ),
         (
             {"train.early_stopping_epochs": "no"},

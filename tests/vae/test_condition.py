@@ -68,6 +68,15 @@ def test_a_prior_per_class_has_the_kl_of_its_class_in_closed_form():
     torch.testing.assert_close(given.kl(mu, logvar, noise(4, LATENTS, seed=3)), expected.sum(1))
 
 
+def test_free_bits_under_a_prior_per_class_are_of_the_kl_to_the_class():
+    vae, x, eps = conditional_linear_vae("per_class"), images(4), noise(4, LATENTS)
+    per_dimension = vae.prior.given(LABEL).kl_per_dimension(*vae.encode(x, LABEL)).mean(0)
+    bits = per_dimension.sort().values[:2].mean().item()  # between the least and the next
+    loss, bound = objective("elbo", vae, x, eps, 1.0, free_bits=bits, label=LABEL)
+    torch.testing.assert_close(loss, per_dimension.clamp_min(bits).sum() - bound.recon.mean())
+    assert loss > objective("elbo", vae, x, eps, 1.0, label=LABEL).loss
+
+
 def test_a_prior_per_class_draws_what_its_density_says():
     prior = conditional_linear_vae("per_class").prior
     label = torch.arange(3).repeat_interleave(20_000)
