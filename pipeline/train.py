@@ -36,7 +36,7 @@ from pipeline.training.launch import is_launched, launch
 from pipeline.training.name import training_name
 from pipeline.training.progress import training_progress
 from pipeline.training.ranks import Ranks, joined_ranks, ranks_of_environment
-from pipeline.training.schedule import check_warmup
+from pipeline.training.schedule import check_choice, check_warmup
 from pipeline.training.scratch import Scratch, State, has_finished
 from pipeline.training.signals import ended_by_sigterm, stop_wish
 from pipeline.training.suitability import check_likelihood
@@ -169,7 +169,8 @@ def start(arguments: argparse.Namespace) -> None:
 
 def lead(params: Params, data: PreparedData, ranks: Ranks, folder: Path, scratch_folder: Path) -> None:
     """Train as the one rank that keeps states, tracks the run and writes the checkpoint."""
-    for warning in (check_likelihood(params, data.meta["values"]), check_warmup(params.train)):
+    suits = check_likelihood(params, data.meta["values"])
+    for warning in (suits, check_warmup(params.train), check_choice(params.train)):
         if warning is not None:
             print(f"warning: {warning}", file=sys.stderr)
     name = shared_name(params, data, ranks)

@@ -3,6 +3,7 @@
 import math
 
 from pipeline.params import TrainParams
+from pipeline.vae.objectives import MANY_SAMPLES
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
@@ -20,6 +21,19 @@ def warmed_up(beta: float, epoch: int, warmup_epochs: int) -> float:
 def is_warm(params: TrainParams, epoch: int) -> bool:
     """Whether epoch 1, 2, ... trains what params ask for: under the whole beta, or by an objective that has none."""
     return params.objective == "autoencoder" or warmed_up(params.beta, epoch, params.warmup_epochs) == params.beta
+
+
+def check_choice(params: TrainParams) -> str | None:
+    """A warning where the epoch that is kept is chosen by another bound than what is trained; None where it is not."""
+    by_epoch = {"keep_epoch": params.keep_epoch == "best", "early_stopping_epochs": params.early_stopping_epochs}
+    chosen = [f"train.{name} is {getattr(params, name)!r}" for name, chooses in by_epoch.items() if chooses]
+    if params.objective not in MANY_SAMPLES or not chosen:
+        return None
+    return (
+        f"params.yaml: {' and '.join(chosen)} while train.objective is {params.objective!r}: epochs are compared by "
+        "the bound of one sample, which may fall while that of several rises; better train.keep_epoch: last and "
+        "train.early_stopping_epochs: null"
+    )
 
 
 def check_warmup(params: TrainParams) -> str | None:

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.params import load_params
-from pipeline.training.schedule import check_warmup, learning_rate_factor, warmed_up
+from pipeline.training.schedule import check_choice, check_warmup, learning_rate_factor, warmed_up
 
 
 def warning(**changes):
@@ -40,3 +40,19 @@ def test_a_warm_up_that_outlasts_the_training_is_warned_of_with_where_beta_ends(
 )
 def test_where_beta_gets_to_its_value_or_has_none_nothing_is_said(changes):
     assert warning(epochs=5, **changes) is None
+
+
+def test_where_epochs_are_chosen_by_another_bound_than_is_trained_the_better_choice_is_named():
+    params = load_params().train
+    several = params.model_copy(update={"objective": "iwae"})
+    assert check_choice(several) == (
+        "params.yaml: train.keep_epoch is 'best' while train.objective is 'iwae': epochs are compared by the bound of "
+        "one sample, which may fall while that of several rises; better train.keep_epoch: last and "
+        "train.early_stopping_epochs: null"
+    )
+    stopping = several.model_copy(update={"keep_epoch": "last", "early_stopping_epochs": 3, "objective": "dreg"})
+    assert check_choice(stopping).startswith(
+        "params.yaml: train.early_stopping_epochs is 3 while train.objective is 'dreg'"
+    )
+    assert check_choice(several.model_copy(update={"keep_epoch": "last"})) is None
+    assert check_choice(params) is None
