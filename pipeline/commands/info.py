@@ -77,11 +77,14 @@ def _verdict(path: Path, files: Mapping[str, bytes], others: list[str]) -> str:
 
 
 def _origin(metadata: "Metadata") -> dict[str, str]:
-    """Every entry; of the list of each dimension's KL, what a line tells."""
+    """Every entry; of the lists with a number for each latent dimension, what a line tells."""
     from pipeline.runtime.describe import kl_as_text
+    from pipeline.runtime.metadata import OF_LATENTS
 
+    lists = {name: values for name in OF_LATENTS if (values := getattr(metadata, name)) is not None}
+    told = {name: f"{min(values):.4g} to {max(values):.4g}" for name, values in lists.items()}
     kl = {} if metadata.latent_kl is None else {"latent_kl": kl_as_text(metadata.latent_kl)}
-    return {**metadata.to_strings(), **kl}
+    return {**metadata.to_strings(), **told, **kl}
 
 
 def _meanings(sessions: Mapping[str, "InferenceSession"]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.graphs.labels import Labels, labels_entry
-from pipeline.graphs.latents import measure_latent_kl
+from pipeline.graphs.latents import latent_moments, measure_latent_kl
 from pipeline.graphs.modules import DecoderAndParameters, Encoder, Scorer
 from pipeline.graphs.onnx_export import finish, to_onnx
 from pipeline.graphs.prior import graph_of
@@ -32,7 +32,7 @@ def build_files(
 
     Args:
         vae: the model, in evaluation mode.
-        metadata: what the files say of themselves, but for the KL of their latents, which is measured here.
+        metadata: what the files say of themselves, but for KL and scale of their latents, which are measured here.
         score_samples: samples of z for each score.
         validation: uint8 [n, C, H, W]; their KL orders the latents, their scores are the scorer's scale.
         density: what the sampler draws from, where that is not the model's prior.
@@ -50,6 +50,9 @@ def build_files(
         content = finish(encoder, _of_graph(metadata, ENCODER), extra)
         latent_kl = measure_latent_kl(content, vae.prior, validation, labels)
         metadata = dataclasses.replace(metadata, latent_kl=latent_kl)
+    if not metadata.draws_standard_normal:
+        mean, deviation = latent_moments(density or vae.prior, len(vae.config.classes))
+        metadata = dataclasses.replace(metadata, latent_mean=mean, latent_deviation=deviation)
     models = {
         SAMPLER: sampler_model(decoder, vae.config.latent_dim, graph_of(density or vae.prior)),
         DECODER: decoder,

@@ -1,4 +1,4 @@
-"""How much each latent dimension tells of an image, measured with the encoder that is shipped."""
+"""How much each latent dimension tells of an image, measured with the encoder that is shipped, and its scale."""
 
 import numpy as np
 import torch
@@ -11,6 +11,18 @@ from pipeline.runtime.together import rows_together
 from pipeline.vae.priors.base import Prior
 
 IMAGES_TOGETHER = 512
+
+
+def latent_moments(density: Prior, classes: int = 0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each dimension of z: [latent_dim] each, of all classes together where it has some.
+
+    Four digits are kept.
+    """
+    given = density.given(torch.arange(classes) if classes else None)
+    mean, variance = (moment.detach().double().reshape(-1, density.latent_dim) for moment in given.moments())
+    centre = mean.mean(0)
+    deviation = (variance.mean(0) + (mean - centre).square().mean(0)).sqrt()
+    return _four_digits(centre), _four_digits(deviation)
 
 
 def measure_latent_kl(
@@ -30,4 +42,8 @@ def measure_latent_kl(
         mu, logvar = (torch.from_numpy(output).double() for output in encode(["mu", "logvar"], asked))
         label = None if labels is None else torch.from_numpy(labels[rows])
         total = total + prior.given(label).kl_per_dimension(mu, logvar).sum(0)
-    return tuple(float(f"{kl:.4g}") for kl in (total / len(validation)).tolist())
+    return _four_digits(total / len(validation))
+
+
+def _four_digits(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values.tolist())

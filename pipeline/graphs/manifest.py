@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.runtime.describe import describe
-from pipeline.runtime.metadata import FORMAT
+from pipeline.runtime.metadata import FORMAT, OF_LATENTS
 from pipeline.runtime.sampler import SCORER
 from pipeline.runtime.scores import ScoreScale
 from pipeline.runtime.session import open_session, read_metadata
@@ -15,18 +15,19 @@ from pipeline.runtime.session import open_session, read_metadata
 def build_manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
     """The manifest of finished files: sha256, size, inputs and outputs of each, and the metadata that they share.
 
-    `latent_kl` is the KL of each latent dimension in nats, or null, `labels` the classes of a conditional model. The
-    scorer's entry also has `scores`: how many samples a score takes, and the quantiles of the validation scores.
+    `latent_kl`, the KL of each latent dimension in nats, and `latent_mean` and `latent_deviation` of what the sampler
+    draws are lists or null, `labels` the classes of a conditional model. The scorer's entry also has `scores`: how many
+    samples a score takes, and the quantiles of the validation scores.
     """
     name, content = next(iter(files.items()))
     session = open_session(content, "cpu", name=name)
     metadata = read_metadata(session, name)
     labels = session.get_modelmeta().custom_metadata_map.get("labels")
-    own = ("format", "graph", "latent_kl")
+    own = ("format", "graph", *OF_LATENTS)
     return {
         "format": FORMAT,
         "metadata": {key: value for key, value in metadata.to_strings().items() if key not in own},
-        "latent_kl": metadata.latent_kl,
+        **{name: getattr(metadata, name) for name in OF_LATENTS},
         **({"labels": json.loads(labels)} if labels else {}),
         "files": {name: _entry(name, content) for name, content in files.items()},
     }

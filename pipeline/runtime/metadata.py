@@ -10,6 +10,9 @@ from pipeline.errors import UserError
 
 FORMAT = "vae-pipeline/1"
 
+OF_LATENTS = ("latent_kl", "latent_mean", "latent_deviation")
+"""The entries that have a number for each latent dimension."""
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -31,6 +34,11 @@ class Metadata:
     latent_kl: tuple[float, ...] | None = None
     """KL(q(z|x) || p(z)) of each latent dimension in nats, the mean over the validation images; None where the model
     has no posterior (a plain auto-encoder), and of files that were exported before it was measured."""
+    latent_mean: tuple[float, ...] | None = None
+    """Of each latent dimension, under the density that the sampler draws z from, at temperature 1; None where that is
+    the standard normal, and of files that were exported before it was measured."""
+    latent_deviation: tuple[float, ...] | None = None
+    """The standard deviations beside these means."""
     aggregate_components: int | None = None
     """Gaussians of the mixture, fitted to the training codes, that the sampler draws z from; None: from the prior."""
     posterior: str | None = None
@@ -65,12 +73,14 @@ class Metadata:
         values: dict[str, Any] = {name: _entry(strings, name, source) for name in required}
         values["latent_dim"] = _whole_numbers(f"[{values['latent_dim']}]", 1, "latent_dim", source)[0]
         values["image_shape"] = _whole_numbers(values["image_shape"], 3, "image_shape", source)
-        latent_kl = _latent_kl(strings.get("latent_kl"), values["latent_dim"], source)
+        of_latents: dict[str, Any] = {
+            name: _numbers(strings.get(name), values["latent_dim"], name, source) for name in OF_LATENTS
+        }
         aggregate = strings.get("aggregate_components")
         if aggregate is not None:
             (components,) = _whole_numbers(f"[{aggregate}]", 1, "aggregate_components", source)
             values["aggregate_components"] = components
-        return cls(**values, latent_kl=latent_kl, posterior=strings.get("posterior"), variant=strings.get("variant"))
+        return cls(**values, **of_latents, posterior=strings.get("posterior"), variant=strings.get("variant"))
 
 
 def _entry(strings: Mapping[str, str], name: str, source: str) -> str:
@@ -89,13 +99,13 @@ def _whole_numbers(text: str, count: int, name: str, source: str) -> tuple[int, 
     return tuple(numbers)
 
 
-def _latent_kl(text: str | None, latent_dim: int, source: str) -> tuple[float, ...] | None:
+def _numbers(text: str | None, count: int, name: str, source: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        kl = tuple(float(number) for number in json.loads(text))
+        numbers = tuple(float(number) for number in json.loads(text))
     except (TypeError, ValueError, OverflowError, RecursionError):
-        kl = ()
-    if len(kl) != latent_dim or not all(map(math.isfinite, kl)):
-        raise UserError(f"{source}: metadata latent_kl is {text[:40]}; expected {latent_dim} finite number(s)")
-    return kl
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{source}: metadata {name} is {text[:40]}; expected {count} finite number(s)")
+    return numbers

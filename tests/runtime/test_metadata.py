@@ -15,7 +15,7 @@ def strings(**changes):
 @pytest.mark.parametrize("posterior", ["iaf", None])
 def test_what_is_written_is_what_is_read(latent_kl, posterior):
     metadata = Metadata("decoder", 3, (1, 8, 8), "bernoulli", "standard", "elbo", "d", "p", "g", "m", latent_kl)
-    metadata = replace(metadata, posterior=posterior)
+    metadata = replace(metadata, posterior=posterior, latent_mean=latent_kl, latent_deviation=latent_kl)
     assert Metadata.from_strings(metadata.to_strings(), "a.onnx") == metadata
 
 
@@ -35,6 +35,8 @@ def test_what_is_written_is_what_is_read(latent_kl, posterior):
         ({"latent_kl": "[1, 2, NaN]"}, "a.onnx: metadata latent_kl is"),
         ({"latent_kl": f"[1, 2, 1{'0' * 400}]"}, "a.onnx: metadata latent_kl is"),
         ({"latent_kl": "7"}, "a.onnx: metadata latent_kl is 7"),
+        ({"latent_mean": "[1]"}, r"a.onnx: metadata latent_mean is \[1\]; expected 3 finite number"),
+        ({"latent_deviation": "[]"}, r"a.onnx: metadata latent_deviation is \[\]; expected 3 finite number"),
     ],
 )
 def test_malformed_metadata_is_answered_in_one_line(changes, message):

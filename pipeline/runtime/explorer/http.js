@@ -16,6 +16,8 @@ export async function describe() {
     likelihood: metadata.likelihood,
     drawsStandardNormal: metadata.prior === "standard" && !metadata.aggregate_components,
     latentKl: metadata.latent_kl ?? null,
+    latentMean: metadata.latent_mean ?? null,
+    latentDeviation: metadata.latent_deviation ?? null,
     labels: metadata.labels ?? null,
     graphs: metadata.graphs,
     quantiles: metadata.score?.quantiles,

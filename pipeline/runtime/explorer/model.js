@@ -4,8 +4,8 @@ import { describe, run } from "./backend.js";
 const GREY_LEVEL = Math.fround(1 / 255);
 
 /**
- * imageShape [H, W, C], latentDim, likelihood, drawsStandardNormal, latentKl and labels (or null), graphs, quantiles of
- * the scores.
+ * imageShape [H, W, C], latentDim, likelihood, drawsStandardNormal, latentKl, latentMean, latentDeviation and labels (or
+ * null), graphs, quantiles of the scores.
  */
 export let model;
 

@@ -22,7 +22,7 @@ worker.onerror = (event) => {
 export async function describe() {
   const response = await fetch("manifest.json");
   if (!response.ok) throw new Error(`manifest.json: the web server answered ${response.status}`);
-  const { metadata, files, labels, latent_kl: latentKl } = await response.json();
+  const { metadata, files, labels, ...ofLatents } = await response.json();
   worker.postMessage({ files });
   const [channels, height, width] = JSON.parse(metadata.image_shape);
   return {
@@ -30,7 +30,9 @@ export async function describe() {
     latentDim: Number(metadata.latent_dim),
     likelihood: metadata.likelihood,
     drawsStandardNormal: metadata.prior === "standard" && !metadata.aggregate_components,
-    latentKl: latentKl ?? null,
+    latentKl: ofLatents.latent_kl ?? null,
+    latentMean: ofLatents.latent_mean ?? null,
+    latentDeviation: ofLatents.latent_deviation ?? null,
     labels: labels ?? null,
     graphs: Object.keys(files).map((name) => name.replace(/\.onnx$/, "")),
     quantiles: files["scorer.onnx"]?.scores?.quantiles,

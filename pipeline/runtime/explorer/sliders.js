@@ -3,7 +3,8 @@ import { has, model } from "./model.js";
 
 const INACTIVE = 0.01; // nats; the decoder hardly hears of such a dimension
 const MOST_AT_FIRST = 16;
-const REACH = 4; // of z: four standard deviations of the standard normal; further where a code lies further
+const REACH = 4; // standard deviations of what z is drawn from; further where a code lies further
+const STEP = 0.05; // of these
 
 const $ = (id) => document.getElementById(id);
 let rows; // { dimension, input, output, element }, in the order of the page
@@ -28,14 +29,27 @@ export function buildSliders(move) {
 
 function buildRow(dimension, kl, move) {
   const element = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "range", step: 0.05, min: -REACH, max: REACH });
+  const input = Object.assign(document.createElement("input"), { type: "range" });
   const output = document.createElement("output");
   input.dataset.dimension = dimension;
   input.ariaLabel = kl ? `z${dimension}, KL ${kl[dimension].toFixed(2)} nats` : `z${dimension}`;
   input.addEventListener("input", () => move(dimension, input.valueAsNumber));
   element.append(`z${dimension}`, input, output);
   if (kl) element.append(buildKl(kl[dimension], Math.max(...kl)));
-  return { dimension, input, output, element };
+  const row = { dimension, input, output, element };
+  setReach(row, REACH);
+  return row;
+}
+
+function setReach({ dimension, input }, deviations) {
+  const { mean, deviation } = scale(dimension);
+  const [min, max] = [mean - deviations * deviation, mean + deviations * deviation];
+  Object.assign(input, { min, max, step: STEP * deviation });
+}
+
+/** Of a dimension of z, where the model says it: by default those of the standard normal. */
+function scale(dimension) {
+  return { mean: model.latentMean?.[dimension] ?? 0, deviation: model.latentDeviation?.[dimension] ?? 1 };
 }
 
 /** A bar as long as its share of the largest, and the number. */
@@ -64,8 +78,9 @@ function fold(folded) {
 
 /** Let every slider reach the outermost value of a code. */
 export function stretchSliders(z) {
-  const reach = Math.max(REACH, Math.ceil(z.reduce((most, value) => Math.max(most, Math.abs(value)), 0)));
-  for (const { input } of rows) Object.assign(input, { min: -reach, max: reach });
+  const far = ({ dimension }) => Math.abs(z[dimension] - scale(dimension).mean) / scale(dimension).deviation;
+  const reach = Math.ceil(Math.max(REACH, ...rows.map(far)));
+  for (const row of rows) setReach(row, reach);
 }
 
 export function drawSliders(z) {

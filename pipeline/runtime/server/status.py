@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from pipeline.runtime.metadata import OF_LATENTS
 from pipeline.runtime.server.guards import error_response
 from pipeline.runtime.server.openapi import ERRORS
 from pipeline.runtime.server.service import Service
@@ -40,7 +41,8 @@ def build_status_routes(service: Service) -> APIRouter:
 def _described(service: Service) -> dict[str, Any]:
     sampler, settings = service.sampler, service.settings
     sizes = {"latent_dim": sampler.latent_dim, "image_shape": list(sampler.image_shape)}
-    described = {**sampler.metadata.to_strings(), **sizes, "latent_kl": sampler.metadata.latent_kl}
+    of_latents = {name: getattr(sampler.metadata, name) for name in OF_LATENTS}
+    described = {**sampler.metadata.to_strings(), **sizes, **of_latents}
     if "scorer" in service.graphs:
         described["score"] = sampler.score_scale.to_json()
     if labels := service.graphs["sampler"].labels:

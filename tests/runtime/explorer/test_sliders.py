@@ -13,9 +13,9 @@ def visit(tab, sampler):
     """Opens the page of a model whose dimensions carry so many nats."""
     servers = []
 
-    def visiting(latent_kl):
+    def visiting(latent_kl, **metadata):
         doctored = copy.copy(sampler)
-        doctored.metadata = dataclasses.replace(sampler.metadata, latent_kl=latent_kl)
+        doctored.metadata = dataclasses.replace(sampler.metadata, latent_kl=latent_kl, **metadata)
         servers.append(serve_model(doctored))
         return Explorer(tab, servers[-1].__enter__()).wait()
 
@@ -59,3 +59,16 @@ def test_a_code_far_from_the_prior_is_in_reach_of_the_sliders(visit):
     page = visit((0.5, 0.25, 2.0))
     page.open_code(np.array([-7.5, 0, 0], "<f4"))
     assert float(page.value(page.slider(0))) == -7.5
+
+
+def test_a_slider_reaches_four_deviations_of_its_dimension_and_all_go_as_many_further_to_a_far_code(visit):
+    def ends(*places):
+        return [pytest.approx(place) for place in places]
+
+    page = visit((0.5, 0.25, 2.0), latent_mean=(0.0, -10.0, 1.0), latent_deviation=(1.0, 5.0, 0.1))
+    page.open_code(np.array([0, -10, 1], "<f4"))
+    reach = "[...document.querySelectorAll('#sliders input')].map((input) => [+input.min, +input.max, +input.step])"
+    assert page.tab.run(reach) == [ends(0.6, 1.4, 0.005), ends(-4, 4, 0.05), ends(-30, 10, 0.25)]  # z2, z0 and z1
+    page.open_code(np.array([0, 25, 1], "<f4"))
+    assert page.tab.run(reach) == [ends(0.3, 1.7, 0.005), ends(-7, 7, 0.05), ends(-45, 25, 0.25)]
+    assert float(page.value(page.slider(1))) == 25
