@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,11 @@ def pytest_xdist_auto_num_workers():
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
     """No test writes a row into the repository's MLflow store, even where DVC runs the tests."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    take_store(tmp_path / "mlflow.db", monkeypatch)
+
+
+def take_store(file, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
     for name in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -136,12 +141,31 @@ class Workplace:
         return Path(folder)
 
 
-@pytest.fixture
-def workplace(digits, store, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def work_in(folder, digits, monkeypatch):
+    monkeypatch.chdir(folder)
     Path("data").mkdir()
     Path("data/prepared").symlink_to(digits)
     return Workplace(monkeypatch)
+
+
+@pytest.fixture
+def workplace(digits, store, tmp_path, monkeypatch):
+    return work_in(tmp_path, digits, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared_workplace(digits, empty_store, tmp_path_factory):
+    """Opens one for a fixture of the module, with a store of its own, and gives a client of that besides."""
+
+    @contextmanager
+    def opened():
+        folder = tmp_path_factory.mktemp("workplace")
+        shutil.copy(empty_store, folder / "mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            take_store(folder / "mlflow.db", patch)
+            yield work_in(folder, digits, patch), MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+    return opened
 
 
 @pytest.fixture(scope="session")
