@@ -257,7 +257,7 @@ def test_the_stages_train_the_paper_s_network_on_all_of_mnist(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recipe_for_cifar_goes_from_its_files_to_samples(tmp_path, monkeypatch, store):
+def test_the_recipe_for_cifar_goes_from_its_files_to_samples(tmp_path, monkeypatch, store, quick_export):
     """Its own network, narrower, on squares out of photographs that lie as CIFAR-10 does."""
     recipe = load_recipe(ROOT / "recipes" / "cifar.yaml", BASE)
     images, labels = photographs(160)
