@@ -8,7 +8,6 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
-from scipy.stats import rankdata
 
 from pipeline.graphs.defects import Images, draw_defects
 from pipeline.graphs.labels import Labels, classes_of, in_class, label_input
@@ -130,11 +129,18 @@ def measure_auroc(normal: Floats, strange: Floats) -> Auroc:
         normal: scores [n], n >= 2.
         strange: scores [m], m >= 2.
     """
-    ranks = rankdata(np.concatenate([normal, strange]))  # ties share the mean of their ranks
-    below = (ranks[len(normal) :] - rankdata(strange)) / len(normal)  # the share of normal ones below each strange one
-    above = 1 - (ranks[: len(normal)] - rankdata(normal)) / len(strange)
+    ranks = _ranks(np.concatenate([normal, strange]))
+    below = (ranks[len(normal) :] - _ranks(strange)) / len(normal)  # the share of normal ones below each strange one
+    above = 1 - (ranks[: len(normal)] - _ranks(normal)) / len(strange)
     variance = below.var(ddof=1) / len(strange) + above.var(ddof=1) / len(normal)
     return Auroc(float(below.mean()), math.sqrt(variance), len(normal), len(strange))
+
+
+def _ranks(values: Floats) -> Floats:
+    """From 1 on, as of scipy.stats, whose import takes a second: ties share the mean; beside a NaN none has a rank."""
+    _, place, ties = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (ties.cumsum() - (ties - 1) / 2)[place]
+    return np.full_like(ranks, np.nan) if np.isnan(values).any() else ranks
 
 
 def _window(size: tuple[int, ...]) -> int:

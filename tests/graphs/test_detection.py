@@ -2,7 +2,7 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, rankdata
 from sklearn.metrics import roc_auc_score
 
 from pipeline.dataset.store import open_prepared
@@ -31,6 +31,11 @@ def test_auroc_is_the_share_of_pairs_in_order(decimals):
     assert found.value == pytest.approx(roc_auc_score(labels, np.concatenate([normal, strange])))
     assert found.value == pytest.approx(mannwhitneyu(strange, normal).statistic / (70 * 50))
     assert (found.normal, found.strange) == (70, 50)
+
+
+@pytest.mark.parametrize("values", [[2.0, 0.5, 2.0, 2.0], [np.inf, 1.0, -np.inf], [7.0], [1.0, np.nan, 0.0]])
+def test_ranks_are_those_of_scipy(values):
+    assert np.array_equal(module._ranks(np.array(values)), rankdata(values), equal_nan=True)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, -1.5])
