@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 from linear import LATENTS, PIXELS, SIGMA, give_exact_posterior, images, linear_vae, noise
+from torch import nn
+from torch.autograd import gradcheck
+from torch.func import functional_call
 
 from pipeline.errors import UserError
 from pipeline.vae.bounds import elbo, importance_samples, iw_bound
@@ -33,6 +36,33 @@ def test_plain_elbo_is_the_loss_that_it_was():
     vae, x, eps = linear_vae(), images(5), noise(5, LATENTS)
     made = objective("elbo", vae, x, eps, 0.7, 0.0)
     assert made.loss.item() == beta_vae_loss(elbo(vae, x, eps), 0.7).item()
+
+
+class Loss(nn.Module):
+    """The loss of an objective as a function of the model's weights."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, name, x, eps, settings):
+        return objective(name, self.vae, x, eps, 0.7, **settings).loss
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("elbo", {}), ("elbo", {"free_bits": 0.045}), ("elbo", {"sampled_kl": True}), ("iwae", {}), ("tc", {})],
+    ids=["elbo", "free bits", "sampled kl", "iwae", "tc"],
+)
+def test_the_gradient_of_a_function_of_its_noise_is_that_of_finite_differences(name, settings):
+    """By every weight. One of the two dimensions carries more than the free bits."""
+    loss, x, eps = Loss(linear_vae("learned")), images(3), noise(3, *noise_shape(name, 4, LATENTS, 6))
+    names, weights = zip(*loss.named_parameters(), strict=True)
+
+    def moved(*weights):
+        return functional_call(loss, dict(zip(names, weights, strict=True)), (name, x, eps, settings))
+
+    assert gradcheck(moved, [value.detach().requires_grad_() for value in weights])
 
 
 @pytest.mark.parametrize("name", ["iwae", "dreg"])
