@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
+from torch import nn
 
 from pipeline import evaluate, export
 from pipeline.aggregate import load_aggregate
@@ -18,10 +19,11 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.errors import UserError
 from pipeline.files import read_csv, read_json
 from pipeline.metrics.latents import LatentUse
+from pipeline.metrics.likelihood import Encoded
 from pipeline.params import read_yaml
 from pipeline.recipe import MEASURED
 from pipeline.record import Record
-from pipeline.vae.model import VAE
+from pipeline.vae.model import VAE, VAEConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -133,6 +135,43 @@ def test_the_curves_mark_the_kept_epoch_which_an_older_checkpoint_calls_its_best
     training = Record("train", "", {}, metrics=epochs, curves=rows)
     curves = evaluate.plot(training, LatentUse(torch.ones(2), torch.ones(2)), {})["learning_curves"]
     assert curves.axes[0].lines[-1].get_xdata() == [marked]
+
+
+MU, KL = torch.tensor([0.5, -0.5, 1.0]), torch.tensor([0.1, 3.0, 1.0])
+
+
+def drawn(decoder, **of_classes):
+    """The figures of a model that codes all its images, three pixels in a row, by the same MU."""
+    model = VAE(VAEConfig((1, 1, 3), "mlp", (), "relu", 3, "bernoulli", 1.0, **of_classes)).eval()
+    model.decoder = decoder
+    labels = torch.zeros(4, dtype=torch.int64) if of_classes else None
+    pixels = torch.zeros(4, 1, 1, 3, dtype=torch.uint8)
+    given = Encoded(MU.expand(4, 3), torch.zeros(4, 3), pixels, "none", 0, labels)
+    return evaluate.draw(model, pixels, given, LatentUse(KL, torch.ones(3)), 0)
+
+
+def rows_by_label(figure):
+    """The row of pixels that stands beside each label of a grid of such images."""
+    axes = figure.axes[0]
+    picture = np.asarray(axes.images[0].get_array())
+    return {text.get_text(): picture[int((1 - text.get_position()[1]) * len(picture))] for text in axes.texts}
+
+
+class ShowsZ(nn.Module):
+    """A "decoder" that gives each dimension of z a pixel."""
+
+    def forward(self, z):
+        return z[:, None, None]
+
+
+def test_each_row_of_the_traversals_moves_the_dimension_of_its_label_and_the_largest_kl_comes_first():
+    found = rows_by_label(drawn(ShowsZ())["traversals"])
+    assert list(found) == ["z[1]\n3.0 nats", "z[2]\n1.0 nats", "z[0]\n0.1 nats"]
+    for dimension, row in zip((1, 2, 0), found.values(), strict=True):
+        z = MU.repeat(len(evaluate.TRAVERSAL), 1)
+        z[:, dimension] = torch.tensor(evaluate.TRAVERSAL)
+        for pixel in range(3):
+            np.testing.assert_allclose(row[pixel::4], z[:, pixel].sigmoid(), rtol=1e-5)  # a line after each image
 
 
 def test_metrics_carry_their_protocol_in_their_names(reported):
