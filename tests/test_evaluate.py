@@ -174,6 +174,20 @@ def test_each_row_of_the_traversals_moves_the_dimension_of_its_label_and_the_lar
             np.testing.assert_allclose(row[pixel::4], z[:, pixel].sigmoid(), rtol=1e-5)  # a line after each image
 
 
+class GreyOfTheClass(nn.Module):
+    """A "decoder" whose images are darker for a later class."""
+
+    def forward(self, z, label):
+        return (0.8 - 0.3 * label).logit()[:, None, None, None].expand(len(z), 1, 1, 3)
+
+
+def test_beside_the_samples_of_a_class_stands_its_name():
+    found = rows_by_label(drawn(GreyOfTheClass(), condition="label", classes=("cat", "dog", "owl"))["samples"])
+    assert {name: row[::2].tolist() for name, row in found.items()} == {
+        name: pytest.approx([grey] * 20) for name, grey in {"cat": 0.8, "dog": 0.5, "owl": 0.2}.items()
+    }
+
+
 def test_metrics_carry_their_protocol_in_their_names(reported):
     folder = reported.folder
     assert set(metrics(folder)) == {
