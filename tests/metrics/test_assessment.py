@@ -178,13 +178,25 @@ class RemembersWhereCodesAre(Remembers):
         return torch.where(z[:, :1, None, None] > 3, super().forward(z - 6), -9.0)
 
 
-def test_the_samples_of_the_aggregate_density_are_drawn_from_it_and_others_from_the_prior():
+@pytest.fixture(scope="module")
+def remembering():
     model = model_of(RemembersWhereCodesAre())
     with torch.no_grad():
         model.encoder[-1].bias[0] += 6
-    found = judged(model, UNLABELLED, aggregate_components=1).metrics
-    assert found["memorisation_copies"] < 0.1
-    assert found["aggregate_memorisation_copies"] > 0.9
+    return judged(model, UNLABELLED, aggregate_components=1)
+
+
+def test_the_samples_of_the_aggregate_density_are_drawn_from_it_and_others_from_the_prior(remembering):
+    assert remembering.metrics["memorisation_copies"] < 0.1
+    assert remembering.metrics["aggregate_memorisation_copies"] > 0.9
+
+
+def test_the_figure_of_the_aggregate_density_shows_its_samples(remembering):
+    picture = np.asarray(remembering.pictures["aggregate_samples"].axes[0].images[0].get_array())
+    grey = (255 * picture).round().astype(np.uint8)
+    shown = {grey[y : y + 8, x : x + 8].tobytes() for y in range(0, 90, 9) for x in range(0, 90, 9)}
+    remembered = shown & {image.tobytes() for image in UNLABELLED.train.images}
+    assert len(remembered) > 0.9 * len(shown) > 50
 
 
 def test_what_samples_are_held_against_is_from_all_over_a_split():
