@@ -245,6 +245,20 @@ class OneOfEachClass(nn.Module):
         return x.clamp(1e-6, 1 - 1e-6).logit()
 
 
+def test_samples_of_all_classes_are_asked_for_as_often_as_training_images_have_them(monkeypatch):
+    monkeypatch.setattr("pipeline.metrics.assessment.classifier_of", lambda *_: None)  # slow to train
+    chosen = (DATA.train.labels == 7) | (np.arange(1000) % 4 == 0)
+    labels = DATA.train.labels[chosen]
+    model, asked = conditional("standard"), []
+    model.decoder.register_forward_pre_hook(lambda _, given: asked.append(given[1]))
+    train = Split(DATA.train.images[chosen], labels)
+    judged(model, dataclasses.replace(DATA, train=train), quality_images=300, aggregate_components=0)
+    found, expected = (np.bincount(of, minlength=10) / len(of) for of in (torch.cat(asked), labels))
+    assert expected[7] > 0.25
+    assert found.min() > 0
+    np.testing.assert_allclose(found, expected, atol=0.08)
+
+
 def test_where_classes_have_priors_of_their_own_each_has_a_mixture_of_its_own_codes():
     model = conditional("per_class")
     with torch.no_grad():
