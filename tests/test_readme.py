@@ -1,10 +1,12 @@
 """What README.md and docs/ say is what runs left in reports/ (the default one, the sweep's, the paper's), as committed.
 
 A run of one's own on another processor changes the last digits in reports/, which is no fault of the documents.
+And the table of recipes is that of recipes/, but for collapsed, which is in no table.
 """
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +14,11 @@ from pathlib import Path
 import pytest
 from missing import skip_unless_ci
 
+from pipeline.params import read_yaml
+from pipeline.recipe import load_recipe
+
 ROOT = Path(__file__).parents[1]
+RECIPES = sorted({path.stem for path in (ROOT / "recipes").glob("*.yaml")} - {"collapsed"})
 
 
 def lines_of(name):
@@ -89,6 +95,18 @@ def test_the_results_tell_those_of_the_default_run(metrics):
         f"it reads {told(metrics['classifier_accuracy'], 3)} of the test images",
         *rows,
     )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_one_row_in_the_table_with_the_bounds_of_its_target(name):
+    table = [line for line in lines_of("docs/results.md") if line.startswith("|")]
+    rows = [line.split(" | ") for line in table if f"](../recipes/{name}.yaml)" in line]
+    assert len(rows) == 1
+    written = re.findall(r"([≥≤]) (−?\d{1,3}(?:,\d{3})*(?:\.\d+)?)", rows[0][2])
+    told_bounds = {(sign, float(number.replace("−", "-").replace(",", ""))) for sign, number in written}
+    target = load_recipe(ROOT / "recipes" / f"{name}.yaml", read_yaml(ROOT / "params.yaml")).target
+    signs = {"at_least": "≥", "at_most": "≤"}
+    assert {(signs[side], bound) for limits in target.values() for side, bound in limits.items()} <= told_bounds
 
 
 def ends_of(name, curve_of, value_of):
