@@ -2,8 +2,9 @@
 
     python -m pipeline.sweep recipes/sweeps/rate-distortion.yaml reports/sweeps [train.epochs=20 ...]
 
-What an earlier sweep, or a queue of experiments, has trained is taken from DVC's cache: a sweep that was stopped goes on,
-and one whose experiments were queued and run by several workers is only evaluated, which DVC does not keep, and collected.
+What an earlier sweep, or a queue of experiments, has trained is taken from DVC's cache: a sweep that was stopped goes
+on, and one whose experiments were queued and run by several workers is only evaluated again, which DVC does not keep,
+and collected.
 """
 
 import argparse
