@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import pipeline.threads  # noqa: F401  # before torch
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure

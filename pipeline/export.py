@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pipeline.threads  # noqa: F401  # before torch
+
 from pipeline.aggregate import AGGREGATE, load_aggregate
 from pipeline.assembly import Export, assemble
 from pipeline.checkpoint import CONFIG, HISTORY, WEIGHTS, Checkpoint, load_checkpoint

@@ -14,6 +14,8 @@ import os
 import sys
 from pathlib import Path
 
+import pipeline.threads  # noqa: F401  # before torch
+
 import numpy as np
 import torch
 from torch import Tensor

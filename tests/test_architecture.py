@@ -37,7 +37,7 @@ OTHERS_ALLOWED = {
 STDLIB_OF_VAE = {"collections", "dataclasses", "functools", "itertools", "math", "typing"}
 NAMED_BY_CODE = {f"{PACKAGE}.train": CODE_OF_TRAINING, f"{PACKAGE}.paper.training": CODE_OF_PAPER}
 SHAPES_NO_WEIGHTS = {
-    f"{PACKAGE}.train": {"errors", "files", "tracking", "workplace"},
+    f"{PACKAGE}.train": {"errors", "files", "threads", "tracking", "workplace"},
     # What reads and checks recipes: the answers stand in a run's name themselves.
     f"{PACKAGE}.paper.training": {"errors", "files", "params", "sweep", "workplace", f"{PACKAGE}.paper.plan"},
 }

@@ -1,5 +1,7 @@
 """This engine, as `dvc repro` runs it, with the optimizer's settings of the others."""
 
+import pipeline.threads  # noqa: F401  # before torch
+
 import numpy as np
 import torch
 from measure import SIGMA, test_elbo

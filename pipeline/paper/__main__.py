@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pipeline.threads  # noqa: F401  # before torch
+
 import torch
 from matplotlib.figure import Figure
 

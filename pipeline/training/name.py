@@ -26,7 +26,7 @@ CODE = (
     "dataset/*.py",
 )
 """What shapes the weights, or what is kept of them: held by tests/test_architecture.py to be all that train reaches,
-but for errors, files and the store of runs."""
+but for errors, files, the store of runs, and how long threads wait."""
 
 
 def training_name(params: Params, data_sha256: str) -> str:
