@@ -193,6 +193,15 @@ def test_a_failure_keeps_the_checkpoint_of_the_last_training(workplace):
     assert [path.name for path in Path("models").iterdir()] == ["checkpoint"]
 
 
+def test_a_training_that_begins_tells_of_another_left_unfinished(workplace, capsys):
+    left = Path(".training", "0123456789abcdef" * 2, "00000001.safetensors")
+    left.parent.mkdir(parents=True)
+    left.touch()
+    workplace.train(train__epochs=1)
+    assert "train: 1 unfinished training (0.0 MB) of other params, data or code in " in capsys.readouterr().out
+    assert left.exists()
+
+
 def test_the_reported_elbo_ignores_beta(workplace):
     still = {"train__learning_rate": 1e-30, "train__epochs": 1}
     free, heavy = (workplace.train(f"beta{beta}", train__beta=beta, **still) for beta in (0.0, 4.0))

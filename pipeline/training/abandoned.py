@@ -2,9 +2,10 @@
 
 A changed param, data set or line of code begins a training anew and leaves the state of the old one behind, which only
 the old params, data and code could go on from. What a finished one came to is kept until DVC surely has it, as large as
-its checkpoint, of which DVC's cache keeps a copy for good.
+its checkpoint, of which DVC's cache keeps a copy for good. What is no training's folder is not touched.
 """
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.training.scratch import FINISHED, LOCK, RUN
 KEPT_DAYS = 30
 FINISHED_KEPT_DAYS = 7
 _SHOWN = 3
+_NAME = re.compile("[0-9a-f]{32}")  # what training_name gives
+_SUFFIXES = (".safetensors", ".csv", ".writing")
 
 
 def tidy(ours: Path) -> None:
@@ -23,7 +26,7 @@ def tidy(ours: Path) -> None:
 
     Both are told of in a line. A folder in which a process is at work stays, and is none of them.
     """
-    others = sorted(path for path in ours.parent.iterdir() if path.is_dir() and path != ours and _is_idle(path))
+    others = sorted(path for path in ours.parent.iterdir() if path != ours and _is_training(path) and _is_idle(path))
     finished = [path for path in others if (path / FINISHED).exists()]
     unfinished = [path for path in others if path not in finished]
     _remove_old(finished, "finished", FINISHED_KEPT_DAYS)
@@ -46,6 +49,13 @@ def _remove_old(folders: list[Path], kind: str, days: int) -> list[Path]:
             f"untouched for more than {days} days ({names})"
         )
     return list(sizes)
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether it is a training's folder and holds nothing else: a user may keep other things beside it, and in it."""
+    if not _NAME.fullmatch(folder.name) or not folder.is_dir() or folder.is_symlink():
+        return False
+    return all(path.is_file() and (path.name in (LOCK, RUN) or path.suffix in _SUFFIXES) for path in _files(folder))
 
 
 def _is_idle(folder: Path) -> bool:

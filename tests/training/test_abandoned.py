@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import time
@@ -10,12 +11,17 @@ from pipeline.training import abandoned
 from pipeline.training.abandoned import FINISHED_KEPT_DAYS, KEPT_DAYS, tidy
 
 
+def named(name):
+    """A training's name is a hash."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
 @pytest.fixture
 def training(tmp_path):
     """Makes the folder of a training that was last written to so many days ago."""
 
     def make(name, days, state="00000001.safetensors"):
-        folder = tmp_path / name
+        folder = tmp_path / named(name)
         folder.mkdir()
         for file in (state, "lock"):
             (folder / file).write_bytes(bytes(1_000_000 if file != "lock" else 0))
@@ -48,7 +54,8 @@ def test_one_that_nobody_came_back_for_goes_and_is_named(training, tmp_path, cap
     tidy(ours)
     assert [path.exists() for path in (*olds, ours)] == [False, False, True]
     assert capsys.readouterr().out == (
-        f"train: removed 2 unfinished trainings (2.0 MB) from {tmp_path}, untouched for more than 30 days (a, b)\n"
+        f"train: removed 2 unfinished trainings (2.0 MB) from {tmp_path}, untouched for more than 30 days "
+        f"({', '.join(sorted(map(named, 'ab')))})\n"
     )
 
 
@@ -98,7 +105,7 @@ def test_what_finished_ones_came_to_goes_after_a_week_and_is_told_of_then_alone(
     tidy(ours)
     assert [path.exists() for path in (old, late, ours)] == [False, True, True]
     assert capsys.readouterr().out == (
-        f"train: removed 1 finished training (1.0 MB) from {tmp_path}, untouched for more than 7 days (8)\n"
+        f"train: removed 1 finished training (1.0 MB) from {tmp_path}, untouched for more than 7 days ({named('8')})\n"
     )
 
 
@@ -107,3 +114,37 @@ def test_a_run_of_which_there_is_no_state_yet_keeps_its_key_and_is_not_told_of(t
     tidy(training("ours", 0))
     assert [path.exists() for path in (late, old)] == [True, False]
     assert "removed 1 unfinished training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("backup", "00000001.safetensors"),
+        ("backup", "notes/thesis.txt"),
+        (".git", "HEAD"),
+        (named("a"), "thesis.txt"),
+        (named("a"), "notes/00000001.safetensors"),
+    ],
+)
+def test_what_is_no_training_stays_however_old_and_is_not_told_of(training, tmp_path, capsys, name, file):
+    ours = training("ours", 0)
+    (tmp_path / "empty").mkdir()
+    foreign = tmp_path / name / file
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    for path in (foreign, foreign.parent, tmp_path / name):
+        os.utime(path, (0, 0))
+    tidy(ours)
+    assert foreign.exists()
+    assert (tmp_path / "empty").exists()
+    assert [path.name for path in (tmp_path / name).iterdir()] == [file.partition("/")[0]]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_that_left_neither_state_nor_key_goes_without_a_word(training, tmp_path, capsys):
+    left = tmp_path / named("left")
+    left.mkdir()
+    (left / "lock").touch()
+    tidy(training("ours", 0))
+    assert not left.exists()
+    assert capsys.readouterr().out == ""
