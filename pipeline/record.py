@@ -18,7 +18,9 @@ Metrics = Mapping[str, float]
 class Record:
     """What one stage put into its run.
 
-    `curves` are rows of metrics with their `epoch`; `artifacts` are files and folders on disk.
+    `run_id` is empty where the store was away; then `key`, which names a training, finds the run that an earlier
+    process may have opened for it. `curves` are rows of metrics with their `epoch`; `artifacts` are files and folders
+    on disk.
     """
 
     stage: str
@@ -28,10 +30,11 @@ class Record:
     metrics: Metrics = field(default_factory=dict)
     curves: Sequence[Metrics] = ()
     artifacts: Sequence[Path] = ()
+    key: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """What run.json says; curves and artifacts are files beside it."""
-        return {name: getattr(self, name) for name in ("stage", "run_id", "params", "tags", "metrics")}
+        return {name: getattr(self, name) for name in ("stage", "run_id", "params", "tags", "metrics", "key")}
 
 
 def write_record(folder: Path, record: Record) -> None:

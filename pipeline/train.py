@@ -208,7 +208,7 @@ def anew(
     with training_run(values, tags, scratch.run_key, rows) as run:
         model, history = train_model(params, data, ranks, scratch, state, run)
         epochs = {"best_epoch": history.best_epoch, "kept_epoch": history.kept_epoch}
-        record = Record("train", run.settle(), values, tags, epochs)
+        record = Record("train", run.settle(), values, tags, epochs, key=scratch.run_key)
         scratch.finish(finished_state(model, history, record))
         run.finish(save(folder, params, model, history, record))
     return history, record

@@ -74,12 +74,11 @@ def create_run(client: MlflowClient, tags: Mapping[str, str]) -> str:
 
 def revive_run(client: MlflowClient, key: str) -> str | None:
     """The id of the run that bears this key, now RUNNING again; None where the store has no such run."""
-    found = client.search_runs([experiment_id(client)], f"tags.{RUN_KEY} = '{key}'", max_results=1)
-    if not found:
+    run = _run_with_key(client, key)
+    if run is None:
         return None
-    run_id = str(found[0].info.run_id)
-    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-    return run_id
+    client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    return str(run.info.run_id)
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric], held: Points = NO_POINTS) -> None:
@@ -122,9 +121,9 @@ def lay(client: MlflowClient, run_id: str, record: Record) -> None:
 
 def complete(client: MlflowClient, record: Record) -> None:
     """Put a record into its run where that is in the store without it: a process that was to do so was killed."""
-    run = _find_run(client, record.run_id)
+    run = _find_run(client, record)
     if run is not None and _stage_tag(record.stage) not in run.data.tags:
-        lay(client, record.run_id, record)
+        lay(client, run.info.run_id, record)
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:
@@ -150,12 +149,12 @@ def _join(client: MlflowClient, before: Sequence[Record], record: Record) -> Rec
 
 
 def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record) -> str:
-    latest = _find_run(client, before[-1].run_id)
+    latest = _find_run(client, before[-1])
     if latest is None:
         return _relay(client, before, {"restored": "true"})
     run_id, held = str(latest.info.run_id), latest.data
     for earlier in before:  # of a store that was away for a while
-        if earlier.run_id == run_id:
+        if earlier.run_id == run_id or earlier is before[-1]:
             complete(client, earlier)
     # A stage that died half-way has left its params, which the store never changes.
     other_setting = any(held.params.get(param.key, param.value) != param.value for param in as_params(record.params))
@@ -166,17 +165,23 @@ def _run_to_join(client: MlflowClient, before: Sequence[Record], record: Record)
     )
 
 
-def _find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """The run, where the store knows it and nobody has deleted it; None for the id of a run that was never opened."""
-    if not run_id:
-        return None
+def _find_run(client: MlflowClient, record: Record) -> Run | None:
+    """The run of a stage, where the store knows it and nobody has deleted it."""
+    if not record.run_id:
+        return _run_with_key(client, record.key) if record.key else None
     try:
-        run = client.get_run(run_id)
+        run = client.get_run(record.run_id)
     except MlflowException as error:
         if error.error_code not in _UNKNOWN:  # it is away
             raise
         return None
     return None if run.info.lifecycle_stage == LifecycleStage.DELETED else run
+
+
+def _run_with_key(client: MlflowClient, key: str) -> Run | None:
+    """The run that a training opened under its key; None where the store has none that is not deleted."""
+    found = client.search_runs([experiment_id(client)], f"tags.{RUN_KEY} = '{key}'", max_results=1)
+    return found[0] if found else None
 
 
 def _relay(client: MlflowClient, records: Sequence[Record], tags: Mapping[str, str]) -> str:

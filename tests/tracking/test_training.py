@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import threading
+import time
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -124,7 +125,7 @@ def test_an_outage_while_the_run_is_opened_makes_no_second_run(store, outage, ro
     assert steps_of(curve, run.id) == [1, 2, 3, 4]
 
 
-def test_points_whose_arrival_is_not_known_are_not_sent_twice(store, outage, curve, monkeypatch):
+def test_points_whose_arrival_is_not_known_are_not_sent_twice(store, outage, curve, batches, monkeypatch):
     monkeypatch.setattr(runs, "MOST_METRICS_PER_CALL", 3)
     with training_run(PARAMS, {}) as run:
         outage("log_batch")
@@ -133,6 +134,25 @@ def test_points_whose_arrival_is_not_known_are_not_sent_twice(store, outage, cur
         run.wait()
     assert steps_of(curve, run.id) == [1, 2, 3, 4, 5, 6]
     assert steps_of(curve, run.id, "beta") == [1, 2, 3, 4, 5, 6]
+    assert sum(batches) == 12  # of a point that comes twice the store itself keeps one
+
+
+def test_a_store_that_is_away_is_tried_again_after_a_while_alone(store, monkeypatch, capsys):
+    now, tries = 100.0, []
+
+    def away(*_):
+        tries.append(now)
+        raise MlflowException("away")
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(training, "log_metrics", away)
+    run = training.TrainingRun(PARAMS, {})
+    for _ in range(80):
+        run.log_epoch(ROW)
+        run._sending.result()
+        now += 1.0
+    assert tries == [100.0, 130.0, 160.0]
+    assert capsys.readouterr().err.count("training goes on without it") == 1
 
 
 def test_a_resumed_run_logs_what_it_held_once_even_if_asking_for_it_fails_at_first(store, outage, rows, curve):
@@ -175,6 +195,27 @@ def test_a_training_that_ends_without_a_run_opens_none_any_more(store, outage, r
     assert "the run is not whole in the store; evaluate completes it from run.json" in capsys.readouterr().err
     joined = log_stage([record], Record("evaluate", "", PARAMS))
     assert [row.info.run_id for row in rows()] == [joined.run_id]
+
+
+def test_a_run_that_an_earlier_process_opened_is_completed_though_the_store_was_away_from_then_on(
+    store, outage, rows, curve
+):
+    with pytest.raises(KeyboardInterrupt), training_run(PARAMS, {}, "a-key") as first:
+        first.log_epoch(ROW)
+        raise KeyboardInterrupt
+    history = [ROW, ROW | {"epoch": 2.0}]
+    failures = outage("search_runs", times=100, after=False)
+    with training_run(PARAMS, {}, "a-key", history[:1]) as second:
+        second.log_epoch(history[1])
+        record = Record("train", second.settle(), PARAMS, {}, {"best_epoch": 2}, history, key="a-key")
+    failures.extend(["the store is back"] * 100)
+    assert record.run_id == ""
+    joined = log_stage([record], Record("evaluate", "", PARAMS))
+    assert joined.run_id == first.id
+    [row] = rows()
+    assert row.info.status == "FINISHED"
+    assert {"stage.train", "stage.evaluate"} <= row.data.tags.keys()
+    assert steps_of(curve, first.id) == [1, 2]
 
 
 def test_a_store_that_refuses_ends_a_training_before_its_first_step_alone(store, outage, monkeypatch, capsys):
