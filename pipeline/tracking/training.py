@@ -68,11 +68,12 @@ class TrainingRun:
         if time.monotonic() >= self._next and (self._sending is None or self._sending.done()):
             self._sending = self._sender.submit(self._send)
 
-    def wait(self) -> None:
-        """Send what was added, and wait until the store has it; a store that is away is tried once."""
+    def wait(self) -> bool:
+        """Send what was added, and wait; whether the store has all of it. A store that is away is tried once."""
         if self._sending is not None:
             self._sending.result()
         self._send()
+        return not self._unsent
 
     def settle(self) -> str:
         """Wait as `wait` does; the run's id, which is final: of a training that has none no run is opened any more.
@@ -85,15 +86,14 @@ class TrainingRun:
 
     def finish(self, record: Record) -> None:
         """Log what is known at the end: the rows that the store lacks, final metrics and artifacts."""
-        self.wait()
-        if not (self.id and self._attempt(lambda: lay(self._client, self.id, record))):
+        if not (self.wait() and self.id and self._attempt(lambda: lay(self._client, self.id, record))):
             print("warning: the run is not whole in the store; evaluate completes it from run.json", file=sys.stderr)
 
     def end(self, status: int) -> None:
         """Say how the training ended."""
-        self.wait()
+        is_sent = self.wait()
         self._sender.shutdown()
-        if self.id:
+        if is_sent and self.id:
             self._attempt(lambda: self._client.set_terminated(self.id, RunStatus.to_string(status)))
 
     @property
