@@ -10,7 +10,8 @@ Joins    the MLflow run that train opened
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +81,23 @@ def measure(
     if checkpoint.objective == "autoencoder":
         return {"test/recon": recon_at_mean(checkpoint.model, test).mean().item()} | active
     console = Console()
+    if not console.is_terminal:
+        samples = params.importance_samples
+        print(f"evaluate: importance bound of {len(test.mu):,} images with {samples:,} samples each ...", flush=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         return density_metrics(checkpoint.model, test, train, params, progress) | active
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Say what takes a while: beside a spinner at a terminal, in a line elsewhere."""
+    console = Console()
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        print(f"evaluate: {what} ...", flush=True)
+        yield
 
 
 @torch.no_grad()
@@ -140,7 +156,8 @@ def evaluate(checkpoint: Checkpoint, data: PreparedData, training: Record, param
     test = encode_split(model, pixels, checkpoint.binarize, stream_key(seed, Stream.TEST_BINARIZATION), of_test)
     use = latent_use(test.mu, test.logvar, model.prior.given(test.labels))
     noisy = checkpoint.objective != "autoencoder"
-    assessment = assess(model, data, test.mu, params.evaluate, checkpoint.binarize, noisy_codes=noisy)
+    with waiting_for("codes and samples"):
+        assessment = assess(model, data, test.mu, params.evaluate, checkpoint.binarize, noisy_codes=noisy)
     metrics = measure(checkpoint, test, train, use, params.evaluate)
     metrics |= {f"test/{name}": value for name, value in assessment.metrics.items()}
     _refuse_non_finite(metrics)

@@ -115,6 +115,10 @@ def train_model(
         model.prior.start_from(to_unit(train[chosen]), None if labels.train is None else labels.train[chosen])
     device = choose_device(params.train.device, ranks.local_rank)
     trainer = Trainer(model, train, val, params.train, device, ranks, labels)
+    if ranks.is_first:
+        parameters = sum(weight.numel() for weight in model.parameters())
+        steps = trainer.feed.steps_per_epoch
+        print(f"train: {parameters:,} parameters, {steps:,} steps an epoch, {describe_device(device)}", flush=True)
     with training_progress(params.train.epochs, len(train), shown=ranks.is_first) as progress, stop_wish() as wish:
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> None:

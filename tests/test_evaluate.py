@@ -260,7 +260,10 @@ def test_the_report_says_which_limits_the_model_keeps(trained, capsys):
     }
     assert not found["healthy"]
     assert metrics(folder)["test/failed_checks"] == 1
-    assert capsys.readouterr().out.endswith(f"{folder}; unhealthy: unconverged_bound\n")
+    samples, bound, end = capsys.readouterr().out.splitlines()[-3:]
+    assert samples == "evaluate: codes and samples ..."
+    assert re.fullmatch(r"evaluate: importance bound of 50 images with \d+ samples each \.\.\.", bound)
+    assert end.endswith(f"{folder}; unhealthy: unconverged_bound")
 
 
 def test_the_collapsed_recipe_is_found_by_evaluate_and_refused_by_export(workplace, monkeypatch):

@@ -281,8 +281,11 @@ def test_missing_data_is_named(workplace):
 def test_the_output_says_how_far_training_is(workplace, capsys):
     workplace.train(train__epochs=2)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"], ["train:", "best"]]
-    assert "images/s" in lines[0]
+    size, *epochs, end = lines
+    count = sum(weight.numel() for weight in load_file("models/checkpoint/model.safetensors").values())
+    assert size.startswith(f"train: {count:,} parameters, 4 steps an epoch, ")
+    assert [line.split()[:2] for line in (*epochs, end)] == [["epoch", "1/2"], ["epoch", "2/2"], ["train:", "best"]]
+    assert "images/s" in epochs[0]
 
 
 CONDITIONAL = {"model__condition": "label", "model__prior": "per_class"}
