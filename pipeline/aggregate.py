@@ -32,11 +32,13 @@ def load_aggregate(folder: Path, latent_dim: int, classes: int = 0) -> FixedMixt
         classes: that have a mixture each; 0 where there is one for all.
 
     Raises:
-        UserError: the file is missing, unreadable, or of another latent dimension or number of classes.
+        UserError: the file is missing, damaged, or of another latent dimension or number of classes.
+        OSError: the system refuses to read it, and is told of with its path.
     """
     path = folder / AGGREGATE
     try:
-        tensors = load_file(path)
+        with open(path, "rb"):  # of whatever it may not read, safetensors says that it is not there
+            tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected what evaluate wrote") from None
     except SafetensorError as error:

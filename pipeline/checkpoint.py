@@ -46,7 +46,8 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Rebuild the model on the CPU.
 
     Raises:
-        UserError: a file is missing or unreadable, or the weights do not fit the config.
+        UserError: a file is missing or damaged, or the weights do not fit the config or are not finite.
+        OSError: the system refuses to read a file, which it names.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -78,7 +79,8 @@ def _field(config: dict[str, Any], name: str, folder: Path) -> Any:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        with open(path, "rb"):  # of whatever it may not read, safetensors says that it is not there
+            return load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; expected weights that train wrote") from None
     except SafetensorError as error:
@@ -86,6 +88,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Hold that the weights are those of the model, and numbers: what is not finite would be noticed at a later place.
+
+    Raises:
+        UserError: they are not.
+    """
     for name in sorted(found.keys() | expected.keys()):
         if name not in found or name not in expected:
             state = "missing" if name not in found else "not part of the model"
@@ -93,3 +100,6 @@ def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path
         if found[name].shape != expected[name].shape:
             shapes = (list(found[name].shape), list(expected[name].shape))
             raise UserError(f"{path}: {name} has shape {shapes[0]}; expected {shapes[1]} by {CONFIG}")
+        if not (finite := found[name].isfinite()).all():
+            value = found[name][~finite][0].item()
+            raise UserError(f"{path}: {name} holds {value}; expected finite numbers: train again")

@@ -38,6 +38,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_aggregate(tmp_path, 3)
 
 
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
+    (tmp_path / AGGREGATE).mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        load_aggregate(tmp_path, 3)
+    assert error.value.filename == str(tmp_path / AGGREGATE)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     save_aggregate(tmp_path, MIXTURE)
     content = (tmp_path / AGGREGATE).read_bytes()

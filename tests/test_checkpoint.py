@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -86,6 +88,16 @@ def test_a_file_that_is_missing_is_named(folder):
     assert message(folder) == "config.json: not found; expected a file that an earlier stage writes"
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to(path)], ids=["a folder", "a circular link"])
+def test_weights_that_are_there_and_cannot_be_read_are_not_said_to_be_missing(folder, put):
+    path = folder / "model.safetensors"
+    path.unlink()
+    put(path)
+    with pytest.raises(OSError, match=r"model\.safetensors") as error:
+        load_checkpoint(folder)
+    assert error.value.filename == str(path)
+
+
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
 def test_truncated_weights_are_named(folder, size):
     content = (folder / "model.safetensors").read_bytes()
@@ -113,6 +125,12 @@ def test_a_weight_too_many_is_named(folder):
 def test_a_weight_of_another_shape_is_named(folder):
     edit_weights(folder, lambda weights: weights.update({"decoder.0.bias": torch.zeros(7)}))
     assert message(folder) == "model.safetensors: decoder.0.bias has shape [7]; expected [12] by config.json"
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_weight_that_is_not_finite_is_named(folder, value):
+    edit_weights(folder, lambda weights: weights["decoder.0.bias"][3:5].fill_(value))
+    assert message(folder) == f"model.safetensors: decoder.0.bias holds {value}; expected finite numbers: train again"
 
 
 def test_weights_that_do_not_fit_the_config_are_refused(folder):
