@@ -74,7 +74,7 @@ def write_inputs(folder, vae):
     for split in ("train", "val", "test"):
         np.save(folder / "data" / f"{split}.npy", rng.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8))
     counts = {split: {"count": 5} for split in ("train", "val", "test")}
-    values = {"kind": "grey", "mean": 127.5, "standard_deviation": 73.6}
+    values = {"kind": "grey", "mean": 127.5, "standard_deviation": 73.6, "binary_fraction": 0.01}
     meta = {"shape": [1, 8, 8], "classes": None, "splits": counts, "sha256": "da7a" * 16, "values": values}
     write_json(folder / "data" / "meta.json", meta)
     save_checkpoint(folder / "checkpoint", Checkpoint(vae, "elbo", "none"))

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import psutil
 
+from pipeline.dataset.values import SUITABLE
 from pipeline.errors import UserError, one_line
 from pipeline.files import read_json
 
 SPLITS = ("train", "val", "test")
 HELD_OUT = "held_out"
 META_FILE = "meta.json"
+_STATISTICS = {"mean": 255, "standard_deviation": 255, "binary_fraction": 1}  # of `values`, and the most each can be
 # What numpy raises on a damaged .npy file: its header is Python text, and is parsed as such.
 DAMAGED = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 
@@ -76,7 +78,7 @@ def open_prepared(folder: Path | str) -> PreparedData:
     """Open what the prepare stage wrote, without reading or hashing the images.
 
     Raises:
-        UserError: a file is missing, truncated, or other than meta.json says.
+        UserError: a file is missing, truncated, or other than meta.json says; or that says what no images are like.
     """
     folder = Path(folder)
     meta = read_json(folder / META_FILE)
@@ -84,12 +86,23 @@ def open_prepared(folder: Path | str) -> PreparedData:
         shape, labelled = tuple(meta["shape"]), meta["classes"] is not None
         present = SPLITS + (HELD_OUT,) * (HELD_OUT in meta["splits"])
         counts = {split: meta["splits"][split]["count"] for split in present}
-        meta["sha256"], [meta["values"][name] for name in ("kind", "mean", "standard_deviation")]
+        meta["sha256"], [meta["values"][name] for name in ("kind", *_STATISTICS)]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
+    _check_values(meta["values"], folder / META_FILE)
     splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in present}
     held_out = splits.pop(HELD_OUT, None)
     return PreparedData(**splits, held_out=held_out, meta=meta, folder=folder)
+
+
+def _check_values(values: dict[str, Any], path: Path) -> None:
+    """Hold that what meta.json says of the pixel values can be: a model takes its scale and its advice from there."""
+    if values["kind"] not in tuple(SUITABLE):  # by ==: a list has no hash
+        raise UserError(f"{path}: values.kind is {values['kind']!r}; expected one of {', '.join(SUITABLE)}")
+    for name, most in _STATISTICS.items():
+        value = values[name]
+        if type(value) not in (int, float) or not 0 <= value <= most:
+            raise UserError(f"{path}: values.{name} is {value!r}; expected a number from 0 to {most}")
 
 
 def _open_split(folder: Path, split: str, shape: tuple[int, ...], labelled: bool) -> Split:

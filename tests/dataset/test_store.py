@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -96,4 +97,37 @@ def test_a_meta_file_of_something_else_is_refused(prepared):
     folder, _ = prepared
     (folder / "meta.json").write_text('{"shape": [1, 2, 3]}')
     with pytest.raises(UserError, match=r"meta\.json: lacks 'classes'"):
+        open_prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("mean", "a", "values.mean is 'a'; expected a number from 0 to 255"),
+        ("mean", -1, "values.mean is -1; expected a number from 0 to 255"),
+        ("standard_deviation", math.nan, "values.standard_deviation is nan; expected a number from 0 to 255"),
+        ("standard_deviation", None, "values.standard_deviation is None; expected a number from 0 to 255"),
+        ("binary_fraction", "0.5", "values.binary_fraction is '0.5'; expected a number from 0 to 1"),
+        ("binary_fraction", 1.5, "values.binary_fraction is 1.5; expected a number from 0 to 1"),
+        ("kind", "black", "values.kind is 'black'; expected one of binary, near-binary, grey, colour"),
+        ("kind", ["grey"], "values.kind is ['grey']; expected one of binary, near-binary, grey, colour"),
+    ],
+)
+def test_statistics_that_no_images_have_are_named(prepared, name, value, expected):
+    folder, _ = prepared
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["values"][name] = value
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError) as error:
+        open_prepared(folder)
+    assert str(error.value) == f"{folder / 'meta.json'}: {expected}"
+
+
+@pytest.mark.parametrize("name", ["kind", "mean", "standard_deviation", "binary_fraction"])
+def test_a_statistic_that_is_missing_is_named(prepared, name):
+    folder, _ = prepared
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["values"][name]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=rf"meta\.json: lacks '{name}'; expected what the prepare stage writes"):
         open_prepared(folder)
