@@ -27,7 +27,7 @@ from pipeline.vae.priors.class_mixtures import MixturePerClass
 from pipeline.vae.priors.mixtures import Mixture
 
 TAGS = {"data_sha256": "da7a" * 16, "params_hash": "9a3a" * 16, "git_revision": "0fb6cfb", "git_dirty": "true"}
-RECORD = Record("train", "8f14e45f", {}, TAGS)
+RECORD = Record("train", "8f14e45f", {}, TAGS, {"best_epoch": 1})
 
 
 @pytest.fixture(scope="module", autouse=True)
