@@ -1,9 +1,11 @@
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from small_training import Kept
 
 from pipeline.params import load_params
 from pipeline.training.fit import Fit
@@ -187,6 +189,17 @@ def test_validation_is_the_same_every_time():
     assert run.validate() == run.validate()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_validation_measures_the_averaged_weights(precision):
+    averaged, plain = (trainer(precision=precision, ema_decay=decay, learning_rate=0.05) for decay in (0.99, 0.0))
+    found, measured = first_epoch(averaged), []
+    for weights in (averaged.average.weights, averaged.flat.weights):
+        plain.flat.weights.copy_(weights)
+        plain.flat.publish()
+        measured.append(plain.validate())
+    assert {name: found[name] for name in measured[0]} == measured[0] != measured[1]
+
+
 def test_average_trails_the_trained_weights():
     averaged, plain = trainer(ema_decay=0.99), trainer(ema_decay=0.0)
     for run in (averaged, plain):
@@ -249,6 +262,22 @@ def test_validation_tells_the_kl_of_each_group_of_a_ladder():
     assert row["val/kl_group_1"] + row["val/kl_group_2"] == pytest.approx(row["val/kl"], rel=1e-5)
     assert "val/kl_group_3" not in row
     assert not [name for name in first_epoch(trainer()) if "group" in name]
+
+
+def test_images_a_second_are_of_the_time_that_all_steps_of_the_epoch_took_and_no_other(monkeypatch):
+    ticks = itertools.count()  # a second within each of 12 steps, and one between them
+    monkeypatch.setattr("pipeline.training.trainer.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    run = trainer(global_batch_size=50)
+    assert [first_epoch(run)["images_per_second"] for _ in range(2)] == [600 / 12] * 2
+
+
+def test_a_state_is_saved_whenever_so_many_minutes_have_passed_since_the_last_one(monkeypatch):
+    steps, kept = [], Kept()
+    monkeypatch.setattr("pipeline.training.fit.time.monotonic", lambda: 60 * len(steps))  # a step takes a minute
+    run = trainer(epochs=1, global_batch_size=50, checkpoint_minutes=4)
+    Fit(run, kept, on_step=steps.append).run()
+    positions = [state.content["position"] for state in kept.states]
+    assert [(position["epoch"], position["step"]) for position in positions] == [(1, 4), (1, 8), (1, 12), (2, 0)]
 
 
 @pytest.mark.parametrize(("seconds", "apart"), [(0.001, 16), (0.25, 4), (3.0, 1)])
