@@ -1,4 +1,6 @@
-from pipeline.training.progress import summary, training_progress
+from rich.progress import Progress
+
+from pipeline.training.progress import TrainingProgress, summary, training_progress
 
 METRICS = {"images_per_second": 12345.0} | {
     f"{split}/{name}": value
@@ -15,6 +17,13 @@ def test_summary_of_an_autoencoder_has_no_elbo():
     assert (
         summary({"train/recon": -2.0, "val/recon": -3.0, "images_per_second": 9.0}) == "recon -2.00 (-3.00)  9 images/s"
     )
+
+
+def test_after_a_resume_the_bars_show_the_epochs_that_have_ended_and_the_images_of_the_present_one(capsys):
+    bars = Progress(disable=True)
+    TrainingProgress(bars, epochs=10, images=600, shown=True).resume(4, 128)
+    assert [bar.completed for bar in bars.tasks] == [3, 128]
+    assert capsys.readouterr().out == "train: going on at epoch 4/10, image 128\n"
 
 
 def test_without_a_terminal_some_ten_plain_lines_are_printed(capsys):
