@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import torch
 from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -223,6 +224,16 @@ def test_what_shapes_the_weights_names_a_training_and_how_it_runs_does_not(workp
         changed = params.model_copy(update={section: getattr(params, section).model_copy(update=changes)})
         assert (train.training_name(changed, "da7a") == name) == same, changes
     assert train.training_name(params, "other") != name
+
+
+def test_another_torch_or_another_precision_of_the_processor_names_another_training(workplace, monkeypatch):
+    workplace.set_params(train__precision="auto", train__device="cpu")
+    params, names = load_params(), []
+    for version, can_multiply in (("2.0", False), ("2.1", False), ("2.0", True)):
+        monkeypatch.setattr(torch, "__version__", version)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=can_multiply: {"avx512_bf16": found})
+        names.append(train.training_name(params, "da7a"))
+    assert len(set(names)) == 3
 
 
 @pytest.mark.parametrize(
