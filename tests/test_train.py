@@ -238,6 +238,15 @@ def test_the_cosine_schedule_ends_near_zero_and_constant_stays(workplace):
     assert column(workplace.train("constant", train__schedule="constant"), "learning_rate") == [0.003] * 2
 
 
+def test_a_training_reckons_without_denormal_numbers(workplace):
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor has no such mode")
+    smallest = torch.tensor([torch.finfo(torch.float32).tiny])
+    assert (smallest / 2).item() > 0
+    workplace.train(train__epochs=1)
+    assert (smallest / 2).item() == 0
+
+
 def test_bf16_trains_close_to_fp32(workplace):
     half, full = (workplace.train(precision, train__precision=precision) for precision in ("bf16", "fp32"))
     assert column(half, "val/elbo") != column(full, "val/elbo")
