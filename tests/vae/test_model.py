@@ -88,9 +88,11 @@ def test_conv_refuses_images_below_eight_pixels_and_names_the_way_out():
         VAE(vary(network="conv", hidden=(4,), image_shape=(1, 7, 28)))
 
 
-def test_conv_refuses_more_stages_than_the_image_can_be_halved():
-    with pytest.raises(UserError, match="model.hidden has 5 stages; expected 1 to 4 for 28x28 images"):
-        VAE(vary(network="conv", hidden=(4,) * 5))
+@pytest.mark.parametrize(("height", "width", "most"), [(28, 28, 4), (8, 28, 3), (28, 9, 3)])
+def test_conv_refuses_more_stages_than_the_shorter_side_can_be_halved(height, width, most):
+    expected = f"model.hidden has {most + 1} stages; expected 1 to {most} for {height}x{width} images"
+    with pytest.raises(UserError, match=expected):
+        VAE(vary(network="conv", hidden=(4,) * (most + 1), image_shape=(1, height, width)))
 
 
 def test_logvar_is_the_log_of_the_variance():
