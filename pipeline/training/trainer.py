@@ -211,7 +211,6 @@ class Trainer:
             error = mean_squared_error(self.model, batches, self.params.global_batch_size, self.ranks)
             likelihood.calibrate(error)
             self.average.weights.copy_(self.flat.weights)
-        likelihood.calibrate(error)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
