@@ -31,9 +31,10 @@ ROOT = Path(__file__).parents[1]
 LONG = {"train__epochs": 40, "train__checkpoint_minutes": 1e-9, "train__ema_decay": 0.9}
 
 
-def start(**environment):
+def start(*program, **environment):
+    """The train stage in a process of its own; `program` is what Python runs in its place."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.train", "data/prepared", "models/checkpoint", ".training"],
+        [sys.executable, *(program or ("-m", "pipeline.train")), "data/prepared", "models/checkpoint", ".training"],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,6 +97,45 @@ def test_a_killed_training_goes_on_as_the_same_run_to_the_same_weights(workplace
     assert read_json(Path("models/checkpoint/run.json"))["run_id"] == row.info.run_id
     [folder] = Path(".training").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["finished.safetensors", "lock", "run"]
+
+
+FULL_AT_THE_THIRD_STATE = """
+import resource
+from pipeline import train
+from pipeline.errors import run_stage
+from pipeline.training import scratch
+
+whole, writes = scratch._write, []
+
+def write(path, content):
+    writes.append(path)
+    if len(writes) == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))  # Python ignores the signal that tells of it
+    whole(path, content)
+
+scratch._write = write
+run_stage(train.main)
+"""
+
+
+def test_a_disk_that_is_full_from_some_state_on_ends_in_one_line_and_leaves_what_to_go_on_from(workplace, capsys):
+    """By the system's limit of a file's size: a model of 3.3 MB meets it, and the store of runs does not."""
+    large = {"model__hidden": [6000]}
+    workplace.train("unbroken", **large)
+    workplace.forget()
+    workplace.set_params(**large, train__checkpoint_minutes=1e-9)
+    code, _, errors = finish(start("-c", FULL_AT_THE_THIRD_STATE))
+    assert code == 1
+    *warnings, last = errors.splitlines()
+    refused = [*["00000003.safetensors"] * 9, "finished.safetensors"]  # after eight steps, two epochs, and at the end
+    for line, file in zip(warnings, refused, strict=True):
+        assert line.endswith(f"/{file}: File too large; training goes on without this checkpoint")
+    assert last == "error: models/checkpoint: File too large"
+    assert list(Path("models").iterdir()) == []
+    capsys.readouterr()
+    folder = workplace.train_or_find(**large)
+    assert "train: going on at epoch 1/2, image 100" in capsys.readouterr().out
+    assert weights(folder) == weights("unbroken")
 
 
 def all_bytes(folder):
