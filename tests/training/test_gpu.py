@@ -21,6 +21,14 @@ def elbo(trainer):
     return Fit(trainer).run()[1].rows[-1]["val/elbo"]
 
 
+ADAGRAD = {"optimizer": "adagrad", "learning_rate": 0.02}
+
+
+def test_a_gpu_trains_by_adagrad_to_the_elbo_of_the_cpu(make_trainer):
+    expected, found = (elbo(make_trainer(device=device, epochs=5, **ADAGRAD)) for device in ("cpu", "cuda"))
+    assert found == pytest.approx(expected, abs=0.5)
+
+
 @pytest.mark.parametrize("compile_", ["never", "always"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_trains_to_the_elbo_of_the_cpu(make_trainer, precision, compile_):
@@ -76,9 +84,10 @@ def poison(monkeypatch):
     return poison
 
 
-def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, poison):
+@pytest.mark.parametrize("optimizer", [{}, ADAGRAD], ids=["adam", "adagrad"])
+def test_a_step_that_is_not_finite_never_reaches_the_weights(make_trainer, poison, optimizer):
     poison(lambda epoch: True)
-    trainer = make_trainer(device="cuda", epochs=1)
+    trainer = make_trainer(device="cuda", epochs=1, **optimizer)
     with pytest.raises(NonFiniteError, match=r"training examples 17\)"):
         list(trainer.steps())
     kept = trainer.tensors()
