@@ -61,7 +61,7 @@ def read_record(folder: Path, curves: str | None = None, artifacts: Sequence[str
 
 
 def _check_kinds(record: Record, path: Path) -> None:
-    for name in ("stage", "run_id"):
+    for name in ("stage", "run_id", "key"):
         if not isinstance(value := getattr(record, name), str):
             raise UserError(f"{path}: {name} is {value!r}; expected a text")
     for name in ("params", "tags", "metrics"):

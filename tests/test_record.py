@@ -39,6 +39,7 @@ CONTENT = {"stage": "train", "run_id": "8f14", "params": {}, "tags": {}, "metric
         ({"params": "beta"}, "params is 'beta'; expected an object"),
         ({"tags": []}, "tags is []; expected an object"),
         ({"run_id": 7}, "run_id is 7; expected a text"),
+        ({"key": None}, "key is None; expected a text"),
     ],
 )
 def test_a_field_of_another_kind_or_an_epoch_that_was_not_trained_is_named(tmp_path, changes, expected):
