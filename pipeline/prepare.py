@@ -128,6 +128,7 @@ def _report(meta: dict[str, Any], origin: str, folder: Path) -> None:
     counts = ", ".join(f"{part['count']:,} {split}" for split, part in meta["splits"].items())
     shape = "x".join(map(str, meta["shape"]))
     kind = meta["values"]["kind"]
+    print(f"prepare: {kind} values suit model.likelihood: {meta['values']['suitable_likelihoods']}")
     print(f"prepare: {counts} images of {shape} ({kind}) from {origin} -> {folder} (sha256 {meta['sha256'][:8]}...)")
 
 

@@ -83,9 +83,10 @@ def test_the_default_digits_are_prepared(place, capsys):
     assert counts["val"] == pytest.approx(500, abs=70)
     assert counts["test"] == pytest.approx(500, abs=70)
     assert np.bincount(data.train.labels).tolist() == data.meta["splits"]["train"]["class_counts"]
-    line = capsys.readouterr().out
+    suited, line = capsys.readouterr().out.splitlines()
+    assert suited.startswith("prepare: near-binary values suit model.likelihood: bernoulli (train.binarize: dynamic)")
     assert line.startswith(f"prepare: {counts['train']:,} train, {counts['val']} val, {counts['test']} test images")
-    assert line.endswith(f"of 1x28x28 (near-binary) from mnist-5k -> data/prepared (sha256 {data.sha256[:8]}...)\n")
+    assert line.endswith(f"of 1x28x28 (near-binary) from mnist-5k -> data/prepared (sha256 {data.sha256[:8]}...)")
 
 
 def test_the_same_images_give_the_same_hash_and_another_seed_another(place):
@@ -282,11 +283,11 @@ def test_a_missing_argument_is_named(place):
     assert result.stderr.endswith("the following arguments are required: prepared\n")
 
 
-def test_a_run_without_a_terminal_prints_one_line(place):
+def test_a_run_without_a_terminal_prints_two_lines(place):
     np.save("a.npy", grey_images(60))
     place(source="array", path="a.npy")
     result = run_in_a_shell("data/prepared")
-    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1)
+    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 2)
     assert json.loads(Path("data/prepared/meta.json").read_text())["classes"] is None
 
 

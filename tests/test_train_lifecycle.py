@@ -199,6 +199,7 @@ def test_a_run_that_no_state_knows_of_yet_is_gone_on_with(workplace, store, monk
 def test_a_signal_saves_says_so_and_the_same_command_goes_on(workplace, store, number):
     workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 100})
     process = start()
+    assert process.stdout.readline().startswith("train: 2,294 parameters")
     line = process.stdout.readline()
     assert line.startswith("epoch   1/100"), line
     process.send_signal(number)
@@ -416,6 +417,7 @@ def test_a_place_of_artifacts_that_refuses_them_costs_no_checkpoint_and_gets_the
 def test_a_signal_to_the_launcher_stops_all_ranks_with_one_line(workplace):
     workplace.set_params(**LONG | {"train__checkpoint_minutes": 60, "train__epochs": 3000, "train__devices": 2})
     process = start()
+    assert process.stdout.readline().startswith("train: 2,294 parameters")
     assert process.stdout.readline().startswith("epoch    1/3000")
     process.send_signal(signal.SIGTERM)
     code, _, errors = finish(process)
