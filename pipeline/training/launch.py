@@ -3,17 +3,19 @@
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from pipeline.errors import UserError
-from pipeline.training.ranks import ranks_of_environment, whole_number
+from pipeline.errors import UserError, one_line
+from pipeline.training.ranks import PORTS, ranks_of_environment, whole_number
 
 _TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
 
@@ -41,7 +43,8 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         nodes: machines; above 1, MASTER_ADDR, MASTER_PORT and NODE_RANK say where they meet and which one this is.
 
     Raises:
-        UserError: a rank failed, or the environment does not say where the machines meet, or which one this is.
+        UserError: a rank failed, the machines do not find each other, or the environment does not say where they meet,
+            or which one this is.
     """
     backend, endpoint, options = _meeting_point(nodes, os.environ)
     # Each rank would take every core for itself, and threads that wait for a core spin.
@@ -67,6 +70,11 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
     except ChildFailedError as error:
         rank, failure = first_to_fail(error.failures)
         raise UserError(f"train: rank {rank} ended with exit code {failure.exitcode}, and the others with it") from None
+    except DistError as error:
+        raise UserError(
+            f"train: no meeting at {endpoint} ({one_line(error, 200)}); expected the MASTER_ADDR of the machine with "
+            "NODE_RANK 0, a MASTER_PORT that is free there, and all machines to start within 10 minutes"
+        ) from None
     finally:  # torch leaves its own behind
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -92,7 +100,11 @@ def threads_per_rank(devices: int) -> int:
 
 
 def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str, dict[str, Any]]:
-    """torch's names of it: the kind of rendezvous, its address, and its options."""
+    """torch's names of it: the kind of rendezvous, its address, and its options.
+
+    Raises:
+        UserError: a variable is missing or no number in range, or names a host that nobody knows.
+    """
     if nodes == 1:
         return "c10d", "127.0.0.1:0", {}
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in environment]
@@ -100,5 +112,12 @@ def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str
         raise UserError(
             f"params.yaml: train.nodes is {nodes}; expected the environment of each to name {', '.join(missing)}"
         )
-    endpoint = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
-    return "static", endpoint, {"rank": whole_number(environment, "NODE_RANK", nodes)}
+    host, port = environment["MASTER_ADDR"], whole_number(environment, "MASTER_PORT", PORTS)
+    options = {"rank": whole_number(environment, "NODE_RANK", nodes)}
+    try:  # torch would look for it again and again
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"environment variable MASTER_ADDR is {host!r} ({one_line(error)}); expected a host that is known here"
+        ) from None
+    return "static", f"{host}:{port}", options

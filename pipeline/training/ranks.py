@@ -18,7 +18,7 @@ from pipeline.device import choose_device
 from pipeline.errors import SharedError, UserError, one_line, run_stage
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
-_PORTS = 2**16
+PORTS = 2**16
 _NOTHING, _WAIT = -1, -2  # in the place of a number of bytes
 
 
@@ -192,7 +192,7 @@ def ranks_of_environment(environment: Mapping[str, str]) -> Ranks:
                 if ranks.world_size > 1 and name not in environment:
                     raise UserError(f"{rank} says that this is one of {ranks.world_size} ranks; expected {name} too")
             if ranks.world_size > 1:
-                whole_number(environment, "MASTER_PORT", _PORTS)
+                whole_number(environment, "MASTER_PORT", PORTS)
             return ranks
     for given, lacking in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
         if given in environment:  # every such process would train alone, beside the others
