@@ -449,6 +449,16 @@ def test_a_training_over_several_machines_that_has_ended_wants_none_of_them_agai
         workplace.train_or_find(train__nodes=2)
 
 
+def test_a_training_over_several_devices_whose_end_is_damaged_is_launched_again(workplace, monkeypatch):
+    workplace.train()
+    [file] = Path(".training").glob("*/finished.safetensors")
+    file.write_bytes(file.read_bytes()[:-10])
+    launched = []
+    monkeypatch.setattr(train, "launch", lambda command, devices, nodes: launched.append((devices, nodes)))
+    workplace.train_or_find(train__devices=2)
+    assert launched == [(2, 1)]
+
+
 def start_ranks(workplaces):
     """One rank in each of the folders, as on machines of their own."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:

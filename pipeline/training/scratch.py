@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -61,8 +61,16 @@ class State:
 
 
 def has_finished(folder: Path, name: str) -> bool:
-    """Whether what a training came to lies in the folder of this repository's trainings."""
-    return (folder / name / FINISHED).exists()
+    """Whether what a training came to lies whole in the folder of this repository's trainings.
+
+    Of the file only the header is read, which knows how long it is to be, and what is no tensor.
+    """
+    try:
+        with safe_open(folder / name / FINISHED, "pt") as file:
+            json.loads(file.get_tensor(_CONTENT).numpy().tobytes())
+    except (OSError, SafetensorError, ValueError):
+        return False
+    return True
 
 
 class Scratch:

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipeline.training import scratch as module
-from pipeline.training.scratch import Scratch, State
+from pipeline.training.scratch import Scratch, State, has_finished
 
 
 def state(number):
@@ -143,6 +144,28 @@ def test_a_damaged_end_is_told_of_and_the_training_begins_anew(tmp_path, capsys)
         file.write_bytes(file.read_bytes()[:-10])
         assert scratch.finished() is None
     assert "finished.safetensors: not a whole checkpoint (" in capsys.readouterr().err
+
+
+def test_a_training_has_finished_where_what_it_came_to_is_whole(tmp_path):
+    assert not has_finished(tmp_path, "a")
+    with Scratch(tmp_path, "a") as scratch:
+        scratch.finish(state(1))
+    assert has_finished(tmp_path, "a")
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, -10])
+def test_a_training_whose_end_is_damaged_has_not_finished(tmp_path, kept):
+    with Scratch(tmp_path, "a") as scratch:
+        scratch.finish(state(1))
+    file = scratch.folder / "finished.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert not has_finished(tmp_path, "a")
+
+
+def test_another_safetensors_file_is_no_end_of_a_training(tmp_path):
+    (tmp_path / "a").mkdir()
+    save_file({"weights": torch.zeros(3)}, tmp_path / "a" / "finished.safetensors")
+    assert not has_finished(tmp_path, "a")
 
 
 def test_the_key_of_the_run_is_that_of_the_training_from_process_to_process(tmp_path):
