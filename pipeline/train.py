@@ -78,6 +78,18 @@ def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[s
     return classes, SplitLabels(*(labels_of(data, split, classes) for split in SplitLabels._fields))
 
 
+def check_fit(params: Params, data: PreparedData) -> None:
+    """Find what params get wrong of the images before anything is made, and before any rank waits for another.
+
+    Raises:
+        UserError: the likelihood does not suit, a conditional model has no classes to learn, or the network does not
+            fit.
+    """
+    check_likelihood(params, data.meta["values"])
+    classes, _ = classes_and_labels(params.model, data)
+    build_model(params.model, data, params.train.seed, classes)  # the meta device needs seconds to be ready for flows
+
+
 def some_examples(count: int, wanted: int, seed: int) -> Tensor:
     """Places of `wanted` among `count` images, int64: none twice, unless there are fewer. Needs no list of them all."""
     chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
@@ -160,12 +172,12 @@ def start(arguments: argparse.Namespace) -> None:
     torch.set_flush_denormal(True)
     expect_own_folder(arguments.checkpoint, CONFIG)
     params, data = load_params(), open_prepared(arguments.prepared)
+    check_fit(params, data)
     if params.train.devices * params.train.nodes > 1 and not is_launched(os.environ):
         name = training_name(params, data.sha256)
         if not has_finished(repository_root() / arguments.scratch, name):  # to deliver it again takes one process
             launch(["-m", "pipeline.train", *sys.argv[1:]], params.train.devices, params.train.nodes)
             return
-    classes_and_labels(params.model, data)  # a mistake is told before any rank waits for another
     with joined_ranks(params.train.device) as ranks, memory_bounded_by("train.global_batch_size"):
         if ranks.is_first:
             lead(params, data, ranks, arguments.checkpoint, arguments.scratch)

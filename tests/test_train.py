@@ -76,6 +76,24 @@ def assert_nothing_was_written(workplace, expected, **changes):
     assert list(Path().rglob("models/*")) == []
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model__network": "conv", "model__hidden": [8, 8, 8, 8]}, "model.hidden has 4 stages; expected 1 to 3"),
+        ({"model__condition": "label"}, "data/prepared/meta.json: the images have no classes"),
+        ({"train__binarize": "none"}, "model.likelihood is 'bernoulli' with train.binarize: none, but "),
+    ],
+)
+def test_what_does_not_fit_the_images_is_found_before_anything_is_made(
+    workplace, store, monkeypatch, changes, expected, devices
+):
+    monkeypatch.setattr("pipeline.train.launch", lambda *_: pytest.fail("ranks were started"))
+    assert_nothing_was_written(workplace, expected, **changes, train__devices=devices)
+    assert not Path(".training").exists()
+    assert not store.search_runs(["0", "1"])
+
+
 def test_the_checkpoint_holds_weights_config_history_and_run(workplace, store):
     folder = workplace.train()
     names = ["config.json", "history.csv", "model.safetensors", "run.json"]

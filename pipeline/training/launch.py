@@ -17,7 +17,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pipeline.errors import UserError, one_line
 from pipeline.training.ranks import PORTS, ranks_of_environment, whole_number
 
-_TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")  # warn of every signal
+# They tell of every signal, and of every rank that fails.
+_TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")
 
 _SECONDS_TO_STOP = 120  # then a rank is killed; until then it may end a validation, and save
 _TOLD_TO_STOP = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
@@ -61,7 +62,7 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         shutdown_timeout=_SECONDS_TO_STOP,
     )
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         elastic_launch(config, sys.executable)(*command)

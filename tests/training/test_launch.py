@@ -66,3 +66,10 @@ def test_a_port_that_is_in_use_is_told_of_in_one_line(second_of_two):
         with pytest.raises(UserError, match=rf"^train: no meeting at {endpoint} \(.*; expected .*") as error:
             launch(["-c", "pass"], devices=1, nodes=2)
     assert "\n" not in str(error.value)
+
+
+def test_of_a_rank_that_fails_one_line_speaks(capfd, caplog, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(UserError, match="^train: rank 0 ended with exit code 3, and the others with it$"):
+        launch(["-c", "raise SystemExit(3)"], devices=1, nodes=1)
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
