@@ -29,17 +29,23 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     return torch.device(name, index)
 
 
+_NO_MEMORY = "can't allocate memory"  # torch's words for it on a CPU, where it has no error of its own
+
+
 @contextmanager
 def memory_bounded_by(param: str) -> Iterator[None]:
-    """Where the device's memory comes to its end, name the param that asks for less of it.
+    """Where the memory of a GPU or of the processor comes to its end, name the param that asks for less of it.
 
     Raises:
         UserError: that is so.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        said = one_line(error).partition(". ")[0]
+    except RuntimeError as error:
+        text = one_line(error)
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in text:
+            raise
+        said = text[max(text.find(_NO_MEMORY), 0) :].partition(". ")[0]
         raise UserError(f"params.yaml: the device's memory is too small ({said}); expected a smaller {param}") from None
 
 

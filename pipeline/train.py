@@ -54,7 +54,7 @@ def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tup
     `classes` are a conditional model's.
 
     Raises:
-        UserError: the network does not fit the images.
+        UserError: the network does not fit the images, or not into memory.
     """
     mean, deviation = (data.meta["values"][name] * GREY_LEVEL for name in ("mean", "standard_deviation"))
     config = VAEConfig(
@@ -65,7 +65,8 @@ def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tup
         **params.model_dump(),
     )
     torch.manual_seed(seed)
-    return VAE(config)
+    with memory_bounded_by("model.hidden"):
+        return VAE(config)
 
 
 def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], SplitLabels]:

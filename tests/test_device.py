@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.device import choose_device, describe_device
+from pipeline.device import choose_device, describe_device, memory_bounded_by
 from pipeline.errors import UserError
 
 
@@ -42,3 +42,17 @@ def test_a_processor_is_told_with_its_threads_and_a_gpu_by_its_name(monkeypatch)
     assert threads == f"{torch.get_num_threads()} threads"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert describe_device(torch.device("cuda", 1)) == "GPU 1"
+
+
+def test_where_the_processor_s_memory_ends_the_param_is_named_that_asks_for_less():
+    expected = (
+        r"^params.yaml: the device's memory is too small \(can't allocate memory: you tried to allocate \d+ bytes\); "
+        r"expected a smaller train.global_batch_size$"
+    )
+    with pytest.raises(UserError, match=expected), memory_bounded_by("train.global_batch_size"):
+        torch.empty(10**14)  # more than a processor can address
+
+
+def test_another_error_is_none_of_memory():
+    with pytest.raises(RuntimeError, match="size of tensor"), memory_bounded_by("train.global_batch_size"):
+        torch.zeros(2) + torch.zeros(3)

@@ -44,6 +44,13 @@ def test_where_the_device_s_memory_ends_a_smaller_batch_is_asked_for(workplace, 
     )
 
 
+def test_a_model_that_is_larger_than_memory_is_to_be_smaller(workplace, monkeypatch):
+    monkeypatch.setattr("pipeline.train.VAE", lambda _: torch.empty(10**14))
+    assert_nothing_was_written(
+        workplace, r"the device's memory is too small \(can't allocate .*\); expected a smaller model.hidden$"
+    )
+
+
 def test_a_vamp_prior_sets_out_from_training_images(workplace):
     still = {"train__epochs": 1, "train__learning_rate": 1e-30, "train__ema_decay": 0.0}
     folder = workplace.train(model__prior="vamp", model__prior_components=7, **still)
