@@ -139,7 +139,7 @@ def train_model(
                 run.log_epoch(metrics)
             progress.epoch(epoch, metrics)
 
-        fit = Fit(trainer, scratch, wish, progress.step, on_epoch)
+        fit = Fit(trainer, scratch, wish, progress.step, on_epoch, progress.go_back)
         if state is not None:
             fit.resume(state)
             progress.resume(trainer.position.epoch, trainer.position.step * params.train.global_batch_size)

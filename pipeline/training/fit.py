@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Fit:
         wish: to stop, looked at after each step.
         on_step: hears how many examples a step saw.
         on_epoch: hears each epoch's metrics.
+        on_return: hears which epoch a rollback went back to.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class Fit:
         wish: StopWish | None = None,
         on_step: Callable[[int], None] = lambda _: None,
         on_epoch: Callable[[int, Metrics], None] = lambda _epoch, _metrics: None,
+        on_return: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.trainer, self.history = trainer, History()
         self._scratch = scratch
         self._wish = wish or StopWish()
-        self._on_step, self._on_epoch = on_step, on_epoch
+        self._on_step, self._on_epoch, self._on_return = on_step, on_epoch, on_return
         self._kept: Tensor | None = None
         self._saved = self._agreed = time.monotonic()
         self._steps_since_agreement, self._steps_to_agreement = 0, 1
@@ -192,12 +195,14 @@ class Fit:
         scale = self.trainer.position.learning_rate_scale * LEARNING_RATE_AFTER_RETURN
         self.resume(self._good)
         self.history.returns = returns
-        self.trainer.position.learning_rate_scale = scale
+        position = self.trainer.position
+        position.learning_rate_scale = scale
+        self._on_return(position.epoch)
         if self.trainer.ranks.is_first:
-            position = self.trainer.position
             print(
                 f"warning: train: {error}; back to epoch {position.epoch}, step {position.step}, "
-                f"with {scale:g} of the learning rate (return {returns} of {MOST_RETURNS})"
+                f"with {scale:g} of the learning rate (return {returns} of {MOST_RETURNS})",
+                file=sys.stderr,
             )
 
     def _keep_batch(self, error: NonFiniteError) -> str:

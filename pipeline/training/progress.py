@@ -24,10 +24,17 @@ class TrainingProgress:
 
     def resume(self, epoch: int, images: int) -> None:
         """Training goes on in this epoch, of which so many images have been seen."""
-        self._progress.update(self._run, completed=epoch - 1)
-        self._progress.update(self._epoch, completed=images)
+        self._move(epoch, images)
         if self._shown:
             print(f"train: going on at epoch {epoch}/{self._epochs}, image {images:,}", flush=True)
+
+    def go_back(self, epoch: int) -> None:
+        """Training has returned to the start of this epoch, as whoever decided it says."""
+        self._move(epoch, 0)
+
+    def _move(self, epoch: int, images: int) -> None:
+        self._progress.update(self._run, completed=epoch - 1)
+        self._progress.update(self._epoch, completed=images)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""

@@ -101,7 +101,7 @@ def test_a_rollback_goes_on_from_the_last_good_epoch(make_trainer, poison, capsy
     rows = fit.run()[1].rows
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["val/elbo"] > rows[1]["val/elbo"]
-    assert "back to epoch 3, step 0, with 0.5 of the learning rate" in capsys.readouterr().out
+    assert "back to epoch 3, step 0, with 0.5 of the learning rate" in capsys.readouterr().err
 
 
 def test_a_saved_state_leads_to_the_same_end(make_trainer):

@@ -93,7 +93,18 @@ def test_rollback_goes_on_with_half_the_learning_rate(make_trainer, poison, caps
     assert [row["epoch"] for row in history.rows] == [1, 2, 3]
     rates = [row["learning_rate"] for row in history.rows]
     assert rates == pytest.approx([rates[0], rates[0] / 2, rates[0] / 2])
-    assert "back to epoch 2, step 0, with 0.5 of the learning rate (return 1 of 5)" in capsys.readouterr().out
+    assert "back to epoch 2, step 0, with 0.5 of the learning rate (return 1 of 5)" in capsys.readouterr().err
+
+
+def test_whoever_counts_the_images_of_an_epoch_hears_of_a_rollback(make_trainer, poison):
+    heard = []
+    trainer = make_trainer(on_nonfinite="rollback")
+    fit = Fit(trainer, on_step=heard.append, on_return=lambda epoch: heard.append(f"back to {epoch}"))
+    poison(17, when=lambda epoch: epoch == 2 and not fit.history.returns)
+    fit.run()
+    place = heard.index("back to 2")
+    assert sum(heard[place + 1 :]) == 2 * 600
+    assert 600 <= sum(heard[:place]) < 2 * 600
 
 
 ROLLBACK = {"on_nonfinite": "rollback", "epochs": 4, "global_batch_size": 50}
@@ -111,7 +122,7 @@ def test_rollback_goes_back_to_the_end_of_an_epoch_however_often_states_are_save
         digest(*poisoned_fit(make_trainer, poison, Kept(), checkpoint_minutes=minutes).run()) for minutes in (1e-9, 60)
     ]
     assert digests[0] == digests[1]
-    assert capsys.readouterr().out.count("back to epoch 3, step 0, with 0.5 of the learning rate") == 2
+    assert capsys.readouterr().err.count("back to epoch 3, step 0, with 0.5 of the learning rate") == 2
 
 
 def test_a_kill_before_or_after_a_rollback_changes_nothing(make_trainer, poison):
@@ -130,7 +141,7 @@ def test_rollback_gives_up_after_five_returns(make_trainer, poison, capsys):
     with pytest.raises(UserError, match=r"training examples 17\); .*not applied; given up after 5 returns") as error:
         Fit(make_trainer(on_nonfinite="rollback")).run()
     assert "\n" not in str(error.value)
-    assert capsys.readouterr().out.count("of the learning rate") == 5
+    assert capsys.readouterr().err.count("of the learning rate") == 5
 
 
 def exploding(make_trainer, learning_rate):

@@ -35,3 +35,14 @@ def test_without_a_terminal_some_ten_plain_lines_are_printed(capsys):
     assert lines[0].startswith("epoch   1/100  elbo")
     assert lines[-1].startswith("epoch 100/100  elbo")
     assert len(lines) == 11
+
+
+def test_a_bar_goes_back_with_the_training_without_a_line(capsys):
+    with training_progress(epochs=3, images=10) as progress:
+        progress.epoch(1, METRICS)
+        capsys.readouterr()
+        progress.step(7)
+        progress.go_back(2)
+        progress.step(4)
+        assert [task.completed for task in progress._progress.tasks] == [1, 4]
+    assert capsys.readouterr().out == ""
