@@ -15,6 +15,7 @@ DEFAULT_METRICS = ("test/elbo", "val/elbo")
 MEASURED_ON = ("model.likelihood", "model.condition", "train.binarize")
 """Params that say of what a bound is one: a density or a probability, of grey pixels or of drawn black and white ones,
 of an image alone or of one whose class is told."""
+DATA = "data (sha256)"
 
 
 def default_metric(rows: "Sequence[Row]") -> str:
@@ -60,8 +61,13 @@ def differing(rows: "Sequence[Row]") -> list[str]:
 
 
 def measured_on_different(rows: "Sequence[Row]") -> list[str]:
-    """Those of MEASURED_ON in which the rows differ, so that their nats do not compare."""
-    return [name for name in differing(rows) if name in MEASURED_ON]
+    """The data and those of MEASURED_ON, as far as the rows differ in them, so that their nats do not compare."""
+    return [DATA] * are_of_other_data(rows) + [name for name in differing(rows) if name in MEASURED_ON]
+
+
+def are_of_other_data(rows: "Sequence[Row]") -> bool:
+    """Whether prepare left different bytes for some of the rows, whatever the params say; of others it is not known."""
+    return len({row.tags["data_sha256"] for row in rows if "data_sha256" in row.tags}) > 1
 
 
 def names(mappings: "Iterable[Iterable[str]]") -> list[str]:

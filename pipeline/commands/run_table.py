@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.commands.ranking import differing, names
+from pipeline.commands.ranking import DATA, are_of_other_data, differing, names
 
 if TYPE_CHECKING:
     from pipeline.tracking.rows import Row
@@ -109,9 +109,8 @@ def _columns(rows: "Sequence[Row]", by: str, curve: bool) -> list[Column]:
     ]
     if set(statuses) != {FINISHED}:
         columns.insert(1, Column("status", statuses, 2))
-    data = [row.tags.get("data_sha256", NOTHING)[:8] for row in rows]
-    if len(set(data) - {NOTHING}) > 1:  # then their metrics do not compare, whatever the params say
-        columns.insert(-2, Column("data (sha256)", data, 4))
+    if are_of_other_data(rows):
+        columns.insert(-2, Column(DATA, [row.tags.get("data_sha256", NOTHING)[:8] for row in rows], 4))
     return columns
 
 

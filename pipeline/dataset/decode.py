@@ -63,6 +63,15 @@ def decode_files(files: Sequence[ImageFile], conversion: Conversion, on_bad_imag
                 yield _chunk(good, splits, bad)
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file begins as one of FORMATS does, and not as one of so many pixels that none may be decoded."""
+    try:
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # as above
+        return False
+
+
 def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = None) -> Decoded:
     """The pixels of one file, or why it has none.
 

@@ -182,6 +182,15 @@ def test_bounds_of_another_density_are_said_not_to_compare(compare, param):
     assert "do not compare" not in compare(THREE)[1]
 
 
+def test_bounds_on_other_data_are_said_not_to_compare(compare):
+    digits, faces = (row(name, metrics=measured(-100.0), data=name * 16) for name in ("da7a", "face"))
+    assert "nats of runs that differ in data (sha256) do not compare" in compare([digits, faces])[1]
+    faces.params["model.likelihood"], digits.params["model.likelihood"] = "gaussian", "bernoulli"
+    assert "differ in data (sha256) or model.likelihood do not compare" in compare([digits, faces])[1]
+    faces.tags.clear()  # of a run that was started and has not told yet
+    assert "data" not in compare([digits, faces])[1]
+
+
 @pytest.mark.parametrize("columns", [45, 60, 80, 100, 300])
 def test_the_table_fits_the_terminal_and_what_does_not_fit_is_named(compare, columns):
     values = {f"train.a_rather_long_name_{letter}": f"value_{letter}" for letter in "abcdefghij"}
