@@ -63,15 +63,6 @@ def decode_files(files: Sequence[ImageFile], conversion: Conversion, on_bad_imag
                 yield _chunk(good, splits, bad)
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file begins as one of FORMATS does, and not as one of so many pixels that none may be decoded."""
-    try:
-        with warnings.catch_warnings(action="error"), Image.open(path, formats=FORMATS):
-            return True
-    except Exception:  # as above
-        return False
-
-
 def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = None) -> Decoded:
     """The pixels of one file, or why it has none.
 
@@ -87,6 +78,15 @@ def decode(path: str, conversion: Conversion, size: tuple[int, ...] | None = Non
             return conversion.image(load_upright(image, conversion.image_size))
     except Exception as error:  # Pillow promises no closed list of what a broken file may raise
         return why_undecoded(error)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image does that may be decoded; whether it is whole, its pixels alone would tell."""
+    try:
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # as in `decode`
+        return False
 
 
 def _decode_in_parallel(files: Sequence[ImageFile], conversion: Conversion) -> Iterator[tuple[ImageFile, Decoded]]:

@@ -1,13 +1,13 @@
 """A folder of PNG, JPEG, WebP or BMP files, with or without one subfolder per class.
 
 Links to files are followed wherever they point: DVC itself may store a tracked folder as links into its cache.
-Names that begin with a dot are ignored; every other file counts as an image.
+Names that begin with a dot are ignored; every other file counts as an image, and one that is none as a bad one.
 """
 
 from pathlib import Path
 
 from pipeline.dataset.chunks import Source
-from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files
+from pipeline.dataset.decode import ImageFile, OnBadImage, decode_files, is_image
 from pipeline.dataset.pixels import Conversion
 from pipeline.dataset.store import SPLITS
 from pipeline.errors import UserError, shown
@@ -30,13 +30,14 @@ def open_folder(folder: Path, conversion: Conversion, on_bad_image: OnBadImage) 
     if not subfolders:
         files = [_image_file(path, None) for path in entries]
         return _source(folder, files, None, conversion, on_bad_image)
-    if len(subfolders) < len(entries):
-        loose = next(entry for entry in entries if not entry.is_dir())
+    loose = [entry for entry in entries if not entry.is_dir()]
+    if image := next(filter(is_image, loose), None):
         raise UserError(
-            f"{shown(str(loose))}: lies beside subfolders such as {shown(subfolders[0].name)}; "
+            f"{shown(str(image))}: lies beside subfolders such as {shown(subfolders[0].name)}; "
             "expected all images in subfolders, one per class, or none"
         )
-    files = [
+    files = [_image_file(path, None) for path in loose]  # decode_files tells of them, or leaves them out
+    files += [
         _image_file(path, label) for label, subfolder in enumerate(subfolders) for path in _images_of_class(subfolder)
     ]
     return _source(folder, files, tuple(map(_class_name, subfolders)), conversion, on_bad_image)

@@ -65,6 +65,34 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, files, message):
         open_folder(tmp_path, Conversion("keep", None), "skip")
 
 
+def test_what_is_no_image_beside_classes_is_told_as_what_is_none_in_one(tmp_path):
+    for place in ("", "cat/"):
+        folder = tmp_path / f"in-{place}"
+        put(folder / "cat/b.png", 0)
+        (folder / place / "LICENSE").write_text("All rights reserved")
+        with pytest.raises(UserError) as caught:
+            read(folder)
+        assert str(caught.value) == (
+            f"{folder / place / 'LICENSE'}: not a PNG, JPEG, WebP or BMP image; expected an image "
+            "(prepare.on_bad_image: skip leaves such files out)"
+        )
+
+
+def test_what_is_no_image_beside_classes_is_skipped_and_listed_on_demand(tmp_path):
+    for name, level in (("cat/a.png", 1), ("dog/a.png", 2)):
+        put(tmp_path / name, level)
+    (tmp_path / "labels.csv").write_text("a,b")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone")
+    source = open_folder(tmp_path, Conversion("keep", None), "skip")
+    (chunk,) = source.chunks
+    assert (source.count, source.classes) == (5, ("cat", "dog"))
+    assert (chunk.images[:, 0, 0, 0].tolist(), chunk.labels.tolist()) == ([1, 2], [0, 1])
+    assert [skipped.file for skipped in chunk.skipped] == [
+        str(tmp_path / name) for name in ("empty.png", "labels.csv", "nowhere.png")
+    ]
+
+
 def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     put(tmp_path / "a.png", 0)
     for name, found in (("nowhere", "not found"), ("a.png", "a file")):
