@@ -86,4 +86,5 @@ def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool,
     if different := measured_on_different(rows):
         console.print(f"nats of runs that differ in {' or '.join(different)} do not compare", style="yellow")
     if left_out:
-        console.print(f"no room for {', '.join(left_out)}: a wider terminal, or --format csv, shows all", style="dim")
+        columns = f"{left_out} more columns" if left_out > 1 else "1 more column"
+        console.print(f"no room for {columns}: a wider terminal, or --format csv, shows all", style="dim")

@@ -27,6 +27,7 @@ LONGEST = 24  # cells of a name or a value where the terminal cannot hold all co
 WIDEST_HEADING = 10  # where it can be broken
 GAP = 2  # between two columns; the box has a space of its own there
 NOTHING = "-"
+PLACES = ("prepare.root", "prepare.path")  # long, and of the bytes that lie there the data's sha256 says more
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Column:
         return max(map(cell_len, [*self.lines.split("\n"), *self.cells]))
 
 
-def run_table(rows: "Sequence[Row]", by: str, width: int, curve: bool = False) -> tuple[Table, list[str]]:
-    """A table of what fits into `width` cells, and the headings of what does not.
+def run_table(rows: "Sequence[Row]", by: str, width: int, curve: bool = False) -> tuple[Table, int]:
+    """A table of what fits into `width` cells, and how many columns do not.
 
     Of the importance bound it has each run's own K, the largest, or with `curve` every K that was measured.
     """
@@ -76,7 +77,7 @@ def run_table(rows: "Sequence[Row]", by: str, width: int, curve: bool = False) -
         )
     for cells in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
-    return table, [column.heading for column in columns if column not in kept]
+    return table, len(columns) - len(kept)
 
 
 def as_json(rows: "Sequence[Row]") -> str:
@@ -102,10 +103,10 @@ def _columns(rows: "Sequence[Row]", by: str, curve: bool) -> list[Column]:
     columns = [
         Column("run", [row.name for row in rows], 0),
         _measured(by, rows, 1),
-        *(Column(name, [row.params.get(name, NOTHING) for row in rows], 3, True) for name in differing(rows)),
+        *(_chosen(name, rows, 6 if name in PLACES else 3) for name in differing(rows)),
         *(_measured(name, rows, 5) for name in _measures(rows, by, curve)),
-        Column("started (UTC)", [f"{row.started:%Y-%m-%d %H:%M}" for row in rows], 6),
-        Column("run id", [row.run_id[:8] for row in rows], 7),
+        Column("started (UTC)", [f"{row.started:%Y-%m-%d %H:%M}" for row in rows], 7),
+        Column("run id", [row.run_id[:8] for row in rows], 8),
     ]
     if set(statuses) != {FINISHED}:
         columns.insert(1, Column("status", statuses, 2))
@@ -141,6 +142,11 @@ def _shortened(cell: str) -> str:
 
 def _total(columns: Sequence[Column]) -> int:
     return sum(column.width() for column in columns) + GAP * (len(columns) - 1)
+
+
+def _chosen(name: str, rows: "Sequence[Row]", urgency: int) -> Column:
+    """The column of a param."""
+    return Column(name, [row.params.get(name, NOTHING) for row in rows], urgency, is_number=True)
 
 
 def _measured(name: str, rows: "Sequence[Row]", urgency: int) -> Column:
