@@ -45,7 +45,8 @@ format: $(READY)  ## mend what the linter and the formatter can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist
+results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist SET=prepare.root=FOLDER
+	@test "$(origin DATA)" != "command line" || { echo "error: DATA is for make paper alone; expected SET=prepare.root=FOLDER (with MNIST/raw), or SET=prepare.path=FILE for frey"; exit 1; }
 	@test -n "$(RECIPE)" || { echo "error: RECIPE is empty; expected one of: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
 
