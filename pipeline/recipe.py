@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.errors import UserError, run_stage
 from pipeline.experiment import as_settings, metrics_of, run_experiment
 from pipeline.metrics.likelihood import curve_sizes
-from pipeline.params import PARAMS_FILE, Params, check_params, copy_sections, parse_setting, read_yaml
+from pipeline.params import PARAMS_FILE, Params, check_params, copy_sections, parse_setting, read_recipe, read_yaml
 from pipeline.results_row import results_row
 from pipeline.sweep.grid import COMMAND_LINE, check_overrides
 
@@ -99,10 +99,7 @@ def load_recipe(path: Path, base: dict[str, Any]) -> Recipe:
     Raises:
         UserError: it is not there, it is not a recipe, or a param is unknown or out of range.
     """
-    if not path.is_file():
-        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(f"{path}: no such recipe; in {path.parent} there are: {others}")
-    content = read_yaml(path)
+    content = read_recipe(path)
     params, target = content.get("params"), content.get("target")
     if set(content) != {"params", "target"} or not isinstance(params, dict) or not isinstance(target, dict):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected the mappings params and target")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import Params, check_params, parse_setting, read_yaml
+from pipeline.params import Params, check_params, parse_setting, read_recipe
 from pipeline.sweep.grid import applied
 
 Value = float | str
@@ -112,9 +112,9 @@ def load_plan(path: Path, base: dict[str, Any], overrides: Sequence[str] = ()) -
         overrides: `section.param=value` or `measure.name=value`, over the recipe's own.
 
     Raises:
-        UserError: it is no such recipe, or a param is unknown or out of range.
+        UserError: it is not there, it is no such recipe, or a param is unknown or out of range.
     """
-    content = read_yaml(path)
+    content = read_recipe(path)
     kinds = _KEYS | {key: kind for key, kind in _OPTIONAL.items() if key in content}
     if set(content) != kinds.keys() or not all(isinstance(content[key], kind) for key, kind in kinds.items()):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected {_EXPECTED}")

@@ -11,6 +11,7 @@ from pipeline.params.document import (
     flatten,
     load_params,
     parse_setting,
+    read_recipe,
     read_yaml,
 )
 from pipeline.params.sections import EvaluateParams, ExportParams, HealthParams, ModelParams, PrepareParams, TrainParams
@@ -29,5 +30,6 @@ __all__ = [
     "flatten",
     "load_params",
     "parse_setting",
+    "read_recipe",
     "read_yaml",
 ]

@@ -113,6 +113,18 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def read_recipe(path: Path, kind: str = "recipe") -> dict[str, Any]:
+    """As `read_yaml`; where the file is not there, the error names those beside it.
+
+    Raises:
+        UserError: that is so, or it is none that `read_yaml` reads.
+    """
+    if not path.is_file():
+        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"{path}: no such {kind}; in {path.parent} there are: {others}")
+    return read_yaml(path)
+
+
 def copy_sections(content: dict[str, Any], source: Path | str = PARAMS_FILE) -> dict[str, dict[str, Any]]:
     """The sections of params, to be changed; errors name `source`.
 

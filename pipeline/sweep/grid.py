@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.params import Params, check_params, copy_sections, parse_setting, read_yaml
+from pipeline.params import Params, check_params, copy_sections, parse_setting, read_recipe
 
 COMMAND_LINE = Path("command line")
 """What errors name in the place of a file."""
@@ -47,9 +47,9 @@ def load_sweep(path: Path, base: dict[str, Any]) -> Sweep:
     """Read a sweep's recipe and check every point of it as applied to `base`, the content of params.yaml.
 
     Raises:
-        UserError: it is no such recipe, or a param is unknown or out of range.
+        UserError: it is not there, it is no such recipe, or a param is unknown or out of range.
     """
-    content = read_yaml(path)
+    content = read_recipe(path, "sweep")
     if set(content) != {"params", "grid"} or not all(isinstance(value, dict) for value in content.values()):
         raise UserError(f"{path}: holds {', '.join(map(str, content))}; expected the mappings params and grid")
     grid = content["grid"]

@@ -150,6 +150,12 @@ def test_a_bad_recipe_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    there = write(tmp_path, WHOLE).stem
+    with pytest.raises(UserError, match=rf"^{tmp_path}/nope.yaml: no such recipe; in {tmp_path} there are: {there}$"):
+        load_plan(tmp_path / "nope.yaml", BASE)
+
+
 def test_what_is_no_setting_is_refused(tmp_path):
     with pytest.raises(UserError, match="'train.epochs' is no setting; expected section.param=value"):
         load_plan(write(tmp_path, WHOLE), BASE, ["train.epochs"])

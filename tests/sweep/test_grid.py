@@ -55,6 +55,12 @@ def test_a_bad_sweep_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_sweep_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    (tmp_path / "rates.yaml").write_text("params: {}")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/nope.yaml: no such sweep; in {tmp_path} there are: rates$"):
+        load_sweep(tmp_path / "nope.yaml", BASE)
+
+
 def test_an_empty_section_of_params_yaml_is_told_before_a_sweep_is_applied(tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text("params: {}\n" + GRID)
