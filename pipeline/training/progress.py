@@ -1,12 +1,13 @@
-"""What a person sees while training runs: a live bar at a terminal, ten plain lines elsewhere."""
+"""What a person sees while training runs: a live bar at a terminal, else a line of epoch 1 and at most ten more."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_LINES_WITHOUT_TERMINAL = 10
+_LINES_WITHOUT_TERMINAL = 10  # beside the first
 
 
 class TrainingProgress:
@@ -41,7 +42,7 @@ class TrainingProgress:
         line = summary(metrics)
         self._progress.update(self._run, completed=epoch, metrics=line)
         self._progress.reset(self._epoch)
-        every = max(1, self._epochs // _LINES_WITHOUT_TERMINAL)
+        every = math.ceil(self._epochs / _LINES_WITHOUT_TERMINAL)
         as_lines = self._shown and not self._progress.console.is_terminal
         if as_lines and (epoch % every == 0 or epoch in (1, self._epochs)):
             print(f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}  {line}", flush=True)

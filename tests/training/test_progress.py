@@ -1,3 +1,4 @@
+import pytest
 from rich.progress import Progress
 
 from pipeline.training.progress import TrainingProgress, summary, training_progress
@@ -26,15 +27,24 @@ def test_after_a_resume_the_bars_show_the_epochs_that_have_ended_and_the_images_
     assert capsys.readouterr().out == "train: going on at epoch 4/10, image 128\n"
 
 
-def test_without_a_terminal_some_ten_plain_lines_are_printed(capsys):
-    with training_progress(epochs=100, images=10) as progress:
-        for epoch in range(1, 101):
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        (1, [1]),
+        (7, [1, 2, 3, 4, 5, 6, 7]),
+        (19, [1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19]),
+        (100, [1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]),
+        (101, [1, 11, 22, 33, 44, 55, 66, 77, 88, 99, 101]),
+    ],
+)
+def test_without_a_terminal_the_first_epoch_has_a_line_and_at_most_ten_more_have(capsys, epochs, shown):
+    with training_progress(epochs, images=10) as progress:
+        for epoch in range(1, epochs + 1):
             progress.step(10)
             progress.epoch(epoch, METRICS)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("epoch   1/100  elbo")
-    assert lines[-1].startswith("epoch 100/100  elbo")
-    assert len(lines) == 11
+    width = len(str(epochs))
+    assert [line.partition("  elbo")[0] for line in lines] == [f"epoch {epoch:>{width}}/{epochs}" for epoch in shown]
 
 
 def test_a_bar_goes_back_with_the_training_without_a_line(capsys):
