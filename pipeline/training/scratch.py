@@ -91,7 +91,7 @@ class Scratch:
 
     def __init__(self, folder: Path, name: str, on_wait: Callable[[], None] = lambda: None) -> None:
         self.folder = folder / name
-        self._lock, self._told = FileLock(self.folder / LOCK, timeout=0), False
+        self._lock, self._refusals = FileLock(self.folder / LOCK, timeout=0), 0
         while not self._acquired():
             on_wait()
             time.sleep(_POLL_SECONDS)
@@ -143,9 +143,9 @@ class Scratch:
         try:
             self._lock.acquire()
         except Timeout:
-            if not self._told:
+            self._refusals += 1
+            if self._refusals == 2:  # the first may be of one that tidies up, and only looks whether the lock is held
                 print(f"{self.folder}: another process trains with the same params, data and code; waiting", flush=True)
-            self._told = True
             return False
         except FileNotFoundError:
             return False

@@ -113,6 +113,20 @@ def test_whoever_waits_is_asked_again_and_again(tmp_path, monkeypatch):
         assert waits == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("looks", "lines"), [(1, 0), (2, 1), (4, 1)])
+def test_a_process_that_holds_the_lock_for_one_look_is_not_told_of(tmp_path, monkeypatch, capsys, looks, lines):
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.001)
+    first, waits = Scratch(tmp_path, "a"), []
+
+    def on_wait():
+        waits.append(len(waits))
+        if len(waits) == looks:
+            first.__exit__()
+
+    with Scratch(tmp_path, "a", on_wait):
+        assert capsys.readouterr().out.count("another process trains") == lines
+
+
 def test_a_finished_training_leaves_what_it_came_to_alone(tmp_path):
     with Scratch(tmp_path, "a") as scratch:
         for number in range(3):
