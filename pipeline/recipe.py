@@ -166,9 +166,9 @@ def _obstacle(name: str, params: Params) -> str | None:
     if samples not in (name, *map(str, curve_sizes(evaluate.importance_samples))):
         return f"evaluate.importance_samples is {evaluate.importance_samples}; expected {samples}"
     if name in _OF_SAMPLES and evaluate.quality_images == 0:
-        return "evaluate.quality_images is 0; expected a number >= 1"
+        return "evaluate.quality_images is 0; expected a whole number >= 1"
     if name == "test/amortisation_gap" and evaluate.amortisation_images == 0:
-        return "evaluate.amortisation_images is 0; expected a number >= 1"
+        return "evaluate.amortisation_images is 0; expected a whole number >= 1"
     if name == "test/sample_label_accuracy" and params.model.condition == "none":
         return "model.condition is 'none'; expected label"
     if name == "export/auroc_held_out" and not params.prepare.held_out_labels:

@@ -25,9 +25,9 @@ from pipeline.dataset.batches import mapped_images, to_unit
 from pipeline.dataset.classes import labels_of, trained_classes
 from pipeline.dataset.store import PreparedData, open_prepared
 from pipeline.device import choose_device, describe_device, memory_bounded_by
-from pipeline.errors import SharedError, Stopped, run_stage
+from pipeline.errors import SharedError, Stopped, UserError, run_stage
 from pipeline.files import atomic_directory, expect_own_folder, repository_root, write_csv
-from pipeline.params import ModelParams, Params, flatten, load_params
+from pipeline.params import PARAMS_FILE, ModelParams, Params, flatten, load_params
 from pipeline.record import Record, write_record
 from pipeline.tracking.provenance import provenance
 from pipeline.tracking.training import TrainingRun, complete_run, training_run
@@ -66,7 +66,10 @@ def build_model(params: ModelParams, data: PreparedData, seed: int, classes: tup
     )
     torch.manual_seed(seed)
     with memory_bounded_by("model.hidden"):
-        return VAE(config)
+        try:
+            return VAE(config)
+        except UserError as error:
+            raise UserError(f"{PARAMS_FILE}: {error}") from None
 
 
 def classes_and_labels(params: ModelParams, data: PreparedData) -> tuple[tuple[str, ...], SplitLabels]:

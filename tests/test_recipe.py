@@ -139,7 +139,11 @@ def test_a_bad_override_is_refused_before_the_last_experiment_of_the_name_is_gon
     [
         ("test/nll_iw5000", "evaluate.importance_samples=100", "evaluate.importance_samples is 100; expected 5000"),
         ("test/amortisation_gap", "evaluate.amortisation_images=0", "evaluate.amortisation_images is 0; expected a "),
-        ("test/kid_classifier", "evaluate.quality_images=0", "evaluate.quality_images is 0; expected a number >= 1"),
+        (
+            "test/kid_classifier",
+            "evaluate.quality_images=0",
+            "evaluate.quality_images is 0; expected a whole number >= 1",
+        ),
         ("test/sample_label_accuracy", "model.condition=none", "model.condition is 'none'; expected label"),
         ("export/auroc_held_out", "prepare.held_out_labels=[]", "prepare.held_out_labels is []; expected a class"),
         ("test/elbo", "train.objective=autoencoder", "train.objective is 'autoencoder'; expected elbo, say"),

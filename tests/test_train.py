@@ -298,12 +298,12 @@ def test_cuda_without_a_device_is_refused(workplace):
 
 def test_conv_refuses_images_that_are_too_small(workplace):
     workplace.prepare({"train": 50, "val": 10, "test": 10}, size=6)
-    expected = r"images are 6x6; expected at least 8x8 for convolutions \(prepare.image_size resizes"
+    expected = r"^params.yaml: images are 6x6; expected at least 8x8 for convolutions \(prepare.image_size resizes"
     assert_nothing_was_written(workplace, expected, model__network="conv", model__hidden=[4])
 
 
 def test_conv_refuses_more_stages_than_the_images_allow(workplace):
-    expected = r"model.hidden has 4 stages; expected 1 to 3 for 8x8 images"
+    expected = r"^params.yaml: model.hidden has 4 stages; expected 1 to 3 for 8x8 images"
     assert_nothing_was_written(workplace, expected, model__network="conv", model__hidden=[4, 4, 4, 4])
 
 

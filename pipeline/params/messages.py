@@ -26,8 +26,20 @@ ALSO_CALLED: dict[str, tuple[str, ...]] = {
     "gmm": ("mixture",),
     "mog": ("mixture",),
     "realnvp": ("coupling", "flow"),
+    "fashion": ("fashion-mnist",),
 }
 """What others call choices of different params, where no likeness of letters leads to one, or to another."""
+
+LISTS = {
+    "prepare.image_size": "[28, 28]",
+    "prepare.held_out_labels": "[4]",
+    "model.hidden": "[400, 400]",
+    "model.flow_hidden": "[64]",
+}
+"""An example of each param that is a list."""
+
+ALIKE = 0.75
+"""How alike a choice must be to be guessed, 1 the same: learnt is to learned, imagenet is not to images."""
 
 
 def describe(errors: Sequence[ErrorDetails], document: type[BaseModel]) -> str:
@@ -38,7 +50,7 @@ def describe(errors: Sequence[ErrorDetails], document: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{name} is not a known param; {_suggestion(name, document)}"
     if error["type"] == "missing":
-        return f"{name} is missing; expected a value (a list may be too short)"
+        return f"{name} is missing; expected a value" + " (a list may be too short)" * isinstance(error["loc"][-1], int)
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     # Where a value may be of several kinds, there is one error for each.
@@ -64,7 +76,7 @@ def _nearest(errors: Sequence[ErrorDetails], name: str) -> str:
     found = str(errors[0]["input"]).lower()
     if others := [other for other in ALSO_CALLED.get(found.replace("-", "_"), ()) if other in choices]:
         return f"; did you mean {others[0]}?"
-    near = difflib.get_close_matches(found, choices, n=1)
+    near = difflib.get_close_matches(found, choices, n=1, cutoff=ALIKE)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -85,7 +97,8 @@ def _expectation(error: ErrorDetails) -> str:
     bounds = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     for key, sign in bounds.items():
         if key in context:
-            return f"a number {sign} {context[key]:.10g}"
+            kind = "a whole number" if isinstance(context[key], int) else "a number"  # of a float, its bound is one too
+            return f"{kind} {sign} {context[key]:.10g}"
     expectations = {
         "int_type": "a whole number",
         "int_from_float": "a whole number",
@@ -94,7 +107,7 @@ def _expectation(error: ErrorDetails) -> str:
         "string_type": "text",
         "string_too_short": "some text",
         "string_pattern_mismatch": "a name of letters, digits, . _ and -",
-        "tuple_type": "a list",
+        "tuple_type": f"a list, such as {LISTS.get(_name(error))}",
         "too_long": "fewer entries",
         "too_short": "at least one entry",
         "model_type": "a section of named params",

@@ -58,6 +58,13 @@ class PrepareParams(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _hold_out_each_class_once(self) -> "PrepareParams":
+        labels = [*self.held_out_labels]
+        if len({*map(str, labels)}) < len(labels):
+            raise ValueError(f"prepare.held_out_labels is {labels}; expected each class once")
+        return self
+
 
 class ModelParams(Section):
     """What the model is."""

@@ -127,7 +127,7 @@ def test_milestones_lie_at_equal_ratios_and_end_the_run():
             "measure.posterior_samples is -1; expected a whole number >= 0",
         ),
         (WHOLE.replace("[2, 5]", "2"), "grid.model.latent_dim is 2; expected a list of values"),
-        (WHOLE.replace("[2, 5]", "[0]"), "model.latent_dim is 0; expected a number >= 1"),
+        (WHOLE.replace("[2, 5]", "[0]"), "model.latent_dim is 0; expected a whole number >= 1"),
         (WHOLE.replace("warmup_epochs: 0", "warmup_epochs: 3"), "train.warmup_epochs is 3 while train.objective is"),
         (
             WHOLE.replace("[bound]", "[manifold]").replace("[2, 5]", "[5]"),

@@ -43,7 +43,7 @@ GRID = "grid: {model.latent_dim: [2], train.beta: [1.0]}"
         ("params: {}\ngrid: {train.bata: [1.0], model.latent_dim: [2]}", "did you mean train.beta?"),
         ("params: {}\ngrid: {beta: [1.0], model.latent_dim: [2]}", "beta is in no section; expected one of prepare, "),
         ("params: {}\ngrid: {train.beta: [-1.0], model.latent_dim: [2]}", "train.beta is -1.0; expected a number >= 0"),
-        ("params: {train.epochs: 0}\n" + GRID, "train.epochs is 0; expected a number >= 1"),
+        ("params: {train.epochs: 0}\n" + GRID, "train.epochs is 0; expected a whole number >= 1"),
     ],
 )
 def test_a_bad_sweep_is_refused_in_one_line(tmp_path, text, message):
