@@ -118,7 +118,8 @@ def _report(meta: dict[str, Any], origin: str, folder: Path) -> None:
     for item in skipped[:SKIPPED_SHOWN]:
         print(f"prepare: skipped {shown(item['file'])}: {item['reason']}", file=sys.stderr)
     if skipped:
-        print(f"prepare: {len(skipped):,} files skipped, all named in {folder / META_FILE}", file=sys.stderr)
+        files = "1 file skipped, named" if len(skipped) == 1 else f"{len(skipped):,} files skipped, all named"
+        print(f"prepare: {files} in {folder / META_FILE}", file=sys.stderr)
     if meta["rounding_error"]:
         print(f"prepare: floats became 256 levels; largest rounding error {meta['rounding_error']:.2g} of the range")
     if meta["values"]["maximum"] <= 1:

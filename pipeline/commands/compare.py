@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.counted import counted
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,11 +81,11 @@ def _print_table(rows: "list[Row]", total: int, metric: str, lowest_first: bool,
     console = Console(highlight=False, markup=False)
     table, left_out = run_table(rows, metric, console.width, curve)
     console.print(table)
-    counted = f"{total} runs" if total > 1 else "1 run"
-    shown = f"the best {len(rows)} of {counted}" if len(rows) < total else counted
+    runs = counted(total, "run")
+    shown = f"the best {len(rows)} of {runs}" if len(rows) < total else runs
     console.print(f"\n{shown}, {'lowest' if lowest_first else 'highest'} {metric} first")
     if different := measured_on_different(rows):
         console.print(f"nats of runs that differ in {' or '.join(different)} do not compare", style="yellow")
     if left_out:
-        columns = f"{left_out} more columns" if left_out > 1 else "1 more column"
+        columns = counted(left_out, "more column")
         console.print(f"no room for {columns}: a wider terminal, or --format csv, shows all", style="dim")

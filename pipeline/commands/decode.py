@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.commands.counted import counted
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Pictures, open_sampler
 from pipeline.errors import UserError, one_line
 
@@ -46,7 +47,7 @@ def decode(
     if z.shape[1] != sampler.latent_dim:
         raise UserError(f"{codes}: z is {list(z.shape)}; expected [n, {sampler.latent_dim}], the model's latents")
     write_images(output, decode_in_parts(sampler, z, label), len(z), sampler.image_shape)
-    typer.echo(f"wrote {output}: {len(z)} images of the latents in {codes}")
+    typer.echo(f"wrote {output}: {counted(len(z), 'image')} of the latents in {codes}")
 
 
 def decode_in_parts(sampler: "Sampler", z: "np.ndarray[Any, Any]", label: str | None) -> "Iterator[Images]":

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.counted import counted
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 
 
@@ -37,4 +38,4 @@ def encode(
     mu, logvar = (np.concatenate(part) for part in zip(*codes, strict=True))
     with atomic_file(output) as beside, open(beside, "wb") as file:  # of a name it would have .npz at the end, as spelt
         np.savez(file, files=np.array(files), mu=mu, logvar=logvar)
-    typer.echo(f"wrote {output}: {sampler.latent_dim} latents of {len(files)} images")
+    typer.echo(f"wrote {output}: {counted(sampler.latent_dim, 'latent')} of {counted(len(files), 'image')}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.counted import counted
 from pipeline.commands.progress import open_console, progress_bar
 from pipeline.errors import UserError, shown
 from pipeline.runtime.images import ImageBatch, find_images, read_images
@@ -35,9 +36,9 @@ def read_batches(
         tracked = bar.track(files, description=title)
         yield from read_images(tracked, sampler.image_shape, resize, skip if skip_bad else None)
     if skipped:
-        console.print(f"skipped {skipped} of {len(files)} files")
+        console.print(f"skipped {skipped} of {counted(len(files), 'file')}")
     if skipped == len(files):
-        raise UserError(f"none of {len(files)} files is an image; expected at least one")
+        raise UserError(f"none of {counted(len(files), 'file')} is an image; expected at least one")
 
 
 def check_file(output: str, *suffixes: str) -> None:

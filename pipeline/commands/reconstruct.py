@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.counted import counted
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.errors import UserError
 from pipeline.files import atomic_directory, expect_new_folder
@@ -53,7 +54,9 @@ def reconstruct(
                 name = beside / f"{written:06}-{_shortened(Path(file).stem)}.png"
                 as_picture(picture, 1 if alone else SMALLEST_PAIR).save(name)
                 written += 1
-    typer.echo(f"wrote {output}: {written} " + ("reconstructions" if alone else "images beside their reconstructions"))
+    beside_each = "its reconstruction" if written == 1 else "their reconstructions"
+    told = counted(written, "reconstruction") if alone else f"{counted(written, 'image')} beside {beside_each}"
+    typer.echo(f"wrote {output}: {told}")
 
 
 def _shortened(stem: str) -> str:

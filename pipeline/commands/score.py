@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.commands.counted import counted
 from pipeline.commands.options import EXPORT_FOLDER, Device, Label, Model, Photos, Resize, SkipBad, open_sampler
 from pipeline.errors import UserError, shown
 from pipeline.files import atomic_file
@@ -59,11 +60,13 @@ def score(
         strangest = keep_strangest(strangest + scored) if sheet is not None else []
     rows.sort(key=lambda row: (-row[1], row[0]))
     _write_rows(output, rows)
-    typer.echo(f"wrote {output}: {len(rows)} images; the strangest is {shown(rows[0][0])} at {in_nats(rows[0][1])}")
+    strangest_of_all = f"{shown(rows[0][0])} at {in_nats(rows[0][1])}"
+    typer.echo(f"wrote {output}: {counted(len(rows), 'image')}; the strangest is {strangest_of_all}")
     if sheet is not None:
         with atomic_file(sheet) as beside:
             contact_sheet(strangest).save(beside)
-        typer.echo(f"wrote {sheet}: the {len(strangest)} strangest beside their error maps")
+        those = f"the {len(strangest)} strangest beside their error maps"
+        typer.echo(f"wrote {sheet}: {those if len(strangest) > 1 else 'the image beside its error map'}")
 
 
 def score_batch(sampler: "Sampler", batch: "ImageBatch", label: str | None = None) -> "list[Scored]":

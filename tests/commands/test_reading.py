@@ -68,7 +68,7 @@ def test_if_every_file_is_skipped_nothing_is_written(vae, tmp_path, command):
     (tmp_path / "notes.txt").write_text("not an image")
     code, out, err = vae(command, "notes.txt", "--skip-bad", "-o", OUTPUTS[command])
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1] == "error: none of 1 files is an image; expected at least one"
+    assert err.splitlines()[-1] == "error: none of 1 file is an image; expected at least one"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

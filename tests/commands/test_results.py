@@ -201,6 +201,19 @@ def test_a_file_name_with_a_comma_or_a_line_break_stays_one_field(vae, tmp_path,
     assert scores_of("scores.csv")[0]["file"] == str(tmp_path / 'a,"b"\nc.png')
 
 
+def test_of_one_image_is_told_in_the_singular(vae, photos):
+    told = {
+        ("encode", "photos/03.png"): "codes.npz: 3 latents of 1 image",
+        ("decode", "codes.npz"): "decoded.png: 1 image of the latents in codes.npz",
+        ("reconstruct", "photos/03.png"): "reconstructions: 1 image beside its reconstruction",
+        ("reconstruct", "photos/03.png", "--alone", "-o", "alone"): "alone: 1 reconstruction",
+    }
+    assert [vae(*arguments) for arguments in told] == [(0, f"wrote {line}\n", "") for line in told.values()]
+    first, second = vae("score", "photos/03.png", "--sheet", "sheet.png")[1].splitlines()
+    assert first.startswith("wrote scores.csv: 1 image; the strangest is photos/03.png at ")
+    assert second == "wrote sheet.png: the image beside its error map"
+
+
 def test_the_sheet_shows_the_strangest_whatever_the_batches(vae, photos, monkeypatch, sampler, digits8):
     seen = []
     monkeypatch.setattr(score_module, "ON_THE_SHEET", 5)
