@@ -45,7 +45,7 @@ async function restore() {
   } catch (error) {
     state.z = null;
     await drawSamples();
-    say(error, "input");
+    say(wrong ? new Error(`${wrong.message}, and ${error.message}`) : error, "input");
   }
 }
 

@@ -86,6 +86,6 @@ export function stretchSliders(z) {
 export function drawSliders(z) {
   for (const { dimension, input, output } of rows) {
     input.value = z[dimension];
-    output.textContent = z[dimension].toFixed(2).replace("-", "−");
+    output.textContent = z[dimension].toFixed(2).replace(/^-(?=0\.00$)/, "").replace("-", "−");
   }
 }

@@ -8,7 +8,7 @@ export const LARGEST_FIRST = 2 ** 48 - SAMPLES; // a seed has 2^48 images
 /** `open` is the sample that is opened, unless `z` holds a code as text. */
 export const state = { seed: 22, first: 0, temperature: 1, label: 0, from: 59, to: 22, open: 0, z: null };
 
-/** Take over what the address says. What it does not say stays, and so does what it says wrongly: an error names that. */
+/** Take over what the address says. What it does not say stays, and so does what it says wrongly: an error names all of that. */
 export function readLink({ largestTemperature, labels }) {
   const link = new URLSearchParams(location.hash.slice(1));
   const largest = {
@@ -24,6 +24,9 @@ export function readLink({ largestTemperature, labels }) {
     else wrong.push(`${name} is '${text.slice(0, 20)}'; expected 0 to ${most}`);
   }
   state.z = link.get("z");
+  const unknown = [...new Set(link.keys())].filter((name) => !Object.hasOwn(state, name)).map((name) => name.slice(0, 20));
+  const verb = unknown.length > 1 ? "are" : "is";
+  if (unknown.length) wrong.push(`${unknown.join(" and ")} ${verb} not known; expected ${Object.keys(state).join(", ")}`);
   return wrong.length ? new Error(`the link's ${wrong.join(", its ")}`) : null;
 }
 

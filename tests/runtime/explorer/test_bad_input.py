@@ -23,6 +23,15 @@ def test_a_broken_link_says_so_and_shows_a_sample(visit, site):
             "temperature=-1&open=24",
             "the link's open is '24'; expected 0 to 23, its temperature is '-1'; expected 0 to 2",
         ),
+        (
+            "temprature=2&sed=1&seed=-1",
+            "the link's seed is '-1'; expected 0 to 9007199254740991, its temprature and sed are not known; "
+            "expected seed, first, temperature, label, from, to, open, z",
+        ),
+        (
+            "temperature=99&z=1,2",
+            "the link's temperature is '99'; expected 0 to 2, and the link's z is not one that this page wrote",
+        ),
         ("from=&label=1", "the link's from is ''; expected 0 to 9007199254740991, its label is '1'; expected 0 to 0"),
     ],
 )

@@ -61,6 +61,16 @@ def test_a_code_far_from_the_prior_is_in_reach_of_the_sliders(visit):
     assert float(page.value(page.slider(0))) == -7.5
 
 
+def test_a_value_of_two_digits_has_room_in_its_column_and_a_hair_below_zero_is_zero(visit):
+    page = visit((0.5, 0.25, 2.0))
+    page.open_code(np.array([-88.88, -0.001, -0.006], "<f4"))
+    assert [page.text(f"{page.slider(place)} + output") for place in range(3)] == ["−88.88", "0.00", "−0.01"]
+    for width in (360, 1280):
+        page.tab.resize(width, 900)
+        room = "[...document.querySelectorAll('#sliders output')].map((told) => told.clientWidth - told.scrollWidth)"
+        assert page.tab.run(room) == [0, 0, 0]
+
+
 def test_a_slider_reaches_four_deviations_of_its_dimension_and_all_go_as_many_further_to_a_far_code(visit):
     def ends(*places):
         return [pytest.approx(place) for place in places]
