@@ -394,8 +394,9 @@ def test_evaluation_with_other_params_opens_a_row_that_continues_the_first(workp
     assert len(store.get_metric_history(again, "val/elbo")) == 2
 
 
-def test_one_line_is_printed(reported):
-    [line] = reported.printed.splitlines()
+def test_what_takes_long_is_told_of_beforehand_and_the_result_in_one_line(reported):
+    *long, line = reported.printed.splitlines()
+    assert [told.split(" of ")[0] for told in long] == ["evaluate: codes and samples ...", "evaluate: importance bound"]
     found = metrics(reported.folder)
     assert line.startswith(f"evaluate: elbo {found['test/elbo']:.2f}, recon {found['test/recon']:.2f}, kl ")
     assert f"on 50 test images -> {reported.given}" in line
