@@ -208,7 +208,7 @@ def test_the_table_fits_the_terminal_and_what_does_not_fit_is_counted(compare, c
 
 
 def test_where_the_images_lie_is_shown_last_of_the_params_and_the_metrics(compare):
-    places = {"prepare.path": "/home/somebody/photos", "prepare.root": "/mnt/disk/data"}
+    places = {"prepare.path": "photos/of/many/people", "prepare.root": "data/elsewhere"}
     rows = [row("one", params=places, metrics=measured(-100.0)), row("other", metrics=measured(-101.0))]
     rows[1].params.update(dict.fromkeys(places, "data"))
     _, out, _ = compare(rows, columns=60)
