@@ -112,6 +112,7 @@ def test_from_images_to_onnx_and_experiments_by_two_workers_of_the_queue(reposit
         assert_complete(repository, row, latent_dim)
         assert row.info.run_name == row.data.tags["dvc_exp_name"] in status
         assert row.data.params["train.beta"] == "2.0"
+        assert row.data.tags["git_dirty"] == "false"
         assert "continues" not in row.data.tags
         log = repository.run("dvc", "queue", "logs", row.info.run_name)
         assert stages_in(log) == ["train", "evaluate", "export"]

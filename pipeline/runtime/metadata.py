@@ -29,7 +29,7 @@ class Metadata:
     data_sha256: str
     params_hash: str
     git_revision: str
-    """The commit that trained the model; ends in -dirty where the working tree differed from it."""
+    """The commit of the code that trained the model; ends in -dirty where that was changed. Params have a hash."""
     mlflow_run: str
     latent_kl: tuple[float, ...] | None = None
     """KL(q(z|x) || p(z)) of each latent dimension in nats, the mean over the validation images; None where the model

@@ -16,10 +16,10 @@ def experiment_tags() -> dict[str, str]:
 
 
 def _git_state() -> dict[str, str]:
-    """The revision, and whether code or params differ from it; results do not count as a difference."""
+    """The revision, and whether code differs from it: params and results do not count, which the run holds itself."""
     try:
         revision = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--", "pipeline", "params.yaml", "dvc.yaml")
+        changed = _git("status", "--porcelain", "--", "pipeline", "dvc.yaml")
     except (OSError, subprocess.CalledProcessError):
         return {"git_revision": "unknown", "git_dirty": "unknown"}
     return {"git_revision": revision, "git_dirty": str(bool(changed)).lower()}

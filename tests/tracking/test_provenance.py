@@ -9,7 +9,8 @@ def git(*arguments):
     return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_revision_is_known_and_results_do_not_make_it_dirty(tmp_path, monkeypatch):
+def test_the_revision_is_known_and_code_alone_makes_it_dirty(tmp_path, monkeypatch):
+    """Every experiment changes params, and its run says which."""
     monkeypatch.chdir(tmp_path)
     git("init", "-q")
     for name in ("params.yaml", "dvc.yaml"):
@@ -20,7 +21,14 @@ def test_the_revision_is_known_and_results_do_not_make_it_dirty(tmp_path, monkey
     clean = {"git_revision": git("rev-parse", "HEAD"), "git_dirty": "false"}
     assert provenance("9a3a", "da7a") == {"params_hash": "9a3a", "data_sha256": "da7a", **clean}
     Path("params.yaml").write_text("a: 2\n")
-    assert provenance("9a3a", "da7a")["git_dirty"] == "true"
+    assert provenance("9a3a", "da7a")["git_dirty"] == "false"
+    Path("pipeline").mkdir()
+    for code in (Path("dvc.yaml"), Path("pipeline/new.py")):
+        code.write_text("a = 2\n")
+        assert provenance("9a3a", "da7a")["git_dirty"] == "true"
+        git("add", ".")
+        git("commit", "-qm", code.name)
+        assert provenance("9a3a", "da7a")["git_dirty"] == "false"
 
 
 def test_without_git_the_revision_is_unknown(tmp_path, monkeypatch):
