@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError, one_line
+from pipeline.training.meeting import meet, no_meeting
 from pipeline.training.ranks import PORTS, ranks_of_environment, whole_number
 
 # They tell of every signal, and of every rank that fails.
@@ -48,6 +49,8 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
             or which one this is.
     """
     backend, endpoint, options = _meeting_point(nodes, os.environ)
+    if nodes > 1:
+        meet(endpoint, options["rank"], nodes)
     # Each rank would take every core for itself, and threads that wait for a core spin.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(devices)))
     config = LaunchConfig(
@@ -72,10 +75,7 @@ def launch(command: Sequence[str], devices: int, nodes: int) -> None:
         rank, failure = first_to_fail(error.failures)
         raise UserError(f"train: rank {rank} ended with exit code {failure.exitcode}, and the others with it") from None
     except DistError as error:
-        raise UserError(
-            f"train: no meeting at {endpoint} ({one_line(error, 200)}); expected the MASTER_ADDR of the machine with "
-            "NODE_RANK 0, a MASTER_PORT that is free there, and all machines to start within 10 minutes"
-        ) from None
+        raise no_meeting(endpoint, one_line(error, 200)) from None
     finally:  # torch leaves its own behind
         for number, handler in handlers.items():
             signal.signal(number, handler)
