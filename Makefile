@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 SWEEP ?= rate-distortion
 PAPER ?= frey mnist mnist-samples likelihood
 DATA ?= data
+WITHOUT_DATA = test "$(origin DATA)" != "command line" || { echo "error: DATA is for make paper alone; expected SET=prepare.root=FOLDER (with MNIST/raw), or SET=prepare.path=FILE for frey"; exit 1; }
 
 export MLFLOW_DISABLE_TELEMETRY := true
 # Empty is unset: .venv is installed uncompiled, and modules that are not kept compiled are compiled in every process.
@@ -46,11 +47,12 @@ format: $(READY)  ## mend what the linter and the formatter can
 	@$(BIN)/ruff format .
 
 results: $(READY)  ## reproduce a recipe and hold it to its target: make results RECIPE=paper-mnist SET=prepare.root=FOLDER
-	@test "$(origin DATA)" != "command line" || { echo "error: DATA is for make paper alone; expected SET=prepare.root=FOLDER (with MNIST/raw), or SET=prepare.path=FILE for frey"; exit 1; }
+	@$(WITHOUT_DATA)
 	@test -n "$(RECIPE)" || { echo "error: RECIPE is empty; expected one of: $(basename $(notdir $(wildcard recipes/*.yaml)))"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.recipe recipes/$(RECIPE).yaml $(SET)
 
 sweep: $(READY)  ## run a grid of experiments and draw it: make sweep SWEEP=rate-distortion
+	@$(WITHOUT_DATA)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m pipeline.sweep recipes/sweeps/$(SWEEP).yaml reports/sweeps $(SET)
 
 paper: $(READY)  ## redraw the paper's experiments: make paper DATA=folder of MNIST/raw and frey_face.npz PAPER='frey mnist'

@@ -20,12 +20,13 @@ def make(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["DATA=/data", "RECIPE=nope"], "DATA is for make paper alone; expected SET=prepare.root=FOLDER"),
-        ([], "RECIPE is empty; expected one of: "),
+        (["results", "DATA=/data", "RECIPE=nope"], "DATA is for make paper alone; expected SET=prepare.root=FOLDER"),
+        (["sweep", "DATA=/data"], "DATA is for make paper alone; expected SET=prepare.root=FOLDER"),
+        (["results"], "RECIPE is empty; expected one of: "),
     ],
 )
 def test_results_that_cannot_be_reproduced_so_are_refused_in_one_line(arguments, expected):
-    ended = make("results", *arguments)
+    ended = make(*arguments)
     assert ended.returncode == 2
     assert ended.stdout.startswith(f"error: {expected}")
     assert ended.stdout.count("\n") == 1

@@ -88,7 +88,8 @@ def open_prepared(folder: Path | str) -> PreparedData:
         counts = {split: meta["splits"][split]["count"] for split in present}
         meta["sha256"], [meta["values"][name] for name in ("kind", *_STATISTICS)]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / META_FILE}: lacks {error}; expected what the prepare stage writes") from None
+        found = f"lacks {error}" if isinstance(error, KeyError) else f"has a part of another kind ({one_line(error)})"
+        raise UserError(f"{folder / META_FILE}: {found}; expected what the prepare stage writes") from None
     _check_values(meta["values"], folder / META_FILE)
     splits = {split: _open_split(folder, split, (counts[split], *shape), labelled) for split in present}
     held_out = splits.pop(HELD_OUT, None)

@@ -100,6 +100,15 @@ def test_a_meta_file_of_something_else_is_refused(prepared):
         open_prepared(folder)
 
 
+@pytest.mark.parametrize(("part", "value"), [("values", "grey"), ("splits", 3), ("shape", 28)])
+def test_a_part_of_a_meta_file_that_is_of_another_kind_is_told_of(prepared, part, value):
+    folder, _ = prepared
+    meta = json.loads((folder / "meta.json").read_text()) | {part: value}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match=r"meta\.json: has a part of another kind \(.*\); expected what the prepare"):
+        open_prepared(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
