@@ -16,12 +16,13 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import UserError, one_line
 from pipeline.training.meeting import meet, no_meeting
-from pipeline.training.ranks import PORTS, ranks_of_environment, whole_number
+from pipeline.training.ranks import port_of, ranks_of_environment, whole_number
 
 # They tell of every signal, and of every rank that fails.
 _TALKATIVE = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")
 
 _SECONDS_TO_STOP = 120  # then a rank is killed; until then it may end a validation, and save
+_SECONDS_TO_JOIN = 60  # for machines that have met: torch hears no signal meanwhile
 _TOLD_TO_STOP = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
 
 
@@ -113,8 +114,8 @@ def _meeting_point(nodes: int, environment: Mapping[str, str]) -> tuple[str, str
         raise UserError(
             f"params.yaml: train.nodes is {nodes}; expected the environment of each to name {', '.join(missing)}"
         )
-    host, port = environment["MASTER_ADDR"], whole_number(environment, "MASTER_PORT", PORTS)
-    options = {"rank": whole_number(environment, "NODE_RANK", nodes)}
+    host, port = environment["MASTER_ADDR"], port_of(environment)
+    options = {"rank": whole_number(environment, "NODE_RANK", nodes), "timeout": _SECONDS_TO_JOIN}
     try:  # torch would look for it again and again
         socket.getaddrinfo(host, port)
     except (OSError, UnicodeError) as error:

@@ -18,7 +18,7 @@ from pipeline.device import choose_device
 from pipeline.errors import SharedError, UserError, one_line, run_stage
 
 _TIMEOUT = timedelta(minutes=10)  # of one collective operation; a rank that is gone ends the others after that
-PORTS = 2**16
+_PORTS = 2**16
 _NOTHING, _WAIT = -1, -2  # in the place of a number of bytes
 
 
@@ -192,12 +192,24 @@ def ranks_of_environment(environment: Mapping[str, str]) -> Ranks:
                 if ranks.world_size > 1 and name not in environment:
                     raise UserError(f"{rank} says that this is one of {ranks.world_size} ranks; expected {name} too")
             if ranks.world_size > 1:
-                whole_number(environment, "MASTER_PORT", PORTS)
+                port_of(environment)
             return ranks
     for given, lacking in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
         if given in environment:  # every such process would train alone, beside the others
             raise UserError(f"environment variable {given} is set and {lacking} is not; expected both, or neither")
     return Ranks()
+
+
+def port_of(environment: Mapping[str, str]) -> int:
+    """MASTER_PORT, at which the ranks meet.
+
+    Raises:
+        UserError: it is no port's number, or 0, which stands for any.
+    """
+    port = whole_number(environment, "MASTER_PORT", _PORTS)
+    if port == 0:
+        raise UserError("environment variable MASTER_PORT is '0'; expected one port's number, the same for all")
+    return port
 
 
 def whole_number(environment: Mapping[str, str], name: str, below: int | None = None) -> int:

@@ -49,6 +49,7 @@ def second_of_two(monkeypatch):
     [
         ("MASTER_PORT", "http", "'http'; expected a whole number >= 0 and < 65536"),
         ("MASTER_PORT", "99999", "'99999'; expected a whole number >= 0 and < 65536"),
+        ("MASTER_PORT", "0", "'0'; expected one port's number, the same for all"),
         ("NODE_RANK", "2", "'2'; expected a whole number >= 0 and < 2"),
         ("MASTER_ADDR", "300.1.1.1", r"'300.1.1.1' \(.*\); expected a host that is known here"),
         ("MASTER_ADDR", "two..dots", r"'two..dots' \(.*\); expected a host that is known here"),
